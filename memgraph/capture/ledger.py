@@ -1,0 +1,131 @@
+"""Writes down what the allocator is asked, and asks the model of it. Knows no torch.
+
+The order of calls is the clock. A buffer can die at any moment, also while the ledger is at work (a garbage collection
+inside a Python statement runs weak references' callbacks); such deaths wait until the statement in hand is done.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable
+
+from memgraph.gpu.allocator import Allocator, Block, OutOfMemory
+from memgraph.trace import Action, Category, Events, Phase, Role
+
+Refusal = Callable[[OutOfMemory], None]
+"""Told of an out-of-memory; may raise. If it returns, the card is taken to be as large as it must be, and the run goes on."""
+
+
+class Ledger:
+    """One run's allocations in order.
+
+    Args:
+        allocator: the model of the caching allocator that serves them.
+        refuse: called when a request cannot be served.
+    """
+
+    def __init__(self, allocator: Allocator, refuse: Refusal | None = None) -> None:
+        self.allocator = allocator
+        allocator.on_segment = self._segment
+        self.op = -1
+        self.sizes: array[int] = array("q")
+        self.ops: array[int] = array("q")
+        self.roles: list[Role] = []
+        self.categories: dict[int, Category] = {}
+        self.names: dict[int, str] = {}
+        self.phases: list[tuple[str, int, int]] = []
+        self.overflowed = False
+        self._refuse = refuse
+        self._columns = tuple(array(code) for code in "bqqqq")
+        self._blocks: dict[int, Block] = {}
+        self._busy = False
+        self._dead: list[int] = []
+        self._closed = False
+
+    def __len__(self) -> int:
+        return len(self._columns[0])
+
+    def allocate(self, size: int, role: Role = Role.OUTPUT) -> int:
+        """Allocate `size` bytes for the current op; returns the buffer's index."""
+        self._busy = True
+        try:
+            block = self._serve(size)
+            buffer = len(self.sizes)
+            self.sizes.append(size)
+            self.ops.append(self.op)
+            self.roles.append(role)
+            self._blocks[buffer] = block
+            self._write(Action.ALLOC, buffer, block.address, block.size)
+        finally:
+            self._busy = False
+        if self._dead:
+            self._bury()
+        return buffer
+
+    def free(self, buffer: int) -> None:
+        """The buffer died."""
+        if self._closed:
+            return
+        self._dead.append(buffer)
+        if not self._busy:
+            self._bury()
+
+    def empty_cache(self) -> None:
+        """As `torch.cuda.empty_cache`."""
+        self._busy = True
+        try:
+            self.allocator.empty_cache()
+        finally:
+            self._busy = False
+
+    def close(self) -> None:
+        """What dies from now on dies after the run."""
+        self._closed = True
+
+    def enter(self, name: str, step: int) -> None:
+        """From here on it is phase `name` of step `step`."""
+        if not self.phases or self.phases[-1][:2] != (name, step):
+            self.phases.append((name, step, len(self)))
+
+    def finished_phases(self) -> tuple[Phase, ...]:
+        """The phases so far, each up to the start of the next."""
+        stops = [start for _, _, start in self.phases[1:]] + [len(self)]
+        return tuple(Phase(name, step, start, stop) for (name, step, start), stop in zip(self.phases, stops, strict=True))
+
+    def events(self) -> Events:
+        """The events so far."""
+        return Events(columns=[column[:] for column in self._columns])
+
+    def _serve(self, size: int) -> Block:
+        try:
+            return self.allocator.malloc(size)
+        except OutOfMemory as error:
+            self._write(Action.OUT_OF_MEMORY, -1, 0, size)
+            self.overflowed = True
+            if self._refuse is not None:
+                self._refuse(error)
+            self.allocator.capacity = 2**62
+            self.allocator.set_fraction(1.0)
+            return self.allocator.malloc(size)
+
+    def _bury(self) -> None:
+        self._busy = True
+        try:
+            while self._dead:
+                buffer = self._dead.pop(0)
+                block = self._blocks.pop(buffer)
+                self._write(Action.FREE, buffer, block.address, block.size)
+                self.allocator.free(block)
+        finally:
+            self._busy = False
+
+    def _segment(self, allocated: bool, address: int, size: int) -> None:
+        self._write(Action.SEGMENT_ALLOC if allocated else Action.SEGMENT_FREE, -1, address, size)
+
+    def _write(self, action: Action, buffer: int, address: int, size: int) -> None:
+        actions, buffers, ops, addresses, sizes = self._columns
+        actions.append(action)
+        buffers.append(buffer)
+        ops.append(self.op)
+        addresses.append(address)
+        sizes.append(size)

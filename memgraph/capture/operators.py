@@ -1,0 +1,171 @@
+"""What each ATen operator does on the GPU at hand: looked up once per operator, used for every call."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._ops import OpOverload
+
+from memgraph.capture.libraries import Libraries
+from memgraph.gpu import workspace
+from memgraph.gpu.call import Call, Steps, TensorMeta
+from memgraph.gpu.specs import GpuSpec
+from memgraph.virtual.assume import BY_VALUE
+from memgraph.virtual.dispatch import CUDA_KERNELS
+
+aten = torch.ops.aten
+
+_SIZED_FACTORIES = frozenset(
+    {aten.empty.memory_format, aten.rand.default, aten.randn.default, aten.zeros.default, aten.ones.default}
+)
+_FOLLOWED_FACTORIES = frozenset(
+    {
+        aten.arange.default, aten.arange.start, aten.arange.start_step, aten.zeros.default, aten.ones.default,
+        aten.full.default, aten.scalar_tensor.default, aten.eye.default, aten.tril_indices.default, aten.triu_indices.default,
+    }
+)  # fmt: skip
+LARGE = 2**16
+"""Elements from which a CPU tensor that a module makes for itself holds no values: initialising it would only cost time."""
+
+
+class Operator:
+    """One ATen operator."""
+
+    __slots__ = ("by_value", "decomposes", "factory", "func", "library", "mutates", "name", "only_aliases", "random", "steps")
+
+    def __init__(self, func: OpOverload, kinds: Kinds) -> None:
+        schema = func._schema
+        self.func = func
+        self.name = str(func)
+        self.decomposes = func._can_decompose() and func not in CUDA_KERNELS and not kinds.has_rule(func)
+        self.mutates = schema.is_mutable
+        self.only_aliases = _only_aliases(func)
+        self.by_value = func in BY_VALUE
+        self.factory = func in _FOLLOWED_FACTORIES
+        self.random = torch.Tag.nondeterministic_seeded in func.tags
+        self.library: Callable[[Sequence[Any], Mapping[str, Any]], Sequence[int]] | None = kinds.library(func)
+        self.steps: Callable[[Sequence[Any], Mapping[str, Any], Sequence[Tensor]], Steps | None] = kinds.steps(func)
+
+
+class Kinds:
+    """All operators, on one GPU under one torch.
+
+    Args:
+        gpu: the card.
+        torch_version: (major, minor) whose behaviour is predicted.
+        fake_everywhere: large CPU tensors hold no values wherever they are made, not only inside modules.
+    """
+
+    def __init__(self, gpu: GpuSpec, torch_version: tuple[int, int], *, fake_everywhere: bool = False) -> None:
+        self.gpu = gpu
+        self.torch_version = torch_version
+        self.fake_everywhere = fake_everywhere
+        self.unknown: dict[str, int] = {}
+        self._libraries = Libraries(gpu, torch_version)
+        self._operators: dict[OpOverload, Operator] = {}
+        self._dtypes: dict[torch.dtype, str] = {}
+
+    def of(self, func: OpOverload) -> Operator:
+        """The operator behind an overload."""
+        operator = self._operators.get(func)
+        if operator is None:
+            operator = self._operators[func] = Operator(func, self)
+        return operator
+
+    def dtype_name(self, dtype: torch.dtype) -> str:
+        """`float32` for `torch.float32`."""
+        name = self._dtypes.get(dtype)
+        if name is None:
+            name = self._dtypes[dtype] = str(dtype).removeprefix("torch.")
+        return name
+
+    def makes_fake(self, func: OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
+        """Whether a call without fake inputs gives a fake result: it is on the device, or too large to be worth values."""
+        device = kwargs.get("device")
+        if device is not None and device.type == "cuda":
+            return True
+        if func in _SIZED_FACTORIES and torch.Size(args[0]).numel() >= LARGE:
+            return self.fake_everywhere or _inside_a_module()
+        return False
+
+    def has_rule(self, func: OpOverload) -> bool:
+        """Whether it is known what the operator allocates inside."""
+        return workspace.rule(_base_name(func)) is not None
+
+    def library(self, func: OpOverload) -> Callable[[Sequence[Any], Mapping[str, Any]], Sequence[int]] | None:
+        """What a library behind the operator keeps for itself, if there is one."""
+        return self._libraries.behind(_base_name(func), self._call_of(func))
+
+    def steps(self, func: OpOverload) -> Callable[[Sequence[Any], Mapping[str, Any], Sequence[Tensor]], Steps | None]:
+        """What the operator allocates and frees inside, call by call."""
+        rule = workspace.rule(_base_name(func))
+        if rule is None:
+            return self._unruled(func)
+        call = self._call_of(func)
+        return lambda args, kwargs, outputs: rule(call(args, kwargs, outputs), self.gpu, self.torch_version)
+
+    def _unruled(self, func: OpOverload) -> Callable[..., None]:
+        if _only_aliases(func) or torch.Tag.pointwise in func.tags or workspace.allocates_only_outputs(_base_name(func)):
+            return _no_steps
+        name = str(func)
+
+        def count(*_: Any) -> None:
+            self.unknown[name] = self.unknown.get(name, 0) + 1
+
+        return count
+
+    def _call_of(self, func: OpOverload) -> Callable[[Sequence[Any], Mapping[str, Any], Sequence[Tensor]], Call]:
+        name, overload = _base_name(func), func._overloadname
+
+        def call(args: Sequence[Any], kwargs: Mapping[str, Any], outputs: Sequence[Tensor]) -> Call:
+            plain = tuple([self._plain(arg) for arg in args])
+            return Call(
+                name, overload, plain, {key: self._plain(value) for key, value in kwargs.items()},
+                tuple([self._meta(tensor) for tensor in outputs]),
+            )  # fmt: skip
+
+        return call
+
+    def _plain(self, arg: Any) -> Any:
+        if isinstance(arg, Tensor):
+            return self._meta(arg)
+        if isinstance(arg, (list, tuple)):
+            return tuple([self._plain(item) for item in arg])
+        if isinstance(arg, torch.dtype):
+            return self.dtype_name(arg)
+        return arg
+
+    def _meta(self, tensor: Tensor) -> TensorMeta:
+        return TensorMeta(tuple(tensor.shape), tensor.stride(), self.dtype_name(tensor.dtype), tensor.element_size(), tensor.device.type)
+
+
+def _no_steps(*_: Any) -> None:
+    return None
+
+
+def _base_name(func: OpOverload) -> str:
+    return func._schema.name.removeprefix("aten::")
+
+
+def _only_aliases(func: OpOverload) -> bool:
+    """Whether every tensor it returns is one it was given, or a view of one: nothing is allocated.
+
+    `resize_` and `set_` are in place, and yet change what the storage holds."""
+    returns = func._schema.returns
+    if _base_name(func) in ("resize_", "set_", "resize_as_"):
+        return False
+    return bool(returns) and all(result.alias_info is not None for result in returns)
+
+
+def _inside_a_module() -> bool:
+    """Whether a module is being built: some caller is an `nn.Module`'s `__init__` or `reset_parameters`."""
+    frame = sys._getframe(2)
+    while frame is not None:
+        if frame.f_code.co_name in ("__init__", "reset_parameters") and isinstance(frame.f_locals.get("self"), torch.nn.Module):
+            return True
+        frame = frame.f_back  # type: ignore[assignment]
+    return False

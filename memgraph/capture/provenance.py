@@ -1,0 +1,132 @@
+"""Where an op comes from: the module whose forward runs, the user's source line, the forward op behind a backward one."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import sysconfig
+import threading
+from collections.abc import Callable, Iterator
+from types import CodeType
+from typing import Any
+
+import torch
+from torch.nn.modules import module as module_hooks
+
+_INTERNAL = tuple(
+    os.path.join(folder, "")
+    for folder in (os.path.dirname(torch.__file__), os.path.dirname(os.path.dirname(__file__)), sysconfig.get_paths()["stdlib"])
+)
+_MODELS = os.path.join(os.path.dirname(os.path.dirname(__file__)), "models", "")
+
+
+class Modules(threading.local):
+    """Which module runs, by its path in the model. Autograd's threads, which recompute checkpoints, have their own stack."""
+
+    def __init__(self) -> None:
+        self.stack: list[str] = []
+
+    @property
+    def current(self) -> str:
+        return self.stack[-1] if self.stack else ""
+
+
+class ModulePaths:
+    """Follows `Module.__call__` through global hooks, and names modules from the outermost one that is called.
+
+    Args:
+        entered: told of each outermost module when its forward starts.
+    """
+
+    def __init__(self, entered: Callable[[torch.nn.Module], None]) -> None:
+        self.modules = Modules()
+        self._names: dict[int, str] = {}
+        self._kept: list[torch.nn.Module] = []  # ids stay unique while the module lives
+        self._entered = entered
+
+    @contextlib.contextmanager
+    def following(self) -> Iterator[None]:
+        """Follow calls while open."""
+        before = module_hooks.register_module_forward_pre_hook(self._enter)
+        after = module_hooks.register_module_forward_hook(self._leave, always_call=True)
+        try:
+            yield
+        finally:
+            before.remove()
+            after.remove()
+            self._kept.clear()
+
+    def name(self, root: torch.nn.Module) -> None:
+        """Give the module and all below it their paths; those that have one keep it."""
+        self._kept.append(root)
+        for path, module in root.named_modules():
+            self._names.setdefault(id(module), path)
+
+    def _enter(self, module: torch.nn.Module, _args: Any) -> None:
+        path = self._names.get(id(module))
+        if path is None:
+            self.name(module)
+            path = self._names[id(module)]
+        if not self.modules.stack:
+            self._entered(module)
+        self.modules.stack.append(path)
+
+    def _leave(self, _module: torch.nn.Module, _args: Any, _output: Any) -> None:
+        if self.modules.stack:
+            self.modules.stack.pop()
+
+
+class SourceLines:
+    """The innermost line that is neither torch's nor memgraph's own, as `folder/file.py:91`."""
+
+    def __init__(self) -> None:
+        self._files: dict[CodeType, str] = {}
+        self._texts: dict[tuple[str, int], str] = {}
+
+    def current(self) -> str:
+        """The user's line that is running now; empty in autograd's threads."""
+        frame = sys._getframe(2)
+        while frame is not None:
+            code = frame.f_code
+            file = self._files.get(code)
+            if file is None:
+                file = self._files[code] = _display_name(code.co_filename)
+            if file:
+                return self._text(file, frame.f_lineno)
+            frame = frame.f_back  # type: ignore[assignment]
+        return ""
+
+    def _text(self, file: str, line: int) -> str:
+        key = (file, line)
+        text = self._texts.get(key)
+        if text is None:
+            text = self._texts[key] = f"{file}:{line}"
+        return text
+
+
+def _display_name(filename: str) -> str:
+    """`folder/file.py`, or empty for torch, the standard library and memgraph (whose own models count as the user's)."""
+    if filename.startswith("<") or (filename.startswith(_INTERNAL) and not filename.startswith(_MODELS)):
+        return ""
+    folder, name = os.path.split(filename)
+    return f"{os.path.basename(folder)}/{name}" if folder else name
+
+
+class ForwardOps:
+    """From an autograd node back to the op that made it, by autograd's sequence numbers.
+
+    A node takes the next number just before its forward op is dispatched, so the op that first sees a number as the last
+    one given is the node's (torch/csrc/autograd/function.h, `sequence_nr`).
+    """
+
+    def __init__(self) -> None:
+        self._ops: dict[int, int] = {}
+
+    def made(self, op: int) -> None:
+        """Op number `op` is being dispatched outside the backward."""
+        self._ops.setdefault(torch._C._autograd._get_sequence_nr() - 1, op)  # type: ignore[attr-defined]
+
+    def of(self, node: Any) -> int:
+        """The forward op of a node, -1 if it has none (an accumulation, the root)."""
+        return self._ops.get(node._sequence_nr(), -1)

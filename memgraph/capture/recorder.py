@@ -1,0 +1,314 @@
+"""The dispatch mode that runs a training step without computing it, and writes down what it does to memory.
+
+`Recorder` is a `FakeTensorMode`: one mode, one dispatch per op. It sees every ATen call below autograd and autocast, gives
+fake results to those on the device, runs those on small CPU tensors for real, and tells the ledger of every storage that is
+born and dies. A buffer dies when its storage dies, as in eager PyTorch.
+"""
+
+from __future__ import annotations
+
+import functools
+import weakref
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch._ops import OpOverload
+from torch._subclasses.fake_tensor import (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    FakeTensor,
+    FakeTensorMode,
+)
+
+from memgraph.capture.ledger import Ledger
+from memgraph.capture.operators import Kinds, Operator
+from memgraph.capture.provenance import ForwardOps, ModulePaths, SourceLines
+from memgraph.capture.stage import Stage
+from memgraph.gpu.call import Output, Release, Temporary
+from memgraph.trace import Category, Op, Role, TensorSpec
+from memgraph.virtual import values
+from memgraph.virtual.assume import Assumptions
+
+_NO_KWARGS: Mapping[str, Any] = {}
+_DEVICE = torch.ops.prim.device.default
+_TAG = "_memgraph_tag"
+_ACCUMULATION = 2**64 - 1
+"""Sequence number of every AccumulateGrad node (torch/csrc/autograd/functions/accumulate_grad.cpp)."""
+
+
+class Tag(NamedTuple):
+    """Where a tensor comes from: output `index` of op `op`, or -1 and a running number for one made outside."""
+
+    op: int
+    index: int
+    spec: TensorSpec
+
+
+class GraphCall(NamedTuple):
+    """What is needed to draw an op in the graph: tensors are replaced by their tags."""
+
+    func: OpOverload
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+    outputs: tuple[TensorSpec, ...]
+
+
+class Recorder(FakeTensorMode):
+    """See the module's text.
+
+    Args:
+        ledger: where allocations go.
+        operators: what each ATen operator does on this GPU.
+        assumptions: what to take for granted where values decide.
+    """
+
+    def __init__(self, ledger: Ledger, operators: Kinds, assumptions: Assumptions) -> None:
+        super().__init__(allow_non_fake_inputs=True)
+        self.ledger = ledger
+        self.operators = operators
+        self.assumptions = assumptions
+        self.ops: list[Op] = []
+        self.calls: list[GraphCall] = []
+        self.sources = SourceLines()
+        self.forward_ops = ForwardOps()
+        self.stage = Stage(ledger)
+        self.paths = ModulePaths(self._entered)
+        self.parameter_names: dict[int, str] = {}
+        self.specs: dict[int, TensorSpec] = {}
+        self.recording = True
+        self._live: dict[int, tuple[int, weakref.ref[torch.UntypedStorage]]] = {}
+        self._inside = False
+        self._outside_tensors = 0
+
+    @property
+    def avoid_device_init(self) -> bool:
+        """Never compute constants on the device: there is none."""
+        return True
+
+    # FakeTensorMode's entry for every ATen call, with the mode itself switched off.
+    def dispatch(
+        self, func: OpOverload, types: Sequence[type], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or _NO_KWARGS
+        if self._inside or not self.recording:
+            return super().dispatch(func, types, args, kwargs)  # type: ignore[arg-type]
+        if func is _DEVICE:  # C++ asks a fake tensor for its device
+            return args[0].fake_device
+        operator = self.operators.of(func)
+        if operator.decomposes:
+            with self:
+                return func.decompose(*args, **kwargs)
+        if FakeTensor in types or self.operators.makes_fake(func, args, kwargs):
+            return self._run_fake(operator, types, args, kwargs)
+        return func(*args, **kwargs)
+
+    def _run_fake(self, operator: Operator, types: Sequence[type], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        index = len(self.ops)
+        op, call_args, call_kwargs = self._describe(operator, args, kwargs)
+        self.ops.append(op)
+        self.ledger.op = index
+        known = not operator.random and values.all_known(args, kwargs)
+        outputs = self._infer(operator, types, args, kwargs, known)
+        if outputs is not None:
+            self._account(operator, outputs, args, kwargs)
+        self._follow_values(operator, args, kwargs, outputs, known)
+        specs = self._tag(index, outputs)
+        self.ops[index] = op._replace(outputs=specs)
+        self.calls.append(GraphCall(operator.func, call_args, call_kwargs, specs))
+        return outputs
+
+    def _infer(
+        self, operator: Operator, types: Sequence[type], args: Sequence[Any], kwargs: Mapping[str, Any], known: bool
+    ) -> Any:
+        """Shapes, dtypes and strides of the outputs; values decide some of them."""
+        self._inside = True
+        try:
+            if known and operator.by_value:
+                return self.assumptions.from_values(self, values.run_for_real(operator.func, args, kwargs))
+            return super().dispatch(operator.func, types, args, kwargs)  # type: ignore[arg-type]
+        except (DataDependentOutputException, DynamicOutputShapeException):
+            return self.assumptions.instead(self, operator.func, args, kwargs, self.sources.current())
+        finally:
+            self._inside = False
+
+    def _follow_values(
+        self, operator: Operator, args: Sequence[Any], kwargs: Mapping[str, Any], outputs: Any, known: bool
+    ) -> None:
+        """Carry known values through the op, if its result is small; or forget those that it overwrote."""
+        if operator.by_value:
+            return
+        if (known or operator.factory) and values.all_worth_following(outputs):
+            values.remember(outputs, values.run_for_real(operator.func, args, kwargs))
+        elif operator.mutates:
+            values.forget(args[0])
+
+    # What is written down.
+
+    def _describe(
+        self, operator: Operator, args: Sequence[Any], kwargs: Mapping[str, Any]
+    ) -> tuple[Op, tuple[Any, ...], Mapping[str, Any]]:
+        specs: list[TensorSpec] = []
+        call_args = tuple([self._reference(arg, specs) for arg in args])
+        call_kwargs = {name: self._reference(arg, specs) for name, arg in kwargs.items()} if kwargs else _NO_KWARGS
+        node = torch._C._current_autograd_node()
+        if node is None:
+            self.forward_ops.made(len(self.ops))
+            phase = self.stage.outside_autograd()
+            op = Op(operator.name, phase, self.paths.modules.current, self.sources.current(), tuple(specs))
+        else:
+            op = self._describe_backward(operator, node, tuple(specs))
+        return op, call_args, call_kwargs
+
+    def _describe_backward(self, operator: Operator, node: Any, specs: tuple[TensorSpec, ...]) -> Op:
+        phase = self.stage.inside_autograd()
+        forward = self.forward_ops.of(node)
+        if self.paths.modules.stack:  # a checkpoint is being recomputed: this op runs in a module's forward
+            self.forward_ops.made(len(self.ops))
+            return Op(operator.name, phase, self.paths.modules.current, self.sources.current(), specs)
+        if forward >= 0:
+            made = self.ops[forward]
+            return Op(operator.name, phase, made.module, made.source, specs, (), forward)
+        return Op(operator.name, phase, _module_of(self._accumulating(node)), "", specs)
+
+    def _accumulating(self, node: Any) -> str:
+        """The name of the parameter whose gradient a node accumulates, or empty."""
+        if node._sequence_nr() != _ACCUMULATION:
+            return ""
+        variable = getattr(node, "variable", None)
+        return self.parameter_names.get(id(variable), "") if variable is not None else ""
+
+    def _reference(self, arg: Any, specs: list[TensorSpec]) -> Any:
+        """An argument as the graph keeps it: tensors become tags, and their specs are collected."""
+        if isinstance(arg, Tensor):
+            tag = vars(arg).get(_TAG) or self._tag_outside(arg)
+            specs.append(tag.spec)
+            return tag
+        if isinstance(arg, (list, tuple)):
+            return [self._reference(item, specs) for item in arg]
+        return arg
+
+    def _tag_outside(self, tensor: Tensor) -> Tag:
+        """A tensor that no recorded op made: a real one from the CPU."""
+        self._outside_tensors += 1
+        tag = Tag(-1, self._outside_tensors, self._spec(tensor))
+        if isinstance(tensor, FakeTensor):
+            vars(tensor)[_TAG] = tag
+        return tag
+
+    def _tag(self, index: int, outputs: Any) -> tuple[TensorSpec, ...]:
+        if isinstance(outputs, Tensor):
+            spec = self._spec(outputs)
+            vars(outputs)[_TAG] = Tag(index, 0, spec)
+            return (spec,)
+        if not isinstance(outputs, (list, tuple)):
+            return ()
+        specs = []
+        for position, output in enumerate(outputs):
+            if isinstance(output, Tensor):
+                spec = self._spec(output)
+                vars(output)[_TAG] = Tag(index, position, spec)
+                specs.append(spec)
+        return tuple(specs)
+
+    def _spec(self, tensor: Tensor) -> TensorSpec:
+        return TensorSpec(tuple(tensor.shape), self.operators.dtype_name(tensor.dtype))
+
+    # Storages.
+
+    def _account(self, operator: Operator, outputs: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+        """Tell the ledger what the op allocates: its outputs, what it needs inside, what a library keeps."""
+        born = [] if operator.only_aliases else self._new_storages(outputs)
+        steps = operator.steps(args, kwargs, [tensor for tensor, _ in born])
+        if steps is None:
+            for tensor, storage in born:
+                self._bear(tensor, storage)
+        else:
+            self._follow(steps, born)
+        if operator.library is not None:
+            for size in operator.library(args, kwargs):
+                self.ledger.allocate(size, Role.LIBRARY)
+        if self.stage.in_backward:
+            self._notice_gradient(outputs)
+
+    def _new_storages(self, outputs: Any) -> list[tuple[Tensor, torch.UntypedStorage]]:
+        born: dict[int, tuple[Tensor, torch.UntypedStorage]] = {}
+        for tensor in outputs if isinstance(outputs, (list, tuple)) else (outputs,):
+            if isinstance(tensor, FakeTensor) and tensor.fake_device.type == "cuda":
+                storage = tensor.untyped_storage()
+                key = storage._cdata
+                if key not in self._live and key not in born and storage.nbytes():
+                    born[key] = (tensor, storage)
+        return list(born.values())
+
+    def _follow(self, steps: Sequence[Any], born: list[tuple[Tensor, torch.UntypedStorage]]) -> None:
+        """Allocate and free as the op does inside, in its order."""
+        temporaries: list[int | None] = []
+        named = {step.index for step in steps if isinstance(step, Output)}
+        for position, (tensor, storage) in enumerate(born):
+            if position not in named:
+                self._bear(tensor, storage)
+        for step in steps:
+            if isinstance(step, Output):
+                if step.index < len(born):
+                    self._bear(*born[step.index])
+            elif isinstance(step, Temporary):
+                temporaries.append(self.ledger.allocate(step.size, Role.TEMPORARY) if step.size else None)
+            elif isinstance(step, Release):
+                self._release(temporaries, step.index)
+        for position in reversed(range(len(temporaries))):
+            self._release(temporaries, position)
+
+    def _release(self, temporaries: list[int | None], position: int) -> None:
+        buffer, temporaries[position] = temporaries[position], None
+        if buffer is not None:
+            self.ledger.free(buffer)
+
+    def _bear(self, tensor: Tensor, storage: torch.UntypedStorage) -> None:
+        """A storage comes to life; its buffer is freed when it dies."""
+        buffer = self.ledger.allocate(storage.nbytes())
+        self.specs[buffer] = self._spec(tensor)
+        key = storage._cdata
+        self._live[key] = (buffer, weakref.ref(storage, functools.partial(self._died, key, buffer)))
+
+    def _died(self, key: int, buffer: int, _reference: Any) -> None:
+        self._live.pop(key, None)
+        self.ledger.free(buffer)
+
+    def buffer_of(self, tensor: Tensor) -> int | None:
+        """The buffer that holds a fake tensor's data, if it was allocated on the device."""
+        entry = self._live.get(tensor.untyped_storage()._cdata) if isinstance(tensor, FakeTensor) else None
+        return entry[0] if entry else None
+
+    # What buffers are for.
+
+    def mark(self, tensor: Tensor, category: Category, name: str) -> None:
+        """This tensor's buffer is a parameter, a gradient, optimizer state, …"""
+        buffer = self.buffer_of(tensor)
+        if buffer is not None:
+            self.ledger.categories[buffer] = category
+            if name:
+                self.ledger.names[buffer] = name
+
+    def mark_model(self, root: torch.nn.Module) -> None:
+        """Its parameters and buffers, by their names."""
+        self.paths.name(root)
+        for name, tensor in [*root.named_parameters(), *root.named_buffers()]:
+            self.parameter_names.setdefault(id(tensor), name)
+            self.mark(tensor, Category.PARAMETER, self.parameter_names[id(tensor)])
+
+    def _entered(self, root: torch.nn.Module) -> None:
+        if self.stage.model_called():
+            self.mark_model(root)
+
+    def _notice_gradient(self, outputs: Any) -> None:
+        node = torch._C._current_autograd_node()
+        if node is not None and isinstance(outputs, FakeTensor):
+            name = self._accumulating(node)
+            if name:
+                self.mark(outputs, Category.GRADIENT, f"gradient of {name}")
+
+
+def _module_of(parameter: str) -> str:
+    return parameter.rpartition(".")[0]

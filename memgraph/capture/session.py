@@ -1,0 +1,161 @@
+"""`virtual_gpu`: ordinary training code in, a `Trace` out."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+import torch
+from torch.optim.optimizer import (
+    Optimizer,
+    register_optimizer_step_post_hook,
+    register_optimizer_step_pre_hook,
+)
+
+from memgraph.capture.categorize import categorize
+from memgraph.capture.ledger import Ledger, Refusal
+from memgraph.capture.operators import Kinds
+from memgraph.capture.recorder import Recorder
+from memgraph.gpu.allocator import Allocator, AllocatorConfig
+from memgraph.gpu.specs import GpuSpec, find
+from memgraph.trace import Buffer, Category, TensorSpec, Trace
+from memgraph.virtual import cuda, patches
+from memgraph.virtual.assume import Assumptions
+from memgraph.virtual.attention import attention_as_on
+from memgraph.virtual.device import virtual_device
+from memgraph.virtual.dispatch import cuda_kernels_exist
+
+if TYPE_CHECKING:
+    import torch.fx
+
+_NO_SPEC = TensorSpec((), "")
+
+
+class VirtualGpu:
+    """A CUDA device that is not there, as a context manager. See `memgraph.virtual_gpu`.
+
+    Args:
+        gpu: a name from the catalogue, `rtx3090`.
+        memory: bytes that the allocator may take; default the card's memory less its CUDA context.
+        alloc_conf: as the environment variable PYTORCH_CUDA_ALLOC_CONF, which is the default.
+        settings: what is run, for the trace.
+        refuse: called when an allocation does not fit; default is to go on and say so in the trace.
+        fake_everywhere: large CPU tensors hold no values wherever they are made.
+    """
+
+    def __init__(
+        self,
+        gpu: str = "rtx3090",
+        *,
+        memory: int | None = None,
+        alloc_conf: str | None = None,
+        settings: Mapping[str, Any] | None = None,
+        refuse: Refusal | None = None,
+        fake_everywhere: bool = False,
+        fraction: float = 1.0,
+    ) -> None:
+        self.spec: GpuSpec = find(gpu)
+        self.memory = memory if memory is not None else self.spec.memory - self.spec.context
+        self.settings = dict(settings or {})
+        config = AllocatorConfig.parse(alloc_conf if alloc_conf is not None else _configured())
+        self.ledger = Ledger(Allocator(self.memory, config), refuse)
+        self.kinds = Kinds(self.spec, torch_version(), fake_everywhere=fake_everywhere)
+        self.assumptions = Assumptions(fraction)
+        self.recorder = Recorder(self.ledger, self.kinds, self.assumptions)
+        self._stack = contextlib.ExitStack()
+
+    def __enter__(self) -> Self:
+        with contextlib.ExitStack() as stack:
+            stack.callback(self._close)
+            stack.enter_context(virtual_device())
+            stack.enter_context(patches.tensors_behave())
+            stack.enter_context(
+                patches.cuda_answers(cuda.answers(self.spec, self.ledger.allocator, self.ledger.empty_cache))
+            )
+            stack.enter_context(cuda_kernels_exist())
+            stack.enter_context(attention_as_on(self.spec, self.kinds.torch_version, self.assumptions.state))
+            stack.enter_context(self.recorder.paths.following())
+            self._follow_optimizers(stack)
+            stack.enter_context(self.recorder)
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._stack.__exit__(kind, error, traceback)
+
+    def mark(self, phase: str) -> None:
+        """From here on it is this phase of the step: for what the run itself does not tell, as where `load` ends."""
+        if phase == "input" and self.recorder.stage.step == 0:
+            self.recorder.stage.next_step()
+        else:
+            self.recorder.stage.set(phase)
+
+    @property
+    def trace(self) -> Trace:
+        """What has happened so far."""
+        ledger, recorder = self.ledger, self.recorder
+        buffers = tuple(
+            Buffer(
+                size, ledger.ops[index], ledger.roles[index], ledger.categories.get(index, Category.UNKNOWN),
+                ledger.names.get(index, ""), *recorder.specs.get(index, _NO_SPEC),
+            )
+            for index, size in enumerate(ledger.sizes)
+        )  # fmt: skip
+        return categorize(
+            Trace(
+                origin="predicted", gpu=self.spec.name, memory=self.memory, torch=torch.__version__,
+                settings=dict(self.settings), ops=tuple(recorder.ops), buffers=buffers, events=ledger.events(),
+                phases=ledger.finished_phases(), assumptions=self.assumptions.stated,
+                unknown_ops=tuple(sorted(self.kinds.unknown)),
+            )
+        )  # fmt: skip
+
+    @property
+    def graph(self) -> torch.fx.Graph:
+        """The whole run as a `torch.fx.Graph`: a node per ATen call, in order."""
+        from memgraph.capture.graph import build_graph
+
+        return build_graph(self.recorder.calls, self.recorder.ops)
+
+    def _close(self) -> None:
+        self.recorder.recording = False
+        self.ledger.close()
+
+    def _follow_optimizers(self, stack: contextlib.ExitStack) -> None:
+        before = register_optimizer_step_pre_hook(self._before_step)
+        after = register_optimizer_step_post_hook(self._after_step)
+        stack.callback(before.remove)
+        stack.callback(after.remove)
+
+    def _before_step(self, optimizer: Optimizer, *_: Any) -> None:
+        self.recorder.stage.optimizer_starts()
+        for name, parameter in self._parameters(optimizer):
+            self.recorder.mark(parameter, Category.PARAMETER, name)
+            if parameter.grad is not None:
+                self.recorder.mark(parameter.grad, Category.GRADIENT, f"gradient of {name}" if name else "")
+
+    def _after_step(self, optimizer: Optimizer, *_: Any) -> None:
+        for name, parameter in self._parameters(optimizer):
+            for key, value in optimizer.state.get(parameter, {}).items():
+                if isinstance(value, torch.Tensor):
+                    self.recorder.mark(value, Category.OPTIMIZER, f"{key} of {name}" if name else str(key))
+        self.recorder.stage.optimizer_ends()
+
+    def _parameters(self, optimizer: Optimizer) -> list[tuple[str, torch.Tensor]]:
+        names = self.recorder.parameter_names
+        return [(names.get(id(p), ""), p) for group in optimizer.param_groups for p in group["params"]]
+
+
+def torch_version() -> tuple[int, int]:
+    """(major, minor) of the torch that runs."""
+    major, minor = torch.__version__.split(".")[:2]
+    return int(major), int(minor)
+
+
+def _configured() -> str:
+    return os.environ.get("PYTORCH_ALLOC_CONF") or os.environ.get("PYTORCH_CUDA_ALLOC_CONF") or ""

@@ -1,0 +1,60 @@
+"""Which phase of which step the run is in, told from what it does: a model is called, autograd runs, an optimizer steps."""
+
+from __future__ import annotations
+
+from memgraph.capture.ledger import Ledger
+
+
+class Stage:
+    """The current phase. `load` until the first input or forward, then for each step `input`, `forward`, `backward`,
+    `update` (between backward and optimizer: clipping, unscaling, the next micro-batch) and `optimizer`."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self.step = 0
+        self.name = ""
+        self.set("load")
+
+    def set(self, name: str) -> None:
+        """Enter a phase."""
+        if name != self.name:
+            self.name = name
+            self._ledger.enter(name, self.step)
+
+    def next_step(self) -> None:
+        """A new step begins with its input."""
+        self.step += 1
+        self.name = ""
+        self.set("input")
+
+    @property
+    def in_backward(self) -> bool:
+        return self.name == "backward"
+
+    def model_called(self) -> bool:
+        """An outermost module's forward starts. True if that begins a forward phase, and not a recomputation."""
+        if self.name in ("optimizer",):
+            return False
+        if self.name == "load":
+            self.next_step()
+        self.set("forward")
+        return True
+
+    def outside_autograd(self) -> int:
+        """An op runs that is not a backward op; the index of its phase."""
+        if self.name == "backward":
+            self.set("update")
+        return len(self._ledger.phases) - 1
+
+    def inside_autograd(self) -> int:
+        """An op runs in autograd's backward; the index of its phase."""
+        self.set("backward")
+        return len(self._ledger.phases) - 1
+
+    def optimizer_starts(self) -> None:
+        """`optimizer.step()` is called."""
+        self.set("optimizer")
+
+    def optimizer_ends(self) -> None:
+        """`optimizer.step()` returns."""
+        self.next_step()

@@ -1,0 +1,55 @@
+"""The error tree. Each error carries its exit code, and says what to do in one line."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class MemgraphError(Exception):
+    """Base of every error that memgraph raises on purpose: one line, with the next step."""
+
+    exit_code = 1
+
+
+class UsageError(MemgraphError):
+    """The request itself is wrong: an unknown name, a value out of range."""
+
+    exit_code = 2
+
+
+class DoesNotFit(MemgraphError):
+    """The step needs more memory than the card has."""
+
+    exit_code = 3
+
+
+class OutsideTolerance(MemgraphError):
+    """A check found a larger difference than it was told to accept."""
+
+    exit_code = 4
+
+
+class ShimError(MemgraphError):
+    """The library behind the virtual device could not be built or loaded."""
+
+
+class TorchChanged(MemgraphError):
+    """torch no longer behaves as a patch of ours was written for."""
+
+
+class TraceError(MemgraphError):
+    """A trace file cannot be read, or contradicts itself."""
+
+
+class InvariantError(TraceError):
+    """A conservation law of `Trace` is broken; this is a bug in memgraph."""
+
+
+def unknown_name(kind: str, name: str, known: Iterable[str]) -> UsageError:
+    """The error for a mistyped name, with the closest known ones: `unknown GPU 'h20': did you mean h200?`"""
+    options = sorted(known)
+    folded = {option.lower(): option for option in options}
+    close = [folded[hit] for hit in difflib.get_close_matches(name.lower(), folded, n=3, cutoff=0.5)]
+    hint = f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(options)}"
+    return UsageError(f"unknown {kind} {name!r}: {hint}")

@@ -1,0 +1,85 @@
+"""What a workspace rule sees of an ATen call, and what it answers. Plain data."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+
+class TensorMeta(NamedTuple):
+    """A tensor without its values."""
+
+    shape: tuple[int, ...]
+    stride: tuple[int, ...]
+    """In elements."""
+    dtype: str
+    """`float32`, `bfloat16`, `int64`, …"""
+    itemsize: int
+    """Bytes of one element."""
+    device: str = "cuda"
+
+    @property
+    def numel(self) -> int:
+        return math.prod(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of a dense tensor of this shape."""
+        return self.numel * self.itemsize
+
+    @property
+    def is_contiguous(self) -> bool:
+        """Row-major without gaps, by torch's own definition (dimensions of size 1 do not matter)."""
+        expected = 1
+        for size, stride in zip(reversed(self.shape), reversed(self.stride), strict=True):
+            if size != 1:
+                if stride != expected:
+                    return self.numel == 0
+                expected *= size
+        return True
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One ATen call: tensors are `TensorMeta`, lists are tuples, dtypes are strings, the rest is as passed."""
+
+    op: str
+    """Without `aten.` and the overload: `sum`, `native_layer_norm`."""
+    overload: str
+    """`dim_IntList`, `default`."""
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+    outputs: tuple[TensorMeta, ...]
+    """Those outputs that are new storages, in the order in which the op returns them; views and in-place results are not here."""
+
+    def arg(self, position: int, name: str, default: Any = None) -> Any:
+        """An argument, whether it was passed by position or by name."""
+        return self.args[position] if position < len(self.args) else self.kwargs.get(name, default)
+
+
+class Output(NamedTuple):
+    """The op allocates its output number `index` now."""
+
+    index: int
+
+
+class Temporary(NamedTuple):
+    """The op allocates `size` bytes that are not an output."""
+
+    size: int
+    name: str
+    """What they are: `reduction scratch`."""
+
+
+class Release(NamedTuple):
+    """The op frees its temporary number `index` (counted from 0 in order of allocation) now.
+    Temporaries without one are freed when the op ends, the last allocated first, as C++ destroys locals."""
+
+    index: int
+
+
+Step = Output | Temporary | Release
+Steps = tuple[Step, ...]
+"""What an op allocates and frees, in order. Outputs that are not named come first."""

@@ -1,0 +1,334 @@
+"""`Trace`: what one run did to GPU memory. The waist of the pipeline.
+
+A capture fills a trace once, predicted or measured alike; everything after it is a function of it. Plain frozen data,
+no torch. All sizes are bytes. The clock of a trace is the index of its events.
+"""
+
+from __future__ import annotations
+
+import enum
+import functools
+from array import array
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, overload
+
+from memgraph.errors import InvariantError
+
+SCHEMA = 1
+"""Version of the file format; a reader refuses a newer one."""
+
+
+class Category(enum.StrEnum):
+    """What a buffer is for. Known from what the run did with it, never guessed from a name."""
+
+    PARAMETER = "parameters"
+    GRADIENT = "gradients"
+    OPTIMIZER = "optimizer state"
+    ACTIVATION = "activations"
+    INPUT = "inputs"
+    TEMPORARY = "temporaries"
+    WORKSPACE = "workspace"
+    UNKNOWN = "unknown"
+
+
+class Action(enum.IntEnum):
+    """What the allocator did."""
+
+    ALLOC = 0
+    FREE = 1
+    SEGMENT_ALLOC = 2
+    SEGMENT_FREE = 3
+    OUT_OF_MEMORY = 4
+
+
+class Role(enum.StrEnum):
+    """Why an op allocated a buffer."""
+
+    OUTPUT = "output"
+    TEMPORARY = "temporary"
+    LIBRARY = "library"
+    """A workspace that a library keeps, such as cuBLAS's."""
+
+
+class TensorSpec(NamedTuple):
+    """Shape and dtype of a tensor, `((8, 512, 576), 'float32')`."""
+
+    shape: tuple[int, ...]
+    dtype: str
+
+
+class Op(NamedTuple):
+    """One ATen call."""
+
+    name: str
+    """`aten.mm.default`"""
+    phase: int
+    """Index into `Trace.phases`."""
+    module: str = ""
+    """Path of the module whose forward, or whose backward, ran it; empty outside any."""
+    source: str = ""
+    """`file.py:91`, the user's own line; of the forward op for a backward op."""
+    inputs: tuple[TensorSpec, ...] = ()
+    outputs: tuple[TensorSpec, ...] = ()
+    forward: int = -1
+    """For a backward op the index of the forward op that it differentiates, else -1."""
+
+
+class Buffer(NamedTuple):
+    """One allocation: a storage, or a temporary inside an op."""
+
+    size: int
+    """Requested bytes."""
+    op: int
+    """Index of the op that allocated it, -1 outside any."""
+    role: Role = Role.OUTPUT
+    category: Category = Category.UNKNOWN
+    name: str = ""
+    """A name that the run knows: `decoder.head.weight`, `exp_avg of decoder.head.weight`, or empty."""
+    shape: tuple[int, ...] = ()
+    dtype: str = ""
+
+
+class Phase(NamedTuple):
+    """A stretch of the run: `load`, `input`, `forward`, `backward`, `optimizer`, or a name the user gave."""
+
+    name: str
+    step: int
+    """0 before the first step, then 1, 2, …"""
+    start: int
+    """Index of its first event."""
+    stop: int
+    """One past its last event."""
+
+
+class Event(NamedTuple):
+    """One thing the allocator did."""
+
+    action: Action
+    buffer: int
+    """Index into `Trace.buffers`; -1 for segments."""
+    op: int
+    """Index of the op that ran then, -1 outside any. For a free, the op during or after which the buffer died."""
+    address: int
+    size: int
+    """For an alloc or free the block's bytes, which count as *allocated*; for a segment its bytes, *reserved*."""
+
+
+class Events(Sequence[Event]):
+    """The events of a run, kept in columns: a million of them take 33 MB, not 300."""
+
+    __slots__ = ("_columns",)
+
+    def __init__(self, rows: Iterable[Event] = (), *, columns: Sequence[array[int]] | None = None) -> None:
+        self._columns = tuple(columns) if columns else tuple(array(code) for code in "bqqqq")
+        for row in rows:
+            for column, value in zip(self._columns, row, strict=True):
+                column.append(value)
+
+    @property
+    def columns(self) -> tuple[array[int], ...]:
+        """action, buffer, op, address, size: for loops that cannot afford an object a row. Do not change them."""
+        return self._columns
+
+    def __len__(self) -> int:
+        return len(self._columns[0])
+
+    @overload
+    def __getitem__(self, index: int) -> Event: ...
+    @overload
+    def __getitem__(self, index: slice) -> Events: ...
+    def __getitem__(self, index: int | slice) -> Event | Events:
+        if isinstance(index, slice):
+            return Events(columns=[column[index] for column in self._columns])
+        action, buffer, op, address, size = (column[index] for column in self._columns)
+        return Event(Action(action), buffer, op, address, size)
+
+    def __iter__(self) -> Iterator[Event]:
+        actions = tuple(Action)
+        for action, buffer, op, address, size in zip(*self._columns, strict=True):
+            yield Event(actions[action], buffer, op, address, size)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Events) and self._columns == other._columns
+
+    def __hash__(self) -> int:
+        return hash(tuple(bytes(column) for column in self._columns))
+
+
+class Usage(NamedTuple):
+    """Memory three ways, in bytes."""
+
+    requested: int
+    """What the tensors and workspaces asked for."""
+    allocated: int
+    """What the blocks given to them hold: `torch.cuda.memory_allocated`."""
+    reserved: int
+    """What the allocator took from the card: `torch.cuda.memory_reserved`. This decides what fits."""
+
+
+class Peak(NamedTuple):
+    """The highest figures of a run. The three need not fall together; the moment named is that of `requested`."""
+
+    requested: int
+    allocated: int
+    reserved: int
+    event: int
+    """Index of the event that reached the requested peak, -1 if nothing was allocated."""
+    phase: str
+    step: int
+    op: str
+    module: str
+
+
+class Life(NamedTuple):
+    """When a buffer lived: events `start` ≤ t < `stop`; a buffer that outlives the run has `stop = len(events)`."""
+
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True)
+class Trace:
+    """One run's memory. See the module's text."""
+
+    origin: str
+    """`predicted` or `measured`."""
+    gpu: str
+    """Catalogue name, or the card's own."""
+    memory: int
+    """Bytes that the allocator may take from the card."""
+    torch: str
+    """Version of torch that ran, `2.13.0+cpu`."""
+    settings: Mapping[str, Any]
+    """What was run: model, batch, seq, precision, optimizer, … Plain JSON values."""
+    ops: tuple[Op, ...]
+    buffers: tuple[Buffer, ...]
+    events: Events
+    phases: tuple[Phase, ...]
+    assumptions: tuple[str, ...] = ()
+    """What was taken for granted, a sentence each, with its source line where it has one."""
+    unknown_ops: tuple[str, ...] = ()
+    """Ops whose inner allocations are not known; only their outputs are counted."""
+    schema: int = field(default=SCHEMA)
+
+    @functools.cached_property
+    def lives(self) -> tuple[Life, ...]:
+        """The life of each buffer, in the order of `buffers`."""
+        start, stop = [-1] * len(self.buffers), [len(self.events)] * len(self.buffers)
+        actions, buffers = self.events.columns[:2]
+        for index, (action, buffer) in enumerate(zip(actions, buffers, strict=True)):
+            if action == Action.ALLOC:
+                start[buffer] = index
+            elif action == Action.FREE:
+                stop[buffer] = index
+        return tuple(map(Life, start, stop))
+
+    @functools.cached_property
+    def usage(self) -> tuple[array[int], array[int], array[int]]:
+        """Requested, allocated and reserved bytes after each event: three arrays as long as `events`."""
+        curves = (array("q"), array("q"), array("q"))
+        requested = allocated = reserved = 0
+        actions, buffers, _, _, sizes = self.events.columns
+        wanted = array("q", (buffer.size for buffer in self.buffers))
+        for action, buffer, size in zip(actions, buffers, sizes, strict=True):
+            if action == Action.ALLOC:
+                requested, allocated = requested + wanted[buffer], allocated + size
+            elif action == Action.FREE:
+                requested, allocated = requested - wanted[buffer], allocated - size
+            elif action == Action.SEGMENT_ALLOC:
+                reserved += size
+            elif action == Action.SEGMENT_FREE:
+                reserved -= size
+            curves[0].append(requested)
+            curves[1].append(allocated)
+            curves[2].append(reserved)
+        return curves
+
+    @functools.cached_property
+    def peak(self) -> Peak:
+        """The highest requested, allocated and reserved bytes, and where in the run the first of them falls."""
+        if not self.events:
+            return Peak(0, 0, 0, -1, "", 0, "", "")
+        requested, allocated, reserved = self.usage
+        top = max(requested)
+        event = requested.index(top)
+        op = self.op_at(event)
+        phase = self.phase_at(event)
+        return Peak(
+            top, max(allocated), max(reserved), event, phase.name, phase.step, op.name if op else "", op.module if op else ""
+        )
+
+    @functools.cached_property
+    def after_load(self) -> Usage:
+        """Memory when the first phase (`load`) ended: the model on the card, nothing run."""
+        loads = [phase for phase in self.phases if phase.name == "load"]
+        return self.usage_at(loads[-1].stop - 1) if loads else Usage(0, 0, 0)
+
+    def usage_at(self, event: int) -> Usage:
+        """Memory after event number `event`; nothing before the first."""
+        return Usage(*(curve[event] for curve in self.usage)) if event >= 0 else Usage(0, 0, 0)
+
+    def op_at(self, event: int) -> Op | None:
+        """The op that ran at an event, if one did."""
+        index = self.events.columns[2][event]
+        return self.ops[index] if index >= 0 else None
+
+    def phase_at(self, event: int) -> Phase:
+        """The phase that an event falls in."""
+        for phase in self.phases:
+            if phase.start <= event < phase.stop:
+                return phase
+        return Phase("", 0, event, event + 1)
+
+    def live_at(self, event: int) -> tuple[int, ...]:
+        """Indices of the buffers alive after an event, in order of allocation."""
+        return tuple(index for index, life in enumerate(self.lives) if 0 <= life.start <= event < life.stop)
+
+    @property
+    def fits(self) -> bool:
+        """Whether the run stayed within the card."""
+        return Action.OUT_OF_MEMORY not in self.events.columns[0]
+
+    def self_check(self) -> None:
+        """Check the conservation laws.
+
+        Raises:
+            InvariantError: naming the law that is broken and where.
+        """
+        _check_lifetimes(self)
+        _check_conservation(self)
+        _check_references(self)
+
+
+def _check_lifetimes(trace: Trace) -> None:
+    """Every buffer is allocated once; every free has its alloc, before it."""
+    counts = Counter(zip(trace.events.columns[0], trace.events.columns[1], strict=True))
+    for index, life in enumerate(trace.lives):
+        if counts[Action.ALLOC, index] != 1 or counts[Action.FREE, index] > 1:
+            raise InvariantError(f"buffer {index} is allocated or freed more than once, or never allocated")
+        if life.stop <= life.start:
+            raise InvariantError(f"buffer {index} is freed before it is allocated")
+
+
+def _check_conservation(trace: Trace) -> None:
+    """Live bytes are never negative; allocated ≥ requested; reserved ≥ allocated; what is live at the end adds up."""
+    for event, (requested, allocated, reserved) in enumerate(zip(*trace.usage, strict=True)):
+        if not 0 <= requested <= allocated <= reserved:
+            raise InvariantError(f"event {event}: not 0 <= {requested} requested <= {allocated} allocated <= {reserved} reserved")
+    if trace.events:
+        live = sum(trace.buffers[index].size for index in trace.live_at(trace.peak.event))
+        if live != trace.peak.requested:
+            raise InvariantError(f"the buffers alive at the peak hold {live} bytes, the peak is {trace.peak.requested}")
+
+
+def _check_references(trace: Trace) -> None:
+    """Every index points at something."""
+    ops = len(trace.ops)
+    if any(not -1 <= buffer.op < ops for buffer in trace.buffers):
+        raise InvariantError("a buffer names an op that is not there")
+    if any(not 0 <= op.phase < len(trace.phases) for op in trace.ops):
+        raise InvariantError("an op names a phase that is not there")
+    if any(not -1 <= op < ops for op in trace.events.columns[2]):
+        raise InvariantError("an event names an op that is not there")

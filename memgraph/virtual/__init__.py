@@ -1,0 +1,1 @@
+"""The CUDA device that is not there."""

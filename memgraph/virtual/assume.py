@@ -1,0 +1,140 @@
+"""What to go on with where a value decides and nobody knows it. Each assumption is stated, with its source line.
+
+Defaults: a boolean is False, a number is 1; a size that depends on data is its bound (every element selected).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._ops import OpOverload
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from memgraph.errors import MemgraphError
+from memgraph.virtual import values
+
+aten = torch.ops.aten
+
+BY_VALUE = frozenset(
+    {
+        aten._local_scalar_dense.default,
+        aten.nonzero.default,
+        aten.masked_select.default,
+        aten.equal.default,
+        aten._unique2.default,
+        aten.unique_dim.default,
+        aten.unique_consecutive.default,
+        aten.repeat_interleave.Tensor,
+        aten.bincount.default,
+    }
+)
+"""Ops whose result, or its size, depends on values."""
+
+
+class Assumptions:
+    """The policy, and the list of what it had to assume.
+
+    Args:
+        fraction: of the bound that a data-dependent size is taken to be, 0 to 1.
+    """
+
+    def __init__(self, fraction: float = 1.0) -> None:
+        self.fraction = fraction
+        self._stated: dict[str, int] = {}
+
+    @property
+    def stated(self) -> tuple[str, ...]:
+        """Each assumption once, with how often it was made."""
+        return tuple(text if times == 1 else f"{text} ({times} times)" for text, times in self._stated.items())
+
+    def state(self, text: str) -> None:
+        """Write an assumption down."""
+        self._stated[text] = self._stated.get(text, 0) + 1
+
+    def instead(
+        self, mode: FakeTensorMode, func: OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any], source: str
+    ) -> Any:
+        """The assumed result of an op whose result depends on values.
+
+        Raises:
+            MemgraphError: the op is not one that memgraph has a policy for.
+        """
+        where = f" at {source}" if source else ""
+        if func is aten._local_scalar_dense.default:
+            return self._scalar(args[0], where)
+        size = self._bound(func, args, where)
+        return self._sized(mode, func, args, size)
+
+    def from_values(self, mode: FakeTensorMode, real: Any) -> Any:
+        """Fake tensors on the device, shaped like known results; a scalar is itself."""
+        if isinstance(real, Tensor):
+            fake = _empty(mode, tuple(real.shape), real.dtype)
+            values.remember(fake, real)
+            return fake
+        if isinstance(real, (list, tuple)):
+            return tuple(self.from_values(mode, item) for item in real)
+        return real
+
+    def _scalar(self, tensor: Tensor, where: str) -> bool | int | float:
+        if tensor.dtype is torch.bool:
+            self.state(f"a condition on unknown values{where} is taken to be False")
+            return False
+        value = 1 if not tensor.dtype.is_floating_point else 1.0
+        self.state(f"an unknown value read{where} is taken to be {value}")
+        return value
+
+    def _bound(self, func: OpOverload, args: Sequence[Any], where: str) -> int:
+        bound = _elements(func, args)
+        size = math.ceil(bound * self.fraction)
+        self.state(f"{func.overloadpacket.__name__}{where}: {size:,} of at most {bound:,} elements are taken to be selected")
+        return size
+
+    def _sized(self, mode: FakeTensorMode, func: OpOverload, args: Sequence[Any], size: int) -> Any:
+        tensor = args[0]
+        if func is aten.nonzero.default:
+            return _empty(mode, (size, tensor.dim()), torch.int64)
+        if func is aten.masked_select.default:
+            return _empty(mode, (size,), tensor.dtype)
+        if func is aten.repeat_interleave.Tensor:
+            return _empty(mode, (size,), torch.int64)
+        if func is aten.index.Tensor:
+            return _empty(mode, _indexed_shape(tensor, args[1], size), tensor.dtype)
+        if func in (aten._unique2.default, aten.unique_consecutive.default):
+            inverse = _empty(mode, tuple(tensor.shape), torch.int64)
+            return _empty(mode, (size,), tensor.dtype), inverse, _empty(mode, (size,), torch.int64)
+        if func is aten.bincount.default:
+            return _empty(mode, (size,), torch.int64)
+        raise MemgraphError(
+            f"{func} has a result whose size depends on values, and memgraph has no policy for it: give it values or replace it"
+        )
+
+
+def _elements(func: OpOverload, args: Sequence[Any]) -> int:
+    if func is aten.index.Tensor:
+        return next(index.numel() for index in args[1] if index is not None and index.dtype in (torch.bool, torch.uint8))
+    return int(args[0].numel())
+
+
+def _indexed_shape(tensor: Tensor, indices: Sequence[Tensor | None], size: int) -> tuple[int, ...]:
+    """Shape of `tensor[mask]` with `size` elements selected; the mask stands for as many dimensions as it has."""
+    shape: list[int] = []
+    dimension = 0
+    for index in indices:
+        if index is None:
+            shape.append(tensor.shape[dimension])
+            dimension += 1
+        elif index.dtype in (torch.bool, torch.uint8):
+            shape.append(size)
+            dimension += index.dim()
+        else:
+            dimension += 1
+    return (*shape, *tensor.shape[dimension:])
+
+
+def _empty(mode: FakeTensorMode, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    with mode:
+        return torch.empty(shape, dtype=dtype, device="cuda")

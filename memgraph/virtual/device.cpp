@@ -1,0 +1,161 @@
+// The part of a CUDA device that PyTorch's C++ asks for although no kernel ever runs: a device guard, and CUDA hooks that
+// say that one device is there. Fake tensors do the rest.
+//
+// Written for torch 2.11 to 2.15, CPU-only builds and CUDA builds without a visible GPU. It must not be loaded where a real
+// GPU is visible. Everything is undone by memgraph_uninstall.
+
+#include <ATen/detail/CUDAHooksInterface.h>
+#include <c10/core/impl/DeviceGuardImplInterface.h>
+
+#include <dlfcn.h>
+
+#include <cstring>
+#include <vector>
+
+namespace {
+
+using c10::Device;
+using c10::DeviceIndex;
+using c10::DeviceType;
+using c10::Stream;
+
+// Device 0 is always current; there is one stream; events and synchronisation complete at once.
+struct VirtualGuard final : public c10::impl::DeviceGuardImplInterface {
+  DeviceType type() const override { return DeviceType::CUDA; }
+  Device exchangeDevice(Device) const override { return getDevice(); }
+  Device getDevice() const override { return Device(DeviceType::CUDA, 0); }
+  void setDevice(Device) const override {}
+  void uncheckedSetDevice(Device) const noexcept override {}
+  Stream getStream(Device) const override { return Stream(Stream::DEFAULT, getDevice()); }
+  Stream getDefaultStream(Device) const override { return Stream(Stream::DEFAULT, getDevice()); }
+  Stream getStreamFromGlobalPool(Device, bool) const override { return getStream(getDevice()); }
+  Stream getNewStream(Device, int) const override { return getStream(getDevice()); }
+  Stream exchangeStream(Stream) const override { return getStream(getDevice()); }
+  DeviceIndex deviceCount() const noexcept override { return 1; }
+  void record(void**, const Stream&, const DeviceIndex, const c10::EventFlag) const override {}
+  void block(void*, const Stream&) const override {}
+  bool queryEvent(void*) const override { return true; }
+  bool queryStream(const Stream&) const override { return true; }
+  void synchronizeStream(const Stream&) const override {}
+  void synchronizeEvent(void*) const override {}
+  void synchronizeDevice(const DeviceIndex) const override {}
+  double elapsedTime(void*, void*, const DeviceIndex) const override { return 0.0; }
+};
+
+// The answers for one device. Called through a patched vtable, so `this` is torch's own hooks object and is not used.
+struct VirtualHooks final : public at::CUDAHooksInterface {
+  void init() const override {}
+  bool isBuilt() const override { return true; }
+  bool isAvailable() const override { return true; }
+  bool hasCUDA() const override { return true; }
+  bool hasPrimaryContext(DeviceIndex) const override { return true; }
+  int getNumGPUs() const override { return 1; }
+  DeviceIndex deviceCount() const override { return 1; }
+  DeviceIndex current_device() const override { return 0; }
+  DeviceIndex getCurrentDevice() const override { return 0; }
+  void deviceSynchronize(DeviceIndex) const override {}
+  bool isPinnedPtr(const void*) const override { return false; }
+};
+
+// One virtual more than the interface has: its slot is the number of slots to copy.
+struct PastTheEnd : public at::CUDAHooksInterface {
+  virtual void past_the_end() {}
+};
+
+using Slot = void*;
+constexpr size_t kHeader = 2; // Itanium C++ ABI: offset-to-top and type_info stand before the first slot.
+
+// Itanium C++ ABI 2.3: a pointer to a virtual member function holds 1 + its offset in the vtable.
+template <typename Method>
+size_t slot_of(Method method) {
+  ptrdiff_t word;
+  std::memcpy(&word, &method, sizeof word);
+  return static_cast<size_t>(word - 1) / sizeof(Slot);
+}
+
+Slot*& vtable_of(const void* object) {
+  return *reinterpret_cast<Slot**>(const_cast<void*>(object));
+}
+
+struct Installed {
+  const c10::impl::DeviceGuardImplInterface* guard = nullptr;
+  Slot* vtable = nullptr;
+  bool active = false;
+};
+
+Installed previous;
+
+std::vector<Slot>* answering_vtable(Slot* original) {
+  static const VirtualHooks hooks;
+  const Slot* answers = vtable_of(&hooks);
+  const size_t size = slot_of(&PastTheEnd::past_the_end);
+  auto* table = new std::vector<Slot>(original - kHeader, original + size);
+  const size_t answered[] = {
+      slot_of(&at::CUDAHooksInterface::init),
+      slot_of(&at::CUDAHooksInterface::isBuilt),
+      slot_of(&at::CUDAHooksInterface::isAvailable),
+      slot_of(&at::CUDAHooksInterface::hasCUDA),
+      slot_of(&at::CUDAHooksInterface::hasPrimaryContext),
+      slot_of(&at::CUDAHooksInterface::getNumGPUs),
+      slot_of(&at::CUDAHooksInterface::deviceCount),
+      slot_of(&at::CUDAHooksInterface::current_device),
+      slot_of(&at::CUDAHooksInterface::getCurrentDevice),
+      slot_of(&at::CUDAHooksInterface::deviceSynchronize),
+      slot_of(&at::CUDAHooksInterface::isPinnedPtr),
+  };
+  for (const size_t slot : answered) {
+    (*table)[kHeader + slot] = answers[slot];
+  }
+  return table;
+}
+
+} // namespace
+
+extern "C" {
+
+// Put the virtual device in place. Returns 0, or -1 if it already is.
+int memgraph_install() {
+  if (previous.active) {
+    return -1;
+  }
+  auto& guard = c10::impl::device_guard_impl_registry[static_cast<size_t>(DeviceType::CUDA)];
+  static const auto* virtual_guard = new VirtualGuard(); // never destroyed: guards outlive everything
+  const at::CUDAHooksInterface& hooks = at::detail::getCUDAHooks();
+  static std::vector<Slot>* table = answering_vtable(vtable_of(&hooks)); // torch never changes the original
+  previous = {guard.load(), vtable_of(&hooks), true};
+  vtable_of(&hooks) = table->data() + kHeader;
+  guard.store(virtual_guard);
+  return 0;
+}
+
+// Undo memgraph_install. Returns 0, or -1 if there was nothing to undo.
+int memgraph_uninstall() {
+  if (!previous.active) {
+    return -1;
+  }
+  auto& guard = c10::impl::device_guard_impl_registry[static_cast<size_t>(DeviceType::CUDA)];
+  vtable_of(&at::detail::getCUDAHooks()) = previous.vtable;
+  guard.store(previous.guard);
+  previous = {};
+  return 0;
+}
+
+// The autograd engine starts one thread per device when the first backward of the process runs, and never again. If that
+// was before the virtual device came, the device's queue is missing and the next backward would abort. To be called after
+// a backward: returns 1 if the thread was missing and is started now, 0 if it was there, -1 if torch lacks the functions.
+// They are found by name because the engine's header takes ten times longer to compile than this file.
+int memgraph_start_engine_thread() {
+  auto* get_engine = reinterpret_cast<void* (*)()>(dlsym(RTLD_DEFAULT, "_ZN5torch8autograd6Engine18get_default_engineEv"));
+  auto* start = reinterpret_cast<void (*)(void*)>(dlsym(RTLD_DEFAULT, "_ZN5torch8autograd6Engine20start_device_threadsEv"));
+  if (!get_engine || !start) {
+    return -1;
+  }
+  try {
+    start(get_engine()); // a member function takes `this` first; it asserts that no queue is there yet
+    return 1;
+  } catch (const c10::Error&) {
+    return 0;
+  }
+}
+
+}

@@ -1,0 +1,137 @@
+"""Every change that memgraph makes to torch's Python, in one place; all of it undone on exit, also after an exception.
+
+Each entry says what torch does and why that has to differ for a device that is not there. Tried on torch 2.11 to 2.15.
+A name that is gone raises `TorchChanged`, so that nothing goes on half-patched.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch._subclasses.fake_tensor import FakeTensor
+from torch.optim import optimizer as optimizer_module
+from torch.utils import _foreach_utils
+
+from memgraph.errors import TorchChanged
+
+_MISSING = object()
+
+
+@contextlib.contextmanager
+def replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
+    """`owner.name` is `value` while open.
+
+    Raises:
+        TorchChanged: there is no such name to replace.
+    """
+    own = vars(owner).get(name, _MISSING)
+    if own is _MISSING and not hasattr(owner, name):
+        raise TorchChanged(f"torch {torch.__version__} has no {owner.__name__}.{name} any more; memgraph supports 2.11 to 2.15")
+    setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        if own is _MISSING:
+            delattr(owner, name)
+        else:
+            setattr(owner, name, own)
+
+
+@contextlib.contextmanager
+def tensors_behave() -> Iterator[None]:
+    """The changes that fake tensors need wherever they train, with a GPU or without."""
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(replaced(torch.nn.Module, "_apply", apply_to_module))
+        for kinds in (optimizer_module._foreach_supported_types, _foreach_utils._foreach_supported_types):
+            stack.enter_context(_foreach_takes_fake_tensors(kinds))
+        stack.enter_context(_tensor_constructor_moves_through_the_dispatcher())
+        yield
+
+
+@contextlib.contextmanager
+def _foreach_takes_fake_tensors(kinds: list[type]) -> Iterator[None]:
+    """Optimizers take their `foreach` form on CUDA only for these exact types; a fake parameter is a `FakeTensor`."""
+    kinds.append(FakeTensor)
+    try:
+        yield
+    finally:
+        kinds.remove(FakeTensor)
+
+
+@contextlib.contextmanager
+def _tensor_constructor_moves_through_the_dispatcher() -> Iterator[None]:
+    """`torch.tensor(x, device="cuda")` otherwise makes a real CUDA tensor below every dispatch mode
+    (torch/csrc/utils/tensor_new.cpp, `internal_new_from_data`)."""
+    before = torch._C._only_lift_cpu_tensors()
+    torch._C._set_only_lift_cpu_tensors(True)
+    try:
+        yield
+    finally:
+        torch._C._set_only_lift_cpu_tensors(before)
+
+
+def apply_to_module(self: torch.nn.Module, fn: Callable[[Any], Any], recurse: bool = True) -> torch.nn.Module:
+    """`Module._apply` as it is for real tensors: each parameter stays the same object, with new data.
+
+    torch 2.11 to 2.15 swaps fake parameters, which fails where a weak reference exists, and replaces a real parameter
+    that becomes fake, which unties tied weights and leaves optimizers with the old one.
+    """
+    if recurse:
+        for module in self.children():
+            module._apply(fn)
+    for parameter in self._parameters.values():
+        if parameter is not None:
+            _convert(parameter, fn)
+            if parameter.grad is not None:
+                _convert(parameter.grad, fn)
+    for name, buffer in self._buffers.items():
+        if buffer is not None:
+            self._buffers[name] = fn(buffer)
+    return self
+
+
+def _convert(tensor: torch.Tensor, fn: Callable[[Any], Any]) -> None:
+    with torch.no_grad():
+        converted = fn(tensor)
+    if converted is tensor:
+        return
+    if not isinstance(converted, FakeTensor):
+        tensor.data = converted
+    elif isinstance(tensor, FakeTensor):
+        _adopt(tensor, converted)
+    else:
+        _become_fake(tensor, converted)
+
+
+def _adopt(tensor: FakeTensor, converted: FakeTensor) -> None:
+    """`tensor.data = converted` for two fake tensors: the device is kept in Python, not in the data."""
+    tensor.data = converted
+    tensor.fake_device = converted.fake_device
+
+
+def _become_fake(tensor: torch.Tensor, converted: FakeTensor) -> None:
+    """A real tensor becomes the fake one, in place: references to it stay good."""
+    extra = dict(vars(tensor))
+    if isinstance(tensor, torch.nn.Parameter):
+        fake = torch.nn.Parameter(converted, requires_grad=tensor.requires_grad)
+    else:
+        fake = converted.requires_grad_(tensor.requires_grad)
+    torch._C._swap_tensor_impl(tensor, fake)
+    tensor.__class__, fake.__class__ = fake.__class__, tensor.__class__
+    vars(tensor).update(vars(fake))
+    vars(tensor).update(extra)
+    vars(fake).clear()
+
+
+@contextlib.contextmanager
+def cuda_answers(answers: Mapping[str, Any]) -> Iterator[None]:
+    """`torch.cuda.*` answers for the virtual GPU; also under the submodules that define the names."""
+    with contextlib.ExitStack() as stack:
+        for module in (torch.cuda, torch.cuda.memory, torch.cuda.random):
+            for name, answer in answers.items():
+                if module is torch.cuda or name in vars(module):
+                    stack.enter_context(replaced(module, name, answer))
+        yield
