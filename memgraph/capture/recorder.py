@@ -30,6 +30,7 @@ from memgraph.gpu.call import Output, Release, Temporary
 from memgraph.trace import Category, Op, Role, TensorSpec
 from memgraph.virtual import values
 from memgraph.virtual.assume import Assumptions
+from memgraph.virtual.shapes import Look, Shapes
 
 _NO_KWARGS: Mapping[str, Any] = {}
 _DEVICE = torch.ops.prim.device.default
@@ -43,7 +44,22 @@ class Tag(NamedTuple):
 
     op: int
     index: int
-    spec: TensorSpec
+    look: Look
+
+    @property
+    def spec(self) -> TensorSpec:
+        return self.look.spec
+
+
+class Arguments:
+    """One call's arguments, walked once: as the graph keeps them, as a key, and the tensors among them."""
+
+    __slots__ = ("key", "specs", "tensors")
+
+    def __init__(self, func: OpOverload) -> None:
+        self.key: list[Any] = [func, torch.get_default_dtype(), torch.is_inference_mode_enabled()]
+        self.specs: list[TensorSpec] = []
+        self.tensors: list[Tensor] = []
 
 
 class GraphCall(NamedTuple):
@@ -77,6 +93,7 @@ class Recorder(FakeTensorMode):
         self.paths = ModulePaths(self._entered)
         self.parameter_names: dict[int, str] = {}
         self.specs: dict[int, TensorSpec] = {}
+        self.shapes = Shapes()
         self.recording = True
         self._live: dict[int, tuple[int, weakref.ref[torch.UntypedStorage]]] = {}
         self._inside = False
@@ -86,6 +103,16 @@ class Recorder(FakeTensorMode):
     def avoid_device_init(self) -> bool:
         """Never compute constants on the device: there is none."""
         return True
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Nothing here is ever compiled; without this torch wraps the next method in two more calls."""
+        return False
+
+    def __torch_dispatch__(
+        self, func: OpOverload, types: Sequence[type], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        return self.dispatch(func, types, args, kwargs)
 
     # FakeTensorMode's entry for every ATen call, with the mode itself switched off.
     def dispatch(
@@ -106,11 +133,14 @@ class Recorder(FakeTensorMode):
 
     def _run_fake(self, operator: Operator, types: Sequence[type], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         index = len(self.ops)
-        op, call_args, call_kwargs = self._describe(operator, args, kwargs)
+        arguments = Arguments(operator.func)
+        call_args = tuple([self._reference(arg, arguments) for arg in args])
+        call_kwargs = self._reference_by_name(kwargs, arguments) if kwargs else _NO_KWARGS
+        op = self._describe(operator, tuple(arguments.specs))
         self.ops.append(op)
         self.ledger.op = index
         known = not operator.random and values.all_known(args, kwargs)
-        outputs = self._infer(operator, types, args, kwargs, known)
+        outputs = self._infer(operator, types, args, kwargs, arguments, known)
         if outputs is not None:
             self._account(operator, outputs, args, kwargs)
         self._follow_values(operator, args, kwargs, outputs, known)
@@ -120,14 +150,26 @@ class Recorder(FakeTensorMode):
         return outputs
 
     def _infer(
-        self, operator: Operator, types: Sequence[type], args: Sequence[Any], kwargs: Mapping[str, Any], known: bool
+        self,
+        operator: Operator,
+        types: Sequence[type],
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        arguments: Arguments,
+        known: bool,
     ) -> Any:
-        """Shapes, dtypes and strides of the outputs; values decide some of them."""
+        """Shapes, dtypes and strides of the outputs: remembered, or found by FakeTensor; values decide some of them."""
+        key = tuple(arguments.key)
+        recipe = self.shapes.find(key)
+        if recipe is not None:
+            return self.shapes.make(recipe, self, arguments.tensors)
         self._inside = True
         try:
             if known and operator.by_value:
                 return self.assumptions.from_values(self, values.run_for_real(operator.func, args, kwargs))
-            return super().dispatch(operator.func, types, args, kwargs)  # type: ignore[arg-type]
+            outputs = super().dispatch(operator.func, types, args, kwargs)  # type: ignore[arg-type]
+            self.shapes.learn(key, operator.func, arguments.tensors, outputs)
+            return outputs
         except (DataDependentOutputException, DynamicOutputShapeException):
             return self.assumptions.instead(self, operator.func, args, kwargs, self.sources.current())
         finally:
@@ -146,20 +188,13 @@ class Recorder(FakeTensorMode):
 
     # What is written down.
 
-    def _describe(
-        self, operator: Operator, args: Sequence[Any], kwargs: Mapping[str, Any]
-    ) -> tuple[Op, tuple[Any, ...], Mapping[str, Any]]:
-        specs: list[TensorSpec] = []
-        call_args = tuple([self._reference(arg, specs) for arg in args])
-        call_kwargs = {name: self._reference(arg, specs) for name, arg in kwargs.items()} if kwargs else _NO_KWARGS
+    def _describe(self, operator: Operator, specs: tuple[TensorSpec, ...]) -> Op:
         node = torch._C._current_autograd_node()
-        if node is None:
-            self.forward_ops.made(len(self.ops))
-            phase = self.stage.outside_autograd()
-            op = Op(operator.name, phase, self.paths.modules.current, self.sources.current(), tuple(specs))
-        else:
-            op = self._describe_backward(operator, node, tuple(specs))
-        return op, call_args, call_kwargs
+        if node is not None:
+            return self._describe_backward(operator, node, specs)
+        self.forward_ops.made(len(self.ops))
+        phase = self.stage.outside_autograd()
+        return Op(operator.name, phase, self.paths.modules.current, self.sources.current(), specs)
 
     def _describe_backward(self, operator: Operator, node: Any, specs: tuple[TensorSpec, ...]) -> Op:
         phase = self.stage.inside_autograd()
@@ -179,41 +214,45 @@ class Recorder(FakeTensorMode):
         variable = getattr(node, "variable", None)
         return self.parameter_names.get(id(variable), "") if variable is not None else ""
 
-    def _reference(self, arg: Any, specs: list[TensorSpec]) -> Any:
-        """An argument as the graph keeps it: tensors become tags, and their specs are collected."""
+    def _reference(self, arg: Any, arguments: Arguments) -> Any:
+        """An argument as the graph keeps it: tensors become tags; the key and the specs are collected on the way."""
         if isinstance(arg, Tensor):
-            tag = vars(arg).get(_TAG) or self._tag_outside(arg)
-            specs.append(tag.spec)
+            tag = arg.__dict__.get(_TAG) or self._tag_outside(arg)
+            arguments.key.append(tag.look)
+            arguments.specs.append(tag.look.spec)
+            arguments.tensors.append(arg)
             return tag
         if isinstance(arg, (list, tuple)):
-            return [self._reference(item, specs) for item in arg]
+            arguments.key.append(len(arg))
+            return [self._reference(item, arguments) for item in arg]
+        arguments.key.append(arg.__class__)  # 1, 1.0 and True are equal and yet promote differently
+        arguments.key.append(arg)
         return arg
+
+    def _reference_by_name(self, kwargs: Mapping[str, Any], arguments: Arguments) -> Mapping[str, Any]:
+        referenced = {}
+        for name, arg in kwargs.items():
+            arguments.key.append(name)
+            referenced[name] = self._reference(arg, arguments)
+        return referenced
 
     def _tag_outside(self, tensor: Tensor) -> Tag:
         """A tensor that no recorded op made: a real one from the CPU."""
         self._outside_tensors += 1
-        tag = Tag(-1, self._outside_tensors, self._spec(tensor))
+        tag = Tag(-1, self._outside_tensors, self.shapes.look(tensor))
         if isinstance(tensor, FakeTensor):
-            vars(tensor)[_TAG] = tag
+            tensor.__dict__[_TAG] = tag
         return tag
 
     def _tag(self, index: int, outputs: Any) -> tuple[TensorSpec, ...]:
-        if isinstance(outputs, Tensor):
-            spec = self._spec(outputs)
-            vars(outputs)[_TAG] = Tag(index, 0, spec)
-            return (spec,)
-        if not isinstance(outputs, (list, tuple)):
-            return ()
+        """Tell the outputs where they come from; a single tensor is output 0."""
         specs = []
-        for position, output in enumerate(outputs):
+        for position, output in enumerate(outputs if isinstance(outputs, (list, tuple)) else (outputs,)):
             if isinstance(output, Tensor):
-                spec = self._spec(output)
-                vars(output)[_TAG] = Tag(index, position, spec)
-                specs.append(spec)
+                look = self.shapes.look(output)
+                output.__dict__[_TAG] = Tag(index, position, look)
+                specs.append(look.spec)
         return tuple(specs)
-
-    def _spec(self, tensor: Tensor) -> TensorSpec:
-        return TensorSpec(tuple(tensor.shape), self.operators.dtype_name(tensor.dtype))
 
     # Storages.
 
@@ -268,7 +307,7 @@ class Recorder(FakeTensorMode):
     def _bear(self, tensor: Tensor, storage: torch.UntypedStorage) -> None:
         """A storage comes to life; its buffer is freed when it dies."""
         buffer = self.ledger.allocate(storage.nbytes())
-        self.specs[buffer] = self._spec(tensor)
+        self.specs[buffer] = self.shapes.look(tensor).spec
         key = storage._cdata
         self._live[key] = (buffer, weakref.ref(storage, functools.partial(self._died, key, buffer)))
 

@@ -110,11 +110,13 @@ def _adopt(tensor: FakeTensor, converted: FakeTensor) -> None:
     """`tensor.data = converted` for two fake tensors: the device is kept in Python, not in the data."""
     tensor.data = converted
     tensor.fake_device = converted.fake_device
+    for name in [name for name in vars(tensor) if name.startswith("_memgraph_")]:
+        del vars(tensor)[name]  # what was noted of the old data
 
 
 def _become_fake(tensor: torch.Tensor, converted: FakeTensor) -> None:
     """A real tensor becomes the fake one, in place: references to it stay good."""
-    extra = dict(vars(tensor))
+    extra = {name: value for name, value in vars(tensor).items() if not name.startswith("_memgraph_")}
     if isinstance(tensor, torch.nn.Parameter):
         fake = torch.nn.Parameter(converted, requires_grad=tensor.requires_grad)
     else:

@@ -1,0 +1,90 @@
+"""The facade that users and the command line share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from memgraph.errors import UsageError
+from memgraph.options import Options
+from memgraph.trace import Trace
+from memgraph.trace_file import load
+
+if TYPE_CHECKING:
+    from memgraph.capture.session import VirtualGpu
+
+Progress = Callable[[str, int, int | None], None]
+"""Told of progress: a label, how much is done, of how much if that is known."""
+
+
+def virtual_gpu(gpu: str = "rtx3090", *, memory: int | None = None, alloc_conf: str | None = None, **settings: Any) -> VirtualGpu:
+    """A CUDA device that is not there: ordinary training code inside the `with` block runs on it without computing.
+
+    Args:
+        gpu: a name from `memgraph gpus`.
+        memory: bytes that PyTorch's allocator may take; default the card's memory less its CUDA context.
+        alloc_conf: as the environment variable PYTORCH_CUDA_ALLOC_CONF, which is the default.
+        settings: anything worth keeping in the trace: `batch=8`, `note="before the change"`.
+
+    Returns:
+        A context manager with `.trace` and `.graph`.
+
+    Raises:
+        UsageError: no such GPU; or a virtual GPU is open already.
+        ShimError: the small library behind it cannot be built.
+    """
+    from memgraph.capture.session import VirtualGpu
+
+    return VirtualGpu(gpu, memory=memory, alloc_conf=alloc_conf, settings=settings)
+
+
+def predict(options: Options, progress: Progress | None = None) -> Trace:
+    """Run the training steps that the options describe on a virtual GPU.
+
+    Args:
+        options: model, sizes, card, precision, optimizer.
+        progress: told of each step.
+
+    Raises:
+        UsageError: something in the options is wrong.
+        ShimError: the small library behind the virtual GPU cannot be built.
+    """
+    from memgraph.capture.session import VirtualGpu
+    from memgraph.capture.step import run_steps
+    from memgraph.models.job import OwnStep
+    from memgraph.models.registry import resolve
+
+    entry = resolve(options.model)
+    gpu = VirtualGpu(
+        options.gpu or default_gpu(), memory=options.memory, alloc_conf=options.alloc_conf, fake_everywhere=True
+    )
+    with gpu:
+        job = entry.build(options.set, options.batch, options.seq)
+        gpu.settings.update({**options.settings(), **job.settings})
+        if isinstance(job, OwnStep):
+            for _ in range(options.steps):
+                job.step()
+        else:
+            run_steps(job, options, gpu.mark, progress or _silent)
+        return gpu.trace
+
+
+def default_gpu() -> str:
+    """The visible card if the catalogue has it, else the RTX 3090."""
+    import torch
+
+    from memgraph.gpu.specs import find
+
+    if torch.cuda.is_available():
+        try:
+            return find(torch.cuda.get_device_name()).name
+        except UsageError:
+            pass
+    return "rtx3090"
+
+
+def _silent(_label: str, _done: int, _total: int | None) -> None:
+    pass
+
+
+__all__ = ["Options", "Progress", "Trace", "default_gpu", "load", "predict", "virtual_gpu"]

@@ -1,0 +1,134 @@
+"""Training steps of a model, as a plain script would write them. Runs on a virtual GPU or on a real one alike."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from memgraph.errors import UsageError
+from memgraph.models.job import Batch, Job, feed
+from memgraph.options import Options
+
+DEVICE = "cuda"
+Mark = Callable[[str], None]
+Progress = Callable[[str, int, int | None], None]
+
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+_LEARNING_RATE = 1e-5
+
+
+def run_steps(job: Job, options: Options, mark: Mark, progress: Progress) -> None:
+    """Load the model, then run `options.steps` steps of forward, backward and optimizer.
+
+    Args:
+        job: what to train.
+        options: precision, optimizer, checkpointing, clipping, accumulation.
+        mark: told when the model is loaded (`input`).
+        progress: told of each step: label, done, total.
+    """
+    progress("building the model", 0, options.steps)
+    model = _load(job, options)
+    mark("input")
+    optimizer = make_optimizer(model, options)
+    scaler = torch.amp.GradScaler(DEVICE, enabled=options.amp == "fp16")
+    batch: dict[str, Any] = {}
+    held: dict[str, Any] = {}
+    for step in range(options.steps):
+        progress(f"step {step + 1} of {options.steps}", step, options.steps)
+        _one_step(job, options, model, optimizer, scaler, batch, held)
+    progress("done", options.steps, options.steps)
+
+
+def _load(job: Job, options: Options) -> nn.Module:
+    model = job.model()
+    if options.dtype != "float32":
+        model = model.to(_DTYPES[options.dtype])
+    model.to(DEVICE)
+    model.train()
+    if options.checkpoint == "blocks":
+        checkpoint_blocks(model)
+    return model
+
+
+def _one_step(
+    job: Job,
+    options: Options,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    scaler: Any,
+    batch: dict[str, Any],
+    held: dict[str, Any],
+) -> None:
+    """`held` is what a script's variables hold: a forward's results live until the next forward has returned its own."""
+    for micro in range(options.accumulate):
+        feed(batch, job.inputs(), DEVICE)
+        if micro == 0:
+            optimizer.zero_grad(set_to_none=True)
+        with _autocast(options):
+            held["outputs"], held["loss"] = job.forward(model, batch)
+        if options.accumulate > 1:
+            held["loss"] = held["loss"] / options.accumulate
+        scaler.scale(held["loss"]).backward()
+    if options.clip is not None:
+        scaler.unscale_(optimizer)
+        nn.utils.clip_grad_norm_(model.parameters(), options.clip)
+    scaler.step(optimizer)
+    scaler.update()
+
+
+def _autocast(options: Options) -> contextlib.AbstractContextManager[Any]:
+    if options.amp == "none":
+        return contextlib.nullcontext()
+    return torch.autocast(DEVICE, dtype=_AUTOCAST[options.amp])
+
+
+def make_optimizer(model: nn.Module, options: Options) -> torch.optim.Optimizer:
+    """The optimizer by its name, in the form that was asked for: torch's default, foreach, fused or a loop."""
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    form = _form(options.optimizer_impl)
+    if options.optimizer == "adamw":
+        return torch.optim.AdamW(parameters, lr=_LEARNING_RATE, **form)
+    if options.optimizer == "adam":
+        return torch.optim.Adam(parameters, lr=_LEARNING_RATE, **form)
+    if options.optimizer == "sgd":
+        return torch.optim.SGD(parameters, lr=_LEARNING_RATE, **form)
+    if options.optimizer == "sgd-momentum":
+        return torch.optim.SGD(parameters, lr=_LEARNING_RATE, momentum=0.9, **form)
+    if options.optimizer == "adafactor":
+        if "fused" in form:
+            raise UsageError("adafactor has no fused form: use foreach or loop")
+        return torch.optim.Adafactor(parameters, lr=_LEARNING_RATE, **form)
+    raise UsageError(f"unknown optimizer {options.optimizer!r}")
+
+
+def _form(name: str) -> dict[str, Any]:
+    return {"default": {}, "foreach": {"foreach": True}, "fused": {"fused": True}, "loop": {"foreach": False}}[name]
+
+
+def checkpoint_blocks(model: nn.Module) -> list[str]:
+    """Checkpoint (non-reentrant) every repeated block: each entry of a `ModuleList` of equal modules. Returns their paths."""
+    paths = []
+    for path, modules in model.named_modules():
+        if isinstance(modules, nn.ModuleList) and len({type(module) for module in modules}) == 1 and len(modules) > 1:
+            for index, block in enumerate(modules):
+                _checkpoint(block)
+                paths.append(f"{path}.{index}")
+    return paths
+
+
+def _checkpoint(block: nn.Module) -> None:
+    forward = block.forward
+
+    def checkpointed(*args: Any, **kwargs: Any) -> Any:
+        return checkpoint(forward, *args, use_reentrant=False, **kwargs)
+
+    block.forward = checkpointed  # type: ignore[method-assign]
+
+
+__all__ = ["Batch", "checkpoint_blocks", "make_optimizer", "run_steps"]

@@ -1,0 +1,113 @@
+"""Temporary storage of CUB's device-wide algorithms, in bytes, as the CUB of CUDA 13.0 (CCCL 3.0) computes it.
+
+Sizes follow from the tile that one thread block handles, and that from tuning policies by compute capability.
+Sources: CCCL 3.0, cub/device/dispatch/dispatch_{radix_sort,scan,unique_by_key,select_if,reduce}.cuh and tuning/*,
+cub/util_device.cuh (`AliasTemporaries`), cub/agent/single_pass_scan_operators.cuh, cub/util_arch.cuh.
+The tiles were printed from those headers, compiled with nvcc 13.0, and agree with what is computed or listed here.
+"""
+
+from __future__ import annotations
+
+from memgraph.gpu.rules.layout import INT32_MAX, ceil_div
+
+Capability = tuple[int, int]
+
+_SHARED_MEMORY = 48 * 1024
+"""Static shared memory of a block, which bounds its threads."""
+_BLOCK = 256
+"""Alignment of the parts of one temporary storage."""
+_LOOKBACK = 32
+"""Tile states of padding, a warp."""
+MAX_SCAN = 2**30
+"""Longest scan that torch hands to CUB at once (`impl::max_cub_size`)."""
+
+_UNIQUE_TILE = {
+    8: {0: 320, 80: 1792, 86: 320, 90: 4480, 100: 3840},
+    4: {0: 704, 80: 2816, 86: 704, 90: 7168, 100: 7168},
+}
+"""Items of a `UniqueByKey` tile by bytes of the key (with int32 values), then by compute capability."""
+_FLAGGED_TILE = {0: 640, 80: 2304, 86: 640, 90: 4224, 100: 3520}
+"""Items of a `Select::Flagged` tile over int64 items."""
+
+
+def aliased(*sizes: int) -> int:
+    """Bytes of one allocation that holds several, each on 256 bytes: itself aligned by hand, so 255 more."""
+    return sum(ceil_div(size, _BLOCK) * _BLOCK for size in sizes) + _BLOCK - 1
+
+
+def radix_sort(items: int, key: int, value: int, capability: Capability, bits: int = 0) -> int | None:
+    """`DeviceRadixSort` of `items` keys and values of so many bytes (value 0: keys only), 64-bit offsets, on the lowest
+    `bits` bits (0: all). None where the size depends on occupancy: keys below 4 bytes before Hopper."""
+    if items <= _scaled(256, 19, max(key, value)):
+        return 1
+    nominal = _onesweep(key, value, capability)
+    if nominal is None:
+        return None
+    tile = _scaled(*nominal, max(key, value))
+    passes = ceil_div(bits or 8 * key, 8)
+    portion = (2**28 - 1) // tile * tile
+    portions, blocks = ceil_div(items, portion), ceil_div(min(items, portion), tile)
+    spare = items if passes > 1 else 0
+    return aliased(portions * passes * 256 * 8, blocks * 256 * 4, spare * key, spare * value, portions * passes * 4)
+
+
+def _scaled(threads: int, nominal: int, size: int) -> int:
+    """Items of a tile: `nominal` items of 4 bytes a thread, fewer if they are larger. Source: `RegBoundScaling`."""
+    items = max(1, nominal * 4 // max(4, size))
+    return items * min(threads, ceil_div(_SHARED_MEMORY // (size * items), 32) * 32)
+
+
+def _onesweep(key: int, value: int, capability: Capability) -> tuple[int, int] | None:
+    """Threads and nominal items of the one-sweep policy. Source: tuning_radix_sort.cuh, Policy700, 800, 900, 1000."""
+    if capability >= (9, 0):
+        if key == 8:
+            return 384, 30 if value < 8 else 24
+        if key == 4:
+            return 384, 19 if value == 0 else 17 if value < 8 else 29
+        return {(2, 8): (512, 23), (1, 8): (384, 18), (2, 0): (512, 19), (1, 0): (512, 19)}.get((key, value))
+    if key < 4:
+        return None
+    if capability >= (8, 0):
+        return 384, 17 if key == 4 and value else 21
+    return 256, 46 if key == 4 and value == 4 else 23
+
+
+def segmented_sort(items: int, key: int, value: int) -> int:
+    """`DeviceSegmentedRadixSort::SortPairs`: a third buffer of keys and one of values."""
+    return aliased(items * key, items * value)
+
+
+def scan(items: int, size: int) -> int:
+    """`DeviceScan` with an operator of torch's own, which no tuning knows: 128 threads of 15 nominal items."""
+    per_thread = max(1, min(15 * 4 // size, 30))
+    return aliased(_tile_states(ceil_div(items, 128 * per_thread), 16 if size == 8 else 8))
+
+
+def unique_by_key(items: int, key: int, capability: Capability) -> int:
+    """`DeviceSelect::UniqueByKey` with 64-bit offsets."""
+    return aliased(_tile_states(ceil_div(items, _policy(_UNIQUE_TILE[key], capability)), 16), 0)
+
+
+def flagged(items: int, capability: Capability) -> int:
+    """`DeviceSelect::Flagged` of int64 items with 32-bit offsets in a partition."""
+    states = _tile_states(ceil_div(min(items, INT32_MAX), _policy(_FLAGGED_TILE, capability)), 8)
+    return aliased(states, 0, 16 if items > INT32_MAX else 0)
+
+
+def reduce(items: int, size: int, sms: int, max_threads_per_sm: int) -> int:
+    """`DeviceReduce` into `size` bytes: five waves of blocks of 256 threads at full occupancy, or one block for a tile.
+    (The kernel needs 30 to 34 registers, so threads bound the occupancy.)"""
+    if items <= 256 * 16:
+        return 1
+    return aliased(5 * sms * (max_threads_per_sm // 256) * size)
+
+
+def _policy(tiles: dict[int, int], capability: Capability) -> int:
+    """The newest policy that the capability reaches."""
+    number = capability[0] * 10 + capability[1]
+    return tiles[max(known for known in tiles if known <= number)]
+
+
+def _tile_states(tiles: int, word: int) -> int:
+    """Bytes of the states through which tiles look back at each other: status and value in one word."""
+    return aliased((_LOOKBACK + tiles) * word, 0, 0)

@@ -1,0 +1,64 @@
+"""Gradients of embeddings: small ones in one kernel, larger ones by sorting the indices and adding up segments.
+
+Sources: aten/src/ATen/native/cuda/Embedding.cu (`embedding_dense_backward_cuda`, `embedding_renorm_cuda_`),
+EmbeddingBackwardKernel.cu (`embedding_backward_cuda_kernel`), aten/src/ATen/cuda/cub.cuh (`unique_by_key`).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from memgraph.gpu.call import Call, Steps, TensorMeta
+from memgraph.gpu.rules import cub
+from memgraph.gpu.rules.layout import ITEMSIZE, Plan, accumulate_type
+from memgraph.gpu.rules.reductions import Version
+
+if TYPE_CHECKING:
+    from memgraph.gpu.specs import GpuSpec
+
+_FEW = 3072
+"""Indices up to which one kernel does it all (`embedding_backward_feature_kernel`)."""
+_ROWS = 10
+"""Rows that one partial sum adds up (`NROWS_PER_THREAD`)."""
+
+
+def _dense_backward(call: Call, gpu: GpuSpec, version: Version) -> Steps | None:
+    """`embedding_dense_backward(grad_output, indices, num_weights, padding_idx, scale_grad_by_freq)`."""
+    plan, grad, indices = Plan(call), call.args[0], call.args[1]
+    if call.arg(4, "scale_grad_by_freq", False):
+        return None
+    plan.contiguous(indices, "contiguous indices")
+    plan.contiguous(grad, "contiguous gradient")
+    if indices.numel <= _FEW:
+        plan.output()
+        return plan.steps()
+    return plan.steps() if _sorted_backward(plan, grad, indices, call.args[2], gpu) else None
+
+
+def _sorted_backward(plan: Plan, grad: TensorMeta, indices: TensorMeta, weights: int, gpu: GpuSpec) -> bool:
+    """Sort the indices, find where each begins, cut its rows into pieces of ten, add up pieces, then each index's pieces."""
+    count, size = indices.numel, indices.itemsize
+    sort = cub.radix_sort(count, size, size, gpu.capability)
+    if sort is None:
+        return False
+    plan.temporary(count * size, "sorted indices")
+    plan.temporary(count * size, "original places")
+    places = plan.temporary(count * size, "places")
+    plan.scratch(sort, name="sort")
+    plan.release(places)
+    plan.output()
+    segments = min(count, weights)
+    plan.temporary(count * size, "segment starts")
+    plan.temporary(8, "number of segments")
+    plan.scratch(count * size, cub.unique_by_key(count, size, gpu.capability), name="distinct indices")
+    plan.temporary(segments * size, "pieces of each segment")
+    plan.temporary(segments * size, "first piece of each segment")
+    plan.scratch(cub.scan(segments, size), name="scan")
+    plan.temporary(8, "number of pieces")
+    pieces = count // _ROWS + segments
+    plan.temporary(pieces * size, "piece starts")
+    plan.scratch(pieces * grad.shape[-1] * ITEMSIZE[accumulate_type(grad.dtype)], name="sums of pieces")
+    return True
+
+
+RULES = {"embedding_dense_backward": _dense_backward}

@@ -1,0 +1,138 @@
+"""What an op's results look like, remembered from the first time it was seen with such arguments.
+
+FakeTensor finds shapes by running meta kernels, and its own cache spends most of its time on keys. A step repeats the same
+calls block after block, so the recorder keeps what it needs itself: each tensor on the device carries one interned `Look`,
+and an op's key is its arguments with the looks in place of the tensors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch._ops import OpOverload
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+
+from memgraph.trace import TensorSpec
+
+Key = tuple[Any, ...]
+
+
+class Look:
+    """Shape, stride, offset (in elements), dtype and device. Interned: equal looks are the same object."""
+
+    __slots__ = ("device", "dtype", "offset", "shape", "spec", "stride")
+
+    def __init__(self, shape: tuple[int, ...], stride: tuple[int, ...], offset: int, dtype: torch.dtype, device: torch.device) -> None:
+        self.shape = shape
+        self.stride = stride
+        self.offset = offset
+        self.dtype = dtype
+        self.device = device
+        self.spec = TensorSpec(shape, str(dtype).removeprefix("torch."))
+
+
+class Part(NamedTuple):
+    """One output: a new storage (`source` None), a view of tensor argument number `source`, or that argument itself."""
+
+    look: Look
+    source: int | None = None
+    same: bool = False
+
+
+class Recipe(NamedTuple):
+    """How to make an op's outputs. `container` is None for a single tensor, else `tuple` or `list`."""
+
+    parts: tuple[Part | None, ...]
+    container: type | None
+
+
+class Shapes:
+    """The interned looks and the recipes of one recorder."""
+
+    def __init__(self) -> None:
+        self._looks: dict[Key, Look] = {}
+        self._recipes: dict[Key, Recipe] = {}
+        self._states: dict[torch.device, dict[str, Any]] = {}
+
+    def look(self, tensor: Tensor) -> Look:
+        """The look of a tensor."""
+        facts = (tuple(tensor.shape), tensor.stride(), tensor.storage_offset(), tensor.dtype, tensor.device)
+        found = self._looks.get(facts)
+        if found is None:
+            found = self._looks[facts] = Look(*facts)
+        return found
+
+    def find(self, key: Key) -> Recipe | None:
+        """What is known for a call; None the first time, or if it cannot be remembered."""
+        return self._recipes.get(key)
+
+    def learn(self, key: Key, func: OpOverload, tensors: Sequence[Tensor], outputs: Any) -> None:
+        """Remember a call's outputs, unless they depend on more than the key says."""
+        if not _repeatable(func):
+            return
+        single = not isinstance(outputs, (list, tuple))
+        parts: list[Part | None] = []
+        storages = {tensor.untyped_storage()._cdata: place for place, tensor in reversed(list(enumerate(tensors)))}
+        for output in (outputs,) if single else outputs:
+            part = self._part(output, tensors, storages)
+            if part is _NOT_REPEATABLE:
+                return
+            parts.append(part)
+        self._recipes[key] = Recipe(tuple(parts), None if single else list if isinstance(outputs, list) else tuple)
+
+    def make(self, recipe: Recipe, mode: FakeTensorMode, tensors: Sequence[Tensor]) -> Any:
+        """The outputs of a call like the one that was remembered."""
+        outputs = [part and self._make(part, mode, tensors) for part in recipe.parts]
+        return outputs[0] if recipe.container is None else recipe.container(outputs)
+
+    def _make(self, part: Part, mode: FakeTensorMode, tensors: Sequence[Tensor]) -> Tensor:
+        look, source = part.look, part.source
+        if source is None:
+            return self._fake(torch.empty_strided(look.shape, look.stride, dtype=look.dtype, device="meta"), look.device, mode)
+        if part.same:
+            return tensors[source]
+        made = torch.empty((0,), dtype=look.dtype, device="meta")
+        made.set_(tensors[source].untyped_storage(), look.offset, look.shape, look.stride)  # type: ignore[call-overload]
+        return self._fake(made, look.device, mode)
+
+    def _fake(self, meta: Tensor, device: torch.device, mode: FakeTensorMode) -> FakeTensor:
+        """As `FakeTensor(mode, meta, device)`, whose argument checks take most of its time: the same subclass instance,
+        with the Python state that the constructor gave to the first one on this device."""
+        state = self._states.get(device)
+        if state is None:
+            first = FakeTensor(mode, meta, device)
+            self._states[device] = dict(vars(first))
+            return first
+        fake = Tensor._make_subclass(FakeTensor, meta, False, dispatch_device=True, device_for_backend_keys=device)  # type: ignore[call-arg]
+        torch._C._set_throw_on_mutable_data_ptr(fake)
+        fake.__dict__.update(state)
+        return fake
+
+    def _part(self, output: Any, tensors: Sequence[Tensor], storages: dict[int, int]) -> Part | None:
+        if output is None:
+            return None
+        if not isinstance(output, FakeTensor) or output.is_sparse or output.dtype.is_complex:
+            return _NOT_REPEATABLE
+        look = self.look(output)
+        for place, tensor in enumerate(tensors):
+            if output is tensor:
+                return Part(look, place, same=True)
+        storage = output.untyped_storage()._cdata
+        source = storages.get(storage)
+        if source is None:
+            storages[storage] = -1  # another output on the same new storage cannot be told from a view of an argument
+            return Part(look) if look.offset == 0 else _NOT_REPEATABLE
+        return Part(look, source) if source >= 0 and isinstance(tensors[source], FakeTensor) else _NOT_REPEATABLE
+
+
+_NOT_REPEATABLE = Part(Look((), (), 0, torch.float32, torch.device("meta")), -2)
+_UNREPEATABLE_TAGS = frozenset({torch.Tag.dynamic_output_shape, torch.Tag.data_dependent_output, torch.Tag.inplace_view})
+
+
+def _repeatable(func: OpOverload) -> bool:
+    """Builtin, and its result's look is a function of its arguments' looks."""
+    name = func._schema.name
+    return name.startswith("aten::") and not name.startswith(("aten::lift", "aten::set_", "aten::resize")) and not _UNREPEATABLE_TAGS & set(func.tags)
