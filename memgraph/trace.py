@@ -124,8 +124,12 @@ class Events(Sequence[Event]):
     def __init__(self, rows: Iterable[Event] = (), *, columns: Sequence[array[int]] | None = None) -> None:
         self._columns = tuple(columns) if columns else tuple(array(code) for code in "bqqqq")
         for row in rows:
-            for column, value in zip(self._columns, row, strict=True):
-                column.append(value)
+            self.append(row)
+
+    def append(self, event: Event) -> None:
+        """For whoever is filling them; once in a `Trace` they do not change."""
+        for column, value in zip(self._columns, event, strict=True):
+            column.append(value)
 
     @property
     def columns(self) -> tuple[array[int], ...]:

@@ -9,7 +9,8 @@ from __future__ import annotations
 from array import array
 from collections.abc import Callable
 
-from memgraph.gpu.allocator import Allocator, Block, OutOfMemory
+from memgraph.gpu.allocator import Allocator, Block
+from memgraph.gpu.out_of_memory import OutOfMemory
 from memgraph.trace import Action, Category, Events, Phase, Role
 
 Refusal = Callable[[OutOfMemory], None]
@@ -105,7 +106,7 @@ class Ledger:
             if self._refuse is not None:
                 self._refuse(error)
             self.allocator.capacity = 2**62
-            self.allocator.set_fraction(1.0)
+            self.allocator.set_limit(None)
             return self.allocator.malloc(size)
 
     def _bury(self) -> None:

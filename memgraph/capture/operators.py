@@ -41,7 +41,7 @@ class Operator:
         schema = func._schema
         self.func = func
         self.name = str(func)
-        self.decomposes = func._can_decompose() and func not in CUDA_KERNELS and not kinds.has_rule(func)
+        self.decomposes = func._can_decompose() and func not in CUDA_KERNELS
         self.mutates = schema.is_mutable
         self.only_aliases = _only_aliases(func)
         self.by_value = func in BY_VALUE
@@ -92,31 +92,32 @@ class Kinds:
             return self.fake_everywhere or _inside_a_module()
         return False
 
-    def has_rule(self, func: OpOverload) -> bool:
-        """Whether it is known what the operator allocates inside."""
-        return workspace.rule(_base_name(func)) is not None
-
     def library(self, func: OpOverload) -> Callable[[Sequence[Any], Mapping[str, Any]], Sequence[int]] | None:
         """What a library behind the operator keeps for itself, if there is one."""
         return self._libraries.behind(_base_name(func), self._call_of(func))
 
     def steps(self, func: OpOverload) -> Callable[[Sequence[Any], Mapping[str, Any], Sequence[Tensor]], Steps | None]:
         """What the operator allocates and frees inside, call by call."""
-        rule = workspace.rule(_base_name(func))
-        if rule is None:
+        name = _base_name(func)
+        if workspace.rule_for(name, func._overloadname) is None:
             return self._unruled(func)
         call = self._call_of(func)
-        return lambda args, kwargs, outputs: rule(call(args, kwargs, outputs), self.gpu, self.torch_version)
+
+        def ruled(args: Sequence[Any], kwargs: Mapping[str, Any], outputs: Sequence[Tensor]) -> Steps | None:
+            steps = workspace.steps(call(args, kwargs, outputs), self.gpu, self.torch_version)
+            return self._unknown(func) if steps is None else steps
+
+        return ruled
 
     def _unruled(self, func: OpOverload) -> Callable[..., None]:
-        if _only_aliases(func) or torch.Tag.pointwise in func.tags or workspace.allocates_only_outputs(_base_name(func)):
+        known = _only_aliases(func) or torch.Tag.pointwise in func.tags
+        if known or workspace.known_without_temporaries(_base_name(func)):
             return _no_steps
+        return lambda *_: self._unknown(func)
+
+    def _unknown(self, func: OpOverload) -> None:
         name = str(func)
-
-        def count(*_: Any) -> None:
-            self.unknown[name] = self.unknown.get(name, 0) + 1
-
-        return count
+        self.unknown[name] = self.unknown.get(name, 0) + 1
 
     def _call_of(self, func: OpOverload) -> Callable[[Sequence[Any], Mapping[str, Any], Sequence[Tensor]], Call]:
         name, overload = _base_name(func), func._overloadname

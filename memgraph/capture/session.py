@@ -19,7 +19,8 @@ from memgraph.capture.categorize import categorize
 from memgraph.capture.ledger import Ledger, Refusal
 from memgraph.capture.operators import Kinds
 from memgraph.capture.recorder import Recorder
-from memgraph.gpu.allocator import Allocator, AllocatorConfig
+from memgraph.gpu.allocator import Allocator
+from memgraph.gpu.allocator_config import AllocatorConfig
 from memgraph.gpu.specs import GpuSpec, find
 from memgraph.trace import Buffer, Category, TensorSpec, Trace
 from memgraph.virtual import cuda, patches
@@ -89,11 +90,9 @@ class VirtualGpu:
         self._stack.__exit__(kind, error, traceback)
 
     def mark(self, phase: str) -> None:
-        """From here on it is this phase of the step: for what the run itself does not tell, as where `load` ends."""
+        """Say that a phase begins. Only the first `input`, where loading ends, cannot be told from the run itself."""
         if phase == "input" and self.recorder.stage.step == 0:
             self.recorder.stage.next_step()
-        else:
-            self.recorder.stage.set(phase)
 
     @property
     def trace(self) -> Trace:

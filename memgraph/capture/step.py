@@ -29,7 +29,7 @@ def run_steps(job: Job, options: Options, mark: Mark, progress: Progress) -> Non
     Args:
         job: what to train.
         options: precision, optimizer, checkpointing, clipping, accumulation.
-        mark: told when the model is loaded (`input`).
+        mark: told of each phase when it begins: `input`, `forward`, `backward`, `optimizer`.
         progress: told of each step: label, done, total.
     """
     progress("building the model", 0, options.steps)
@@ -41,7 +41,9 @@ def run_steps(job: Job, options: Options, mark: Mark, progress: Progress) -> Non
     held: dict[str, Any] = {}
     for step in range(options.steps):
         progress(f"step {step + 1} of {options.steps}", step, options.steps)
-        _one_step(job, options, model, optimizer, scaler, batch, held)
+        if step:
+            mark("input")
+        _one_step(job, options, model, optimizer, scaler, batch, held, mark)
     progress("done", options.steps, options.steps)
 
 
@@ -64,22 +66,38 @@ def _one_step(
     scaler: Any,
     batch: dict[str, Any],
     held: dict[str, Any],
+    mark: Mark,
 ) -> None:
     """`held` is what a script's variables hold: a forward's results live until the next forward has returned its own."""
     for micro in range(options.accumulate):
-        feed(batch, job.inputs(), DEVICE)
+        feed(batch, _as_parameters(job.inputs(), options), DEVICE)
         if micro == 0:
             optimizer.zero_grad(set_to_none=True)
+        mark("forward")
         with _autocast(options):
             held["outputs"], held["loss"] = job.forward(model, batch)
         if options.accumulate > 1:
             held["loss"] = held["loss"] / options.accumulate
-        scaler.scale(held["loss"]).backward()
+        loss = scaler.scale(held["loss"])
+        mark("backward")
+        loss.backward()
+        del loss
+    mark("optimizer")
     if options.clip is not None:
         scaler.unscale_(optimizer)
         nn.utils.clip_grad_norm_(model.parameters(), options.clip)
     scaler.step(optimizer)
     scaler.update()
+
+
+def _as_parameters(inputs: Batch, options: Options) -> Batch:
+    """Without autocast, floating-point inputs have to be of the parameters' type."""
+    if options.amp != "none" or options.dtype == "float32":
+        return inputs
+    return {
+        name: value.to(_DTYPES[options.dtype]) if isinstance(value, torch.Tensor) and value.is_floating_point() else value
+        for name, value in inputs.items()
+    }
 
 
 def _autocast(options: Options) -> contextlib.AbstractContextManager[Any]:

@@ -79,17 +79,16 @@ def _arguments(
     """What to call the factory with: the sizes that were given, and the settings, in the types it declares."""
     parameters = _parameters(factory)
     known = [name for name in parameters if name not in sizes]
-    wanted: dict[str, object] = {}
-    for name, text in settings.items():
+    given = {name: size for name, size in sizes.items() if size is not None}
+    for name in settings:
         if name not in known:
             raise unknown_name(f"setting of {target}", name, known or ["none"])
-        wanted[name] = parse_value(name, text, _kind(parameters[name]))
-    for name, size in sizes.items():
-        if size is not None and name not in parameters:
+    for name in given:
+        if name not in parameters:
             raise UsageError(f"{target} takes no {name}: leave it out, or give the function a parameter named {name}")
-        wanted |= {} if size is None else {name: size}
-    _check_complete(target, parameters, wanted)
-    return wanted
+    values = {name: parse_value(name, text, _kind(parameters[name])) for name, text in settings.items()}
+    _check_complete(target, parameters, values | given)
+    return values | given
 
 
 def _parameters(factory: Factory) -> dict[str, inspect.Parameter]:
@@ -146,7 +145,9 @@ def split_loss(target: str, output: Any) -> tuple[Any, Tensor]:
     """
     named = output.get("loss") if isinstance(output, Mapping) else getattr(output, "loss", None)
     parts = [named] if named is not None else output if isinstance(output, Sequence) else [output]
-    scalars = [part for part in parts if isinstance(part, Tensor) and part.numel() == 1 and part.is_floating_point()]
+    scalars = [
+        part for part in parts if isinstance(part, Tensor) and (part.dim() == 0 or part.numel() == len(parts) == 1)
+    ]
     if len(scalars) != 1:
         raise UsageError(f"the model of {target} must return its loss as one scalar: alone, in a tuple, or as .loss")
     return output, scalars[0]

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from memgraph.errors import UsageError
+from memgraph.errors import MemgraphError, UsageError
 from memgraph.models.job import Batch, Job
 from memgraph.models.nanovlm_config import NanoVLMConfig
 from memgraph.models.nanovlm_language import LanguageTower
@@ -173,10 +173,22 @@ def _make_images(config: NanoVLMConfig, batch: int) -> Images:
 
 
 def run_forward(model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
-    """Logits and loss of a batch made by `make_inputs`."""
-    outputs: tuple[Tensor, Tensor] = model(
-        batch["input_ids"], batch["images"], attention_mask=batch["attention_mask"], targets=batch["labels"]
-    )
+    """Logits and loss of a batch made by `make_inputs`.
+
+    Raises:
+        MemgraphError: this torch does not run nanoVLM's attention.
+    """
+    ids, images, mask, labels = (batch[name] for name in ("input_ids", "images", "attention_mask", "labels"))
+    try:
+        outputs: tuple[Tensor, Tensor] = model(ids, images, attention_mask=mask, targets=labels)
+    except RuntimeError as error:
+        if "attn_mask should not be set when is_causal" not in str(error):
+            raise
+        # Which nanoVLM does. torch checks it in validate_sdpa_input since 2.15 (PyTorch 187801).
+        advice = "take an older one, or --set lm_attention=manual"
+        raise MemgraphError(
+            f"torch {torch.__version__} refuses nanoVLM's causal attention with a mask: {advice}"
+        ) from error
     return outputs
 
 

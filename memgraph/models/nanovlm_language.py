@@ -109,7 +109,7 @@ class LanguageAttention(nn.Module):
         mask = None if attention_mask is None else additive_mask(attention_mask[:, : x.size(1)], q.dtype)
         if self.fused:
             dropout, causal = self.dropout if self.training else 0.0, x.size(1) > 1
-            y = F.scaled_dot_product_attention(q, every_k, every_v, mask, dropout, is_causal=causal)
+            y = F.scaled_dot_product_attention(q, every_k, every_v, attn_mask=mask, dropout_p=dropout, is_causal=causal)
         else:
             weights = torch.matmul(q, every_k.transpose(2, 3)) / math.sqrt(self.head)
             if x.size(1) > 1:
@@ -175,7 +175,7 @@ class LanguageTower(nn.Module):
         self.apply(init_weights)
 
     def forward(self, x: Tensor, attention_mask: Tensor | None) -> tuple[Tensor, list[Cache]]:
-        """Hidden states, and every block's keys and values: kept in training too, and alive while the caller has them."""
+        """Hidden states, and every block's keys and values: made in training too, alive while the caller has them."""
         caches: list[Cache] = []
         positions = torch.arange(0, x.size(1), device=x.device).unsqueeze(0).expand(x.size(0), -1)
         cos, sin = self.rotary_embd(positions)

@@ -122,7 +122,7 @@ class VisionTower(nn.Module):
         self.apply(init_weights)
 
     def forward(self, images: Tensor) -> Tensor:
-        x = self.patch_embedding(images)
+        x: Tensor = self.patch_embedding(images)
         x = self.dropout(x)
         for block in self.blocks:
             x = block(x)

@@ -66,7 +66,9 @@ class Assumptions:
         where = f" at {source}" if source else ""
         if func is aten._local_scalar_dense.default:
             return self._scalar(args[0], where)
-        size = self._bound(func, args, where)
+        size = _selected(func, args)
+        if size is None:
+            size = self._bound(func, args, where)
         return self._sized(mode, func, args, size)
 
     def from_values(self, mode: FakeTensorMode, real: Any) -> Any:
@@ -113,9 +115,25 @@ class Assumptions:
         )
 
 
+def _selected(func: OpOverload, args: Sequence[Any]) -> int | None:
+    """How many elements a mask whose values are known selects."""
+    if func is aten.index.Tensor:
+        value = values.known(_mask(args))
+    elif func is aten.masked_select.default:
+        value = values.known(args[1])
+    else:
+        return None
+    return None if value is None else int(value.count_nonzero())
+
+
+def _mask(args: Sequence[Any]) -> Tensor:
+    """The boolean index of `tensor[..., mask, ...]`."""
+    return next(index for index in args[1] if index is not None and index.dtype in (torch.bool, torch.uint8))
+
+
 def _elements(func: OpOverload, args: Sequence[Any]) -> int:
     if func is aten.index.Tensor:
-        return next(index.numel() for index in args[1] if index is not None and index.dtype in (torch.bool, torch.uint8))
+        return _mask(args).numel()
     return int(args[0].numel())
 
 

@@ -105,7 +105,7 @@ def answers(gpu: GpuSpec, allocator: Allocator, empty_cache: Callable[[], None])
         return gpu.memory - gpu.context - allocator.reserved, gpu.memory
 
     def set_fraction(fraction: float, *_: Any) -> None:
-        allocator.set_fraction(fraction)
+        allocator.set_limit(int(fraction * gpu.memory))
 
     def nothing(*_: Any, **__: Any) -> None:
         pass

@@ -36,7 +36,8 @@ def _dense_backward(call: Call, gpu: GpuSpec, version: Version) -> Steps | None:
 
 
 def _sorted_backward(plan: Plan, grad: TensorMeta, indices: TensorMeta, weights: int, gpu: GpuSpec) -> bool:
-    """Sort the indices, find where each begins, cut its rows into pieces of ten, add up pieces, then each index's pieces."""
+    """Sort the indices, find where each begins, cut its rows into pieces of ten, add up pieces, then each index's
+    pieces."""
     count, size = indices.numel, indices.itemsize
     sort = cub.radix_sort(count, size, size, gpu.capability)
     if sort is None:

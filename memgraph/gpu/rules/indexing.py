@@ -1,12 +1,15 @@
 """Indexing with tensors and masks: indices brought to one layout, masks turned into indices, sorted accumulation.
 
-Sources: aten/src/ATen/native/TensorAdvancedIndexing.cpp (`make_info`, `AdvancedIndex`, `_index_put_impl_`), IndexingUtils.h
-(`expandTensors`), aten/src/ATen/native/cuda/Indexing.cu (`index_put_with_sort_kernel`, `computeLinearIndex`), Nonzero.cu,
+Sources: aten/src/ATen/native/TensorAdvancedIndexing.cpp (`make_info`, `AdvancedIndex`, `_index_put_impl_`),
+IndexingUtils.h
+(`expandTensors`), aten/src/ATen/native/cuda/Indexing.cu (`index_put_with_sort_kernel`, `computeLinearIndex`),
+Nonzero.cu,
 IndexKernel.cpp and IndexKernel.cu (`masked_select`, `masked_scatter`). Deterministic algorithms are taken to be off.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -42,7 +45,10 @@ def nonzero_scratch(plan: Plan, mask: TensorMeta, gpu: GpuSpec) -> tuple[int, ..
     pieces = 1 if mask.numel < INT32_MAX else ceil_div(mask.numel, 2**30)
     count = plan.temporary(4 * pieces, "count of nonzero elements")
     for _ in range(pieces):
-        plan.scratch(cub.reduce(min(mask.numel, 2**30 if pieces > 1 else mask.numel), 4, gpu.sms, gpu.max_threads_per_sm), name="count")
+        plan.scratch(
+            cub.reduce(min(mask.numel, 2**30 if pieces > 1 else mask.numel), 4, gpu.sms, gpu.max_threads_per_sm),
+            name="count",
+        )
     return copy, count
 
 
@@ -67,7 +73,8 @@ def _nonzero(call: Call, gpu: GpuSpec, version: Version) -> Steps:
 
 
 def _nonzero_static(call: Call, gpu: GpuSpec, version: Version) -> Steps:
-    """`nonzero_static(self, *, size, fill_value)`: partial counts of up to one (bytes: two) blocks an SM, then their sums."""
+    """`nonzero_static(self, *, size, fill_value)`: partial counts of up to one (bytes: two) blocks an SM, then their
+    sums."""
     plan, mask = Plan(call), call.args[0]
     plan.contiguous(mask, "contiguous mask")
     plan.output()
@@ -92,7 +99,8 @@ def _found(indices: Indices, shape: Sequence[int]) -> int | None:
 
 
 def _as_longs(plan: Plan, indices: Indices, found: int | None, gpu: GpuSpec) -> list[TensorMeta | None] | None:
-    """Masks replaced by the positions they select, one index for each of their dimensions; None if those are not known."""
+    """Masks replaced by the positions they select, one index for each of their dimensions; None if those are not
+    known."""
     longs: list[TensorMeta | None] = []
     for index in indices:
         if index is None or index.dtype not in _MASKS:
@@ -166,7 +174,9 @@ def _found_in_values(indices: Indices, values: TensorMeta) -> int | None:
     return None
 
 
-def _accumulate(plan: Plan, target: TensorMeta, indices: Indices, values: TensorMeta, checked: bool, gpu: GpuSpec) -> bool:
+def _accumulate(
+    plan: Plan, target: TensorMeta, indices: Indices, values: TensorMeta, checked: bool, gpu: GpuSpec
+) -> bool:
     """Sort the linear indices and add up what falls on the same one. False if the sizes are not known."""
     plan.contiguous(target, "contiguous target")
     longs = _as_longs(plan, indices, _found_in_values(indices, values), gpu)
@@ -266,7 +276,7 @@ def _embedding(call: Call, gpu: GpuSpec, version: Version) -> Steps:
 def _flattens(tensor: TensorMeta) -> bool:
     """Whether `reshape(-1)` is a view."""
     dims = [(size, stride) for size, stride in zip(tensor.shape, tensor.stride, strict=True) if size != 1]
-    return all(outer[1] == inner[0] * inner[1] for outer, inner in zip(dims, dims[1:], strict=False))
+    return all(outer[1] == inner[0] * inner[1] for outer, inner in itertools.pairwise(dims))
 
 
 RULES = {

@@ -26,6 +26,7 @@ class Reduction(NamedTuple):
 
     @property
     def reduced_dims(self) -> int:
+        """Number of reduced dimensions."""
         return self.target.count(0)
 
     @property
@@ -73,7 +74,8 @@ class Reduction(NamedTuple):
 
 
 def reduction(source: TensorMeta, dims: Sequence[int], keepdim: bool, itemsizes: tuple[int, ...]) -> Reduction:
-    """Plan the reduction of `source` over `dims` (all of them if empty) into fresh contiguous outputs of `itemsizes` bytes an element."""
+    """Plan the reduction of `source` over `dims` (all of them if empty) into fresh contiguous outputs of `itemsizes`
+    bytes an element."""
     reduced = set(dims) or set(range(len(source.shape)))
     target = _target_stride(source.shape, reduced, keepdim)
     order = sort_dims(len(source.shape), lambda one, two: _compare(target, source, one, two))
@@ -105,8 +107,8 @@ def _coalesce(shape: list[int], source: list[int], target: list[int], itemsizes:
             merged.append([size, inner, outer])
         else:
             last[:] = [size, inner, outer] if last[0] == 1 else [last[0] * size, last[1], last[2]]
-    columns = zip(*merged, strict=True) if merged else iter(((), (), ()))
-    return Reduction(*(tuple(column) for column in columns), itemsizes)
+    sizes, inners, outers = (tuple(row[column] for row in merged) for column in range(3))
+    return Reduction(sizes, inners, outers, itemsizes)
 
 
 def _joins(last: list[int], size: int, inner: int, outer: int) -> bool:

@@ -31,7 +31,8 @@ _TILE = 32
 
 
 def _layer_norm(call: Call, gpu: GpuSpec, version: Version) -> Steps:
-    """`native_layer_norm(input, normalized_shape, weight, bias, eps)`, `_fused_rms_norm(input, normalized_shape, weight, eps)`:
+    """`native_layer_norm(input, normalized_shape, weight, bias, eps)`, `_fused_rms_norm(input, normalized_shape,
+    weight, eps)`:
     contiguous copies of input and parameters, then the result, mean and rstd."""
     plan = Plan(call)
     plan.contiguous(call.args[0], "contiguous input")
@@ -79,7 +80,8 @@ def _norm_backward(
 
 
 def _is_tall(rows: int, columns: int, gpu: GpuSpec) -> bool:
-    """Whether the gamma and beta gradients are summed by several blocks for each column. Source: `M > 64 * 1024 && …`."""
+    """Whether the gamma and beta gradients are summed by several blocks for each column. Source: `M > 64 * 1024 &&
+    …`."""
     return rows > 64 * 1024 and columns // _TILE < gpu.sms // 2
 
 
@@ -89,7 +91,8 @@ def _block_rows(rows: int, columns: int) -> int:
 
 
 def _sum_blocks(plan: Plan, blocks: TensorMeta, unused: Sequence[int], first: int, gpu: GpuSpec) -> None:
-    """Partial sums of each gradient, then each gradient anew as their sum; the tensors made for it before are dropped."""
+    """Partial sums of each gradient, then each gradient anew as their sum; the tensors made for it before are
+    dropped."""
     for _ in unused:
         plan.temporary(blocks.nbytes, "partial sums")
     for index, before in enumerate(unused):
@@ -99,7 +102,8 @@ def _sum_blocks(plan: Plan, blocks: TensorMeta, unused: Sequence[int], first: in
 
 
 def _group_norm(call: Call, gpu: GpuSpec, version: Version) -> Steps:
-    """`native_group_norm(input, weight, bias, N, C, HxW, group, eps)`: a scale and a shift for each sample and channel."""
+    """`native_group_norm(input, weight, bias, N, C, HxW, group, eps)`: a scale and a shift for each sample and
+    channel."""
     plan, source = Plan(call), call.args[0]
     plan.outputs()
     samples, channels, pixels = call.args[3:6]
@@ -137,7 +141,8 @@ def _batch_norm(call: Call, gpu: GpuSpec, version: Version) -> Steps | None:
 
 
 def _batch_norm_backward(call: Call, gpu: GpuSpec, version: Version) -> Steps | None:
-    """`native_batch_norm_backward(grad_out, input, weight, running_mean, running_var, save_mean, save_invstd, train, eps, mask)`."""
+    """`native_batch_norm_backward(grad_out, input, weight, running_mean, running_var, save_mean, save_invstd, train,
+    eps, mask)`."""
     plan, grad, source, weight = Plan(call), call.args[0], call.args[1], call.args[2]
     if not all(call.args[9]) or weight is None or not call.args[7] or source.numel > INT32_MAX:
         return None
@@ -167,7 +172,8 @@ def _channels_last(tensor: TensorMeta) -> bool:
 
 
 def _staging(source: TensorMeta, values: int, gpu: GpuSpec) -> tuple[int, ...]:
-    """What the blocks of one channel share: `values` numbers for each, and a semaphore. Source: `flexible_launch_configs`."""
+    """What the blocks of one channel share: `values` numbers for each, and a semaphore. Source:
+    `flexible_launch_configs`."""
     channels = source.shape[1]
     rows = source.numel // max(channels, 1)
     width = min(_last_power(channels), 32)

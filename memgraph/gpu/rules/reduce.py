@@ -71,7 +71,8 @@ def reduce_scratch(plan: Plan, what: Reduction, kernel: Kernel, gpu: GpuSpec) ->
 
 
 def _accumulation_buffer(what: Reduction, kernel: Kernel) -> int:
-    """Bytes that hold partial results in the accumulator's type; only a split reduction into a narrower output has it."""
+    """Bytes that hold partial results in the accumulator's type; only a split reduction into a narrower output has
+    it."""
     if kernel.in_output or what.fits_32bit or what.itemsizes[0] >= kernel.accumulator:
         return 0
     furthest = max((size * step for size, step in zip(what.shape, what.target, strict=True)), default=1)

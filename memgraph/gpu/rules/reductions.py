@@ -33,7 +33,9 @@ def dims_of(value: Any, rank: int) -> tuple[int, ...]:
     return tuple(wrap(dim, rank) for dim in ((value,) if isinstance(value, int) else value))
 
 
-def sum_scratch(plan: Plan, source: TensorMeta, dims: Sequence[int], keepdim: bool, gpu: GpuSpec, dtype: str = "") -> None:
+def sum_scratch(
+    plan: Plan, source: TensorMeta, dims: Sequence[int], keepdim: bool, gpu: GpuSpec, dtype: str = ""
+) -> None:
     """Write down what `source.sum(dims)` takes besides its output: for other rules too, such as a bias gradient."""
     reduce_as(plan, source, dims, keepdim, dtype or _sum_dtype(source), gpu, wide=True)
 
@@ -41,7 +43,8 @@ def sum_scratch(plan: Plan, source: TensorMeta, dims: Sequence[int], keepdim: bo
 def reduce_as(
     plan: Plan, source: TensorMeta, dims: Sequence[int], keepdim: bool, dtype: str, gpu: GpuSpec, wide: bool = False
 ) -> None:
-    """The cast to the output's dtype, if the kernel needs one, then the kernel; `wide` kernels load 16 bytes at once."""
+    """The cast to the output's dtype, if the kernel needs one, then the kernel; `wide` kernels load 16 bytes at
+    once."""
     read = _read_dtype(source.dtype, dtype)
     copy = -1
     if read != source.dtype:
@@ -67,7 +70,9 @@ def _adding_kernel(read: str, target: str, wide: bool) -> Kernel:
     """Sums and means of 2-byte types load 8 elements at once (`input_vec_size`), everything else 4."""
     accumulator = 4 if read in LOW_PRECISION else ITEMSIZE[target]
     vector = 8 if wide and ITEMSIZE[read] == 2 else 4
-    return Kernel(accumulator, vector, 256 if read == "complex128" else 512, not (read == target and read in LOW_PRECISION))
+    return Kernel(
+        accumulator, vector, 256 if read == "complex128" else 512, not (read == target and read in LOW_PRECISION)
+    )
 
 
 def _source(call: Call) -> TensorMeta:
@@ -125,7 +130,9 @@ def _extremum(call: Call, gpu: GpuSpec, version: Version) -> Steps:
     """`amax(self, dim, keepdim)`, `amin`: the accumulator is the value itself."""
     plan, source = Plan(call), _source(call)
     plan.output()
-    _extremum_scratch(plan, source, dims_of(call.arg(1, "dim", ()), len(source.shape)), bool(call.arg(2, "keepdim", False)), gpu)
+    _extremum_scratch(
+        plan, source, dims_of(call.arg(1, "dim", ()), len(source.shape)), bool(call.arg(2, "keepdim", False)), gpu
+    )
     return plan.steps()
 
 
@@ -135,11 +142,17 @@ def _extremum_scratch(plan: Plan, source: TensorMeta, dims: Sequence[int], keepd
 
 
 def _max(call: Call, gpu: GpuSpec, version: Version) -> Steps:
-    """`max(self)` over everything copies a strided or broadcast input; `max(self, dim, keepdim)` gives values and indices."""
+    """`max(self)` over everything copies a strided or broadcast input; `max(self, dim, keepdim)` gives values and
+    indices."""
     plan, source = Plan(call), _source(call)
     plan.outputs()
     if call.overload.startswith("dim") or len(call.outputs) == 2:
-        what = reduction(source, dims_of(call.arg(1, "dim"), len(source.shape)), bool(call.arg(2, "keepdim", False)), (source.itemsize, 8))
+        what = reduction(
+            source,
+            dims_of(call.arg(1, "dim"), len(source.shape)),
+            bool(call.arg(2, "keepdim", False)),
+            (source.itemsize, 8),
+        )
         if source.shape:
             reduce_scratch(plan, what, _INDEXED, gpu)
     else:
@@ -159,7 +172,9 @@ def _argmax(call: Call, gpu: GpuSpec, version: Version) -> Steps:
     dims = dims_of(dim, len(source.shape))
     if dims and source.shape and source.shape[dims[0]] == 1:
         return plan.steps()
-    reduce_scratch(plan, reduction(source, dims, dim is not None and bool(call.arg(2, "keepdim", False)), (8,)), _INDEXED, gpu)
+    reduce_scratch(
+        plan, reduction(source, dims, dim is not None and bool(call.arg(2, "keepdim", False)), (8,)), _INDEXED, gpu
+    )
     return plan.steps()
 
 
@@ -171,13 +186,16 @@ def _aminmax(call: Call, gpu: GpuSpec, version: Version) -> Steps:
     if dim is None:
         plan.contiguous(source, "contiguous input")
         source = dense(source.shape, source.dtype)
-    what = reduction(source, dims_of(dim, len(source.shape)), bool(call.kwargs.get("keepdim", False)), (source.itemsize,) * 2)
+    what = reduction(
+        source, dims_of(dim, len(source.shape)), bool(call.kwargs.get("keepdim", False)), (source.itemsize,) * 2
+    )
     reduce_scratch(plan, what, Kernel(2 * source.itemsize, in_output=False), gpu)
     return plan.steps()
 
 
 def _any(call: Call, gpu: GpuSpec, version: Version) -> Steps:
-    """`any(self, dim, keepdim)`, `all`. The accumulator was the input's type (2.10's source) and is a bool (2.15's library)."""
+    """`any(self, dim, keepdim)`, `all`. The accumulator was the input's type (2.10's source) and is a bool (2.15's
+    library)."""
     plan, source = Plan(call), _source(call)
     plan.output()
     if source.numel == 1:
@@ -190,7 +208,8 @@ def _any(call: Call, gpu: GpuSpec, version: Version) -> Steps:
 
 
 def _var(call: Call, gpu: GpuSpec, version: Version) -> Steps:
-    """`var(self, dim, *, correction, keepdim)`, `std`, `var_mean`, `std_mean`: Welford's mean, square sum and two counts,
+    """`var(self, dim, *, correction, keepdim)`, `std`, `var_mean`, `std_mean`: Welford's mean, square sum and two
+    counts,
     16 bytes in float32 and 32 in float64, two elements at once. Complex inputs are not known."""
     plan, source = Plan(call), _source(call)
     plan.outputs()
@@ -202,7 +221,8 @@ def _var(call: Call, gpu: GpuSpec, version: Version) -> Steps:
 
 
 def _logsumexp(call: Call, gpu: GpuSpec, version: Version) -> Steps:
-    """`logsumexp(self, dim, keepdim)`: the maxima, their absolute values and a mask, the shifted exponentials, then a sum.
+    """`logsumexp(self, dim, keepdim)`: the maxima, their absolute values and a mask, the shifted exponentials, then
+    a sum.
     Source: `logsumexp_out_impl`."""
     plan, source = Plan(call), _source(call)
     dims = dims_of(call.arg(1, "dim"), len(source.shape))

@@ -1,0 +1,133 @@
+"""A real CUDA run, seen by torch's own allocator history, as a measured `Trace`.
+
+`torch.cuda.memory._record_memory_history` keeps every event of the caching allocator: allocations with their requested
+bytes, frees, segments. It knows addresses and order, not ops.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import torch
+
+from memgraph.errors import MemgraphError
+from memgraph.trace import Action, Buffer, Event, Events, Phase, Trace
+
+_MAX_ENTRIES = 50_000_000
+"""Entries that torch keeps; far more than a run has, and only those used take memory."""
+
+
+class History:
+    """A recording in progress. Phases are tied to events by the allocator's own count of allocations."""
+
+    def __init__(self, settings: Mapping[str, Any]) -> None:
+        self.settings = dict(settings)
+        self.statistics: dict[str, dict[str, int]] = {}
+        self._marks: list[tuple[str, int, int]] = []
+        self._step = 0
+        self._trace: Trace | None = None
+
+    def mark(self, phase: str) -> None:
+        """From here on it is this phase; `input` begins the next step."""
+        torch.cuda.synchronize()
+        if phase == "input":
+            self._step += 1
+            if self._step == 1:
+                self.statistics["after_load"] = _statistics()
+        self._marks.append((phase, self._step, int(torch.cuda.memory_stats()["allocation.all.allocated"])))
+
+    @property
+    def trace(self) -> Trace:
+        """The recording, once it is over."""
+        if self._trace is None:
+            raise MemgraphError("the recording is still running: leave its `with` block first")
+        return self._trace
+
+    def finish(self, snapshot: Mapping[str, Any]) -> None:
+        """Turn torch's snapshot into a trace."""
+        self.statistics["end"] = _statistics()
+        properties = torch.cuda.get_device_properties(torch.cuda.current_device())
+        buffers, events = read_events(snapshot["device_traces"][torch.cuda.current_device()])
+        self._trace = Trace(
+            origin="measured", gpu=properties.name, memory=properties.total_memory, torch=torch.__version__,
+            settings={**self.settings, "statistics": self.statistics}, ops=(), buffers=buffers, events=events,
+            phases=_phases(self._marks, events),
+        )  # fmt: skip
+
+
+@contextlib.contextmanager
+def record_history(settings: Mapping[str, Any]) -> Iterator[History]:
+    """Record what the native caching allocator does while open.
+
+    Raises:
+        MemgraphError: there is no GPU.
+    """
+    if not torch.cuda.is_available():
+        raise MemgraphError("no GPU is visible, so there is nothing to record: `memgraph analyze` predicts without one")
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    history = History(settings)
+    torch.cuda.memory._record_memory_history(enabled="all", context=None, max_entries=_MAX_ENTRIES)
+    try:
+        history.mark("load")
+        yield history
+    finally:
+        snapshot = torch.cuda.memory._snapshot()
+        torch.cuda.memory._record_memory_history(enabled=None)
+        history.finish(snapshot)
+
+
+def read_events(entries: Iterable[Mapping[str, Any]]) -> tuple[tuple[Buffer, ...], Events]:
+    """torch's trace entries as buffers and events. A block's size is taken to be its request rounded up to 512 bytes;
+    what was allocated before the recording began is not in it."""
+    buffers: list[Buffer] = []
+    events = Events()
+    live: dict[int, int] = {}
+    for entry in entries:
+        event = _event(entry, buffers, live)
+        if event is not None:
+            events.append(event)
+    return tuple(buffers), events
+
+
+def _event(entry: Mapping[str, Any], buffers: list[Buffer], live: dict[int, int]) -> Event | None:
+    action, address, size = entry["action"], int(entry["addr"]), int(entry["size"])
+    if action == "alloc":
+        live[address] = len(buffers)
+        buffers.append(Buffer(size, -1))
+        return Event(Action.ALLOC, live[address], -1, address, _rounded(size))
+    if action == "free_completed" and address in live:
+        buffer = live.pop(address)
+        return Event(Action.FREE, buffer, -1, address, _rounded(buffers[buffer].size))
+    if action in ("segment_alloc", "segment_map"):
+        return Event(Action.SEGMENT_ALLOC, -1, -1, address, size)
+    if action in ("segment_free", "segment_unmap"):
+        return Event(Action.SEGMENT_FREE, -1, -1, address, size)
+    if action == "oom":
+        return Event(Action.OUT_OF_MEMORY, -1, -1, 0, size)
+    return None
+
+
+def _rounded(size: int) -> int:
+    return max(512, (size + 511) // 512 * 512)
+
+
+def _phases(marks: list[tuple[str, int, int]], events: Events) -> tuple[Phase, ...]:
+    """Each mark stands before the event that follows as many allocations as had been made."""
+    positions = [index for index, action in enumerate(events.columns[0]) if action == Action.ALLOC] + [len(events)]
+    base = marks[0][2]
+    starts = [positions[min(count - base, len(positions) - 1)] for _, _, count in marks] + [len(events)]
+    starts[0] = 0
+    return tuple(Phase(name, step, starts[i], starts[i + 1]) for i, (name, step, _) in enumerate(marks))
+
+
+def _statistics() -> dict[str, int]:
+    """torch's own figures, to hold a prediction against: requested, allocated and reserved, now and at their peak."""
+    stats = torch.cuda.memory_stats()
+    return {
+        f"{kind}.{when}": int(stats[f"{kind}_bytes.all.{when}"])
+        for kind in ("requested", "allocated", "reserved")
+        for when in ("current", "peak")
+    }

@@ -1,0 +1,116 @@
+"""Ops that take nothing but their outputs while their inputs are contiguous (or channels-last, where noted).
+
+Each also has slower paths with copies; for inputs that lead there the answer is that it is not known.
+Sources:
+aten/src/ATen/native/cuda/{DilatedMaxPool2d,AveragePool2d,AdaptiveAveragePooling,AdaptiveMaxPooling2d,UpSample*,
+ReflectionPad,ReplicationPadding,GridSampler,Im2Col,Col2Im,TensorTransformations,WeightNorm}.cu.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from memgraph.gpu.call import Call, Steps, TensorMeta
+from memgraph.gpu.rules.layout import Plan, permuted, tensors
+from memgraph.gpu.rules.reductions import Version
+
+if TYPE_CHECKING:
+    from memgraph.gpu.specs import GpuSpec
+
+Rule = Callable[[Call, "GpuSpec", Version], "Steps | None"]
+
+
+def _contiguous_only(call: Call, gpu: GpuSpec, version: Version) -> Steps | None:
+    """Known if every tensor is row-major."""
+    plan = Plan(call)
+    plan.outputs()
+    return plan.steps() if all(tensor.is_contiguous for tensor in tensors(call.args)) else None
+
+
+def _either_order(call: Call, gpu: GpuSpec, version: Version) -> Steps | None:
+    """Known if every tensor is row-major, or every one is channels-last."""
+    inputs = [tensor for tensor in tensors(call.args) if len(tensor.shape) == 4]
+    if inputs and all(_channels_last(tensor) for tensor in inputs):
+        plan = Plan(call)
+        plan.outputs()
+        return plan.steps()
+    return _contiguous_only(call, gpu, version)
+
+
+def _channels_last(tensor: TensorMeta) -> bool:
+    return permuted(tensor, (0, 2, 3, 1)).is_contiguous
+
+
+def _roll(call: Call, gpu: GpuSpec, version: Version) -> Steps | None:
+    """`roll(self, shifts, dims)`: one dimension after the other, each into a tensor of its own; the first wants a
+    contiguous input."""
+    plan, source = Plan(call), call.args[0]
+    dims = call.arg(2, "dims", ())
+    count = len(dims) if isinstance(dims, tuple) else 1
+    plan.contiguous(source, "contiguous input")
+    for _ in range(count - 1):
+        plan.temporary(source.nbytes, "rolled so far")
+    plan.output()
+    return plan.steps()
+
+
+_EITHER = (
+    "max_pool2d_with_indices",
+    "max_pool2d_with_indices_backward",
+    "avg_pool2d",
+    "avg_pool2d_backward",
+    "_adaptive_avg_pool2d",
+    "adaptive_avg_pool2d",
+    "_adaptive_avg_pool2d_backward",
+)
+_CONTIGUOUS = (
+    "max_pool3d_with_indices",
+    "max_pool3d_with_indices_backward",
+    "avg_pool3d",
+    "avg_pool3d_backward",
+    "_adaptive_avg_pool3d",
+    "_adaptive_avg_pool3d_backward",
+    "adaptive_max_pool2d",
+    "adaptive_max_pool2d_backward",
+    "upsample_nearest1d",
+    "upsample_nearest1d_backward",
+    "upsample_nearest2d",
+    "upsample_nearest2d_backward",
+    "_upsample_nearest_exact2d",
+    "_upsample_nearest_exact2d_backward",
+    "upsample_nearest3d",
+    "upsample_nearest3d_backward",
+    "upsample_linear1d",
+    "upsample_linear1d_backward",
+    "upsample_bilinear2d",
+    "upsample_bilinear2d_backward",
+    "upsample_bicubic2d",
+    "upsample_bicubic2d_backward",
+    "_upsample_bilinear2d_aa",
+    "_upsample_bilinear2d_aa_backward",
+    "_upsample_bicubic2d_aa",
+    "_upsample_bicubic2d_aa_backward",
+    "upsample_trilinear3d",
+    "upsample_trilinear3d_backward",
+    "reflection_pad1d",
+    "reflection_pad1d_backward",
+    "reflection_pad2d",
+    "reflection_pad2d_backward",
+    "replication_pad1d",
+    "replication_pad1d_backward",
+    "replication_pad2d",
+    "replication_pad2d_backward",
+    "grid_sampler_2d",
+    "grid_sampler_2d_backward",
+    "im2col",
+    "col2im",
+    "_weight_norm_interface",
+    "_weight_norm_interface_backward",
+)
+
+RULES: dict[str, Rule] = {
+    **dict.fromkeys(_EITHER, _either_order),
+    **dict.fromkeys(_CONTIGUOUS, _contiguous_only),
+    "roll": _roll,
+}

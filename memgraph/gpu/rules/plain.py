@@ -1,0 +1,50 @@
+"""Ops known to take nothing but their outputs, by name without the trailing underscore of the in-place form.
+
+Read in aten/src/ATen/native: they run through TensorIterator, fill, copy, or are views. Element-wise ops that torch
+tags
+as such are known by their tag and need not be here. An op that is neither here nor ruled is reported as unknown.
+"""
+
+from __future__ import annotations
+
+_MADE = """
+arange empty empty_like empty_permuted empty_strided eye fill full full_like lift lift_fresh linspace logspace
+new_empty new_empty_strided new_full new_ones new_zeros ones ones_like rand rand_like randint randint_like randn
+randn_like range scalar_tensor tril_indices triu_indices zero zeros zeros_like bernoulli cauchy exponential geometric
+log_normal normal normal_functional random uniform
+"""
+
+_VIEWS = """
+_conj _neg_view _reshape_alias _unsafe_view alias as_strided chunk detach diagonal expand imag narrow permute real
+record_stream resize select set slice split split_with_sizes squeeze t transpose unbind unfold unsafe_split
+unsafe_split_with_sizes unsqueeze view view_as view_as_complex view_as_real
+"""
+
+_COPIES = """
+_stack _to_copy alias_copy as_strided_copy as_strided_scatter cat clone constant_pad_nd copy detach_copy diag_embed
+diagonal_backward diagonal_copy diagonal_scatter expand_copy flip gather index_add index_copy index_fill index_select
+masked_fill permute_copy pixel_shuffle pixel_unshuffle repeat scatter scatter_add select_backward select_copy
+select_scatter slice_backward slice_copy slice_scatter split_copy split_with_sizes_copy squeeze_copy stack t_copy take
+transpose_copy tril triu unbind_copy unfold_backward unfold_copy unsqueeze_copy value_selecting_reduction_backward
+view_copy where
+"""
+
+_ELEMENTWISE = """
+_fused_dropout _prelu_kernel _prelu_kernel_backward abs binary_cross_entropy_backward celu complex conj_physical
+copysign elu elu_backward eq floor_divide gcd ge gelu gelu_backward glu glu_backward gt hardshrink hardshrink_backward
+hardsigmoid hardsigmoid_backward hardswish hardswish_backward hardtanh hardtanh_backward heaviside huber_loss_backward
+lcm le leaky_relu leaky_relu_backward log_sigmoid_backward log_sigmoid_forward lt mish mish_backward mse_loss_backward
+native_dropout_backward ne polar rrelu_with_noise_backward rsub silu silu_backward smooth_l1_loss_backward softplus
+softplus_backward softshrink softshrink_backward threshold threshold_backward xlogy
+"""
+
+_OPTIMIZERS = """
+_amp_foreach_non_finite_check_and_unscale _amp_update_scale _fused_adagrad _fused_adam _fused_adamw _fused_sgd
+"""
+
+_QUESTIONS = """
+_assert_async _assert_scalar _assert_tensor_metadata _local_scalar_dense is_pinned is_same_size is_set_to item
+"""
+
+NO_TEMPORARIES = frozenset(" ".join((_MADE, _VIEWS, _COPIES, _ELEMENTWISE, _OPTIMIZERS, _QUESTIONS)).split())
+"""Names without overload."""

@@ -1,0 +1,242 @@
+"""Sorting, selecting and scanning along a dimension.
+
+Sources: aten/src/ATen/native/Sorting.cpp, cuda/Sort.cpp, SortStable.cu, TensorTopK.cpp and TensorTopK.cu, Sorting.cpp,
+TensorModeKernel.cpp, ReduceOps.cpp (`impl_func_cum_ops`), ScanKernels.cpp, ScanUtils.cuh, Randperm.cu, Repeat.cpp.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from memgraph.gpu.call import Call, Steps, TensorMeta
+from memgraph.gpu.rules import cub
+from memgraph.gpu.rules.layout import (
+    INT32_MAX,
+    ITEMSIZE,
+    Plan,
+    ceil_div,
+    dense,
+    is_dense,
+    like,
+    wrap,
+)
+from memgraph.gpu.rules.reductions import Version, sum_scratch
+
+if TYPE_CHECKING:
+    from memgraph.gpu.specs import GpuSpec
+
+_SMALL = 4096
+"""Elements that are sorted in place, inside one block (`should_use_small_sort`)."""
+_PRIMITIVE = ("float32", "float64", "int64", "int32", "int16", "int8", "uint8", "bool")
+
+
+def _sort(call: Call, gpu: GpuSpec, version: Version) -> Steps | None:
+    """`sort(self, dim, descending)` and `sort(self, *, stable, dim, descending)`: values, indices, then the sort."""
+    plan, source = Plan(call), call.args[0]
+    plan.outputs()
+    dim = call.kwargs.get("dim", call.arg(1 if call.overload == "default" else 2, "dim", -1))
+    return plan.steps() if _sort_scratch(plan, source, wrap(dim, len(source.shape)), gpu) else None
+
+
+def _sort_scratch(plan: Plan, source: TensorMeta, dim: int, gpu: GpuSpec) -> bool:
+    """Copies into a layout where `dim` runs fastest, then one sort, one of everything, or one of each segment."""
+    if not source.shape or source.shape[dim] <= _SMALL or not source.numel:
+        return True
+    if not (is_dense(source) and source.stride[dim] == 1):
+        plan.temporary(source.nbytes, "input with the sorted dimension last")
+        if like(source, source.dtype).stride[dim] != 1:
+            plan.temporary(source.nbytes, "sorted values")
+            plan.temporary(source.numel * 8, "sorted indices")
+    length = source.shape[dim]
+    whole = min(source.numel, INT32_MAX) // length * length
+    for start in range(0, source.numel, whole):
+        if not _sort_segments(plan, min(whole, source.numel - start), length, source.itemsize, gpu):
+            return False
+    return True
+
+
+def _sort_segments(plan: Plan, count: int, length: int, size: int, gpu: GpuSpec) -> bool:
+    """Source: `launch_stable_sort_kernel`."""
+    segments = count // length
+    if segments == 1 or length >= 1_000_000:
+        return _sort_one_by_one(plan, segments, length, size, gpu)
+    if segments < 128:
+        return _sort_all(plan, count, segments, size, gpu)
+    plan.scratch(count * 8, cub.segmented_sort(count, size, 8), name="segmented sort")
+    return True
+
+
+def _sort_one_by_one(plan: Plan, segments: int, length: int, size: int, gpu: GpuSpec) -> bool:
+    temporary = cub.radix_sort(length, size, 8, gpu.capability)
+    places = plan.temporary(length * 8, "places")
+    for _ in range(segments if temporary else 0):
+        plan.scratch(temporary or 0, name="sort")
+    plan.release(places)
+    return temporary is not None
+
+
+def _sort_all(plan: Plan, count: int, segments: int, size: int, gpu: GpuSpec) -> bool:
+    """Sort all values at once, each with its place and segment, then by segment."""
+    first = cub.radix_sort(count, size, 8, gpu.capability)
+    second = cub.radix_sort(count, 8, 0, gpu.capability, max(1, math.ceil(math.log2(segments))))
+    if first is None or second is None:
+        return False
+    places = [plan.temporary(count * 8, "places and segments") for _ in range(2)]
+    plan.scratch(count * size, first, name="sort by value")
+    plan.scratch(second, name="sort by segment")
+    plan.release(*reversed(places))
+    return True
+
+
+def _topk(call: Call, gpu: GpuSpec, version: Version) -> Steps | None:
+    """`topk(self, k, dim, largest, sorted)`: several blocks a slice if slices are long; a real sort only for k above
+    4096."""
+    plan, source, k = Plan(call), call.args[0], call.args[1]
+    plan.outputs()
+    if not k or not source.numel:
+        return plan.steps()
+    dim = wrap(call.arg(2, "dim", -1), len(source.shape))
+    length = source.shape[dim] if source.shape else 1
+    copy = plan.contiguous(source, "contiguous input")
+    if _many_blocks(source.numel // length, length):
+        plan.scratch(*_topk_blocks(source, length, gpu), name="topk")
+    plan.release(copy)
+    return plan.steps() if k <= _SMALL or not call.arg(4, "sorted", True) else None
+
+
+def _many_blocks(slices: int, length: int) -> bool:
+    """Source: `should_use_multiblock`."""
+    limits = ((20, 20000), (40, 10000), (80, 8000), (199, 5000), (799, 3000), (4000, 800))
+    return length >= next((least for most, least in limits if slices <= most), 400)
+
+
+def _topk_blocks(source: TensorMeta, length: int, gpu: GpuSpec) -> tuple[int, ...]:
+    """Values, semaphores, ranks, digits, and counts of 256 digits for each block. A thread takes 4 to 64 items; six
+    blocks
+    of 256 threads and 40 registers fit an SM. Source: `mbtopk::launch`, `get_items_per_thread`."""
+    slices = source.numel // length
+    items = min(max(ceil_div(source.numel, gpu.sms * 6 * 256), 4), 64)
+    blocks = slices * ceil_div(length, items * 256)
+    digits = 8 if source.itemsize == 8 else 4
+    return (slices * source.itemsize, slices * 4, slices * 4, slices * digits, blocks * 256 * 2, blocks * 4, blocks * 4)
+
+
+def _scan(call: Call, gpu: GpuSpec, version: Version) -> Steps | None:
+    """`cumsum(self, dim, *, dtype)`, `cumprod`, `logcumsumexp(self, dim)`: the input in the result's dtype and
+    contiguous;
+    CUB if there is one line only."""
+    plan, source, dim = Plan(call), call.args[0], call.args[1]
+    plan.output()
+    dtype = call.outputs[0].dtype if call.outputs else call.kwargs.get("dtype") or source.dtype
+    if dtype != source.dtype:
+        source = like(source, dtype)
+        plan.temporary(source.nbytes, "input in the result's dtype")
+    if not source.shape or not source.numel:
+        return plan.steps()
+    plan.contiguous(source, "contiguous input")
+    if source.numel == source.shape[wrap(dim, len(source.shape))]:
+        if dtype not in _PRIMITIVE or source.itemsize < 4 or source.numel > cub.MAX_SCAN:
+            return None
+        plan.scratch(cub.scan(source.numel, source.itemsize), name="scan")
+    return plan.steps()
+
+
+def _copied(call: Call, gpu: GpuSpec, version: Version) -> Steps:
+    """`cummax`, `cummin`, `kthvalue`, `median(dim)`: outputs, and a contiguous copy of a strided input."""
+    plan = Plan(call)
+    plan.outputs()
+    plan.contiguous(call.args[0], "contiguous input")
+    return plan.steps()
+
+
+def _median(call: Call, gpu: GpuSpec, version: Version) -> Steps | None:
+    """`median(self, dim, keepdim)`: the copy comes first; over everything it is a sort, of which the sizes are not
+    known."""
+    if len(call.outputs) != 2:
+        return None
+    plan = Plan(call)
+    plan.contiguous(call.args[0], "contiguous input")
+    plan.outputs()
+    return plan.steps()
+
+
+def _searchsorted(call: Call, gpu: GpuSpec, version: Version) -> Steps | None:
+    """`searchsorted(sorted_sequence, self, …)`, `bucketize(self, boundaries, …)`: nothing if both are contiguous and
+    alike."""
+    first, second = call.args[:2]
+    if not isinstance(first, TensorMeta) or not isinstance(second, TensorMeta):
+        return None
+    plan = Plan(call)
+    plan.outputs()
+    plain = first.is_contiguous and second.is_contiguous and first.dtype == second.dtype
+    return plan.steps() if plain and call.kwargs.get("sorter") is None else None
+
+
+def _randperm(call: Call, gpu: GpuSpec, version: Version) -> Steps | None:
+    """`randperm(n, …)`: a range shuffled by sorting random keys of just enough bits."""
+    plan, count = Plan(call), call.args[0]
+    plan.output()
+    size = call.outputs[0].itemsize if call.outputs else 8
+    if not count:
+        return plan.steps()
+    bits = min(64, math.ceil(math.log2(count - (6 * count * count + 1) / (math.log(0.9) * 12))))
+    key = 4 if bits <= 32 else 8
+    temporary = cub.radix_sort(count, key, size, gpu.capability, bits)
+    if temporary is None:
+        return None
+    plan.temporary(count * size, "range")
+    plan.temporary(count * key, "keys")
+    plan.temporary(count * key, "sorted keys")
+    plan.scratch(temporary, name="sort")
+    return plan.steps()
+
+
+def _repeat_interleave(call: Call, gpu: GpuSpec, version: Version) -> Steps | None:
+    """`repeat_interleave(repeats, *, output_size)`: the running sum of the repeats, then the result."""
+    plan, repeats = Plan(call), call.args[0]
+    if not repeats.numel or repeats.numel > cub.MAX_SCAN:
+        return plan.steps() if not repeats.numel else None
+    plan.contiguous(repeats, "contiguous repeats")
+    plan.temporary(repeats.numel * 8, "running sum of repeats")
+    wide = plan.temporary(repeats.numel * 8 if repeats.dtype != "int64" else 0, "repeats as int64")
+    plan.scratch(cub.scan(repeats.numel, 8), name="scan")
+    plan.release(wide)
+    if call.kwargs.get("output_size") is None:
+        plan.scratch(repeats.numel, 1, name="check of the repeats")
+    plan.output()
+    return plan.steps()
+
+
+def _count_nonzero(call: Call, gpu: GpuSpec, version: Version) -> Steps:
+    """`count_nonzero(self, dim)`: a mask, then its sum in int64."""
+    plan, source = Plan(call), call.args[0]
+    mask = source if source.dtype == "bool" else dense(source.shape, "bool")
+    if mask is not source:
+        plan.temporary(source.numel * ITEMSIZE["bool"], "nonzero mask")
+    plan.output()
+    dims = call.arg(1, "dim", ()) or ()
+    dims = (dims,) if isinstance(dims, int) else dims
+    sum_scratch(plan, mask, [wrap(dim, len(source.shape)) for dim in dims], False, gpu, "int64")
+    return plan.steps()
+
+
+RULES = {
+    "sort": _sort,
+    "topk": _topk,
+    "cumsum": _scan,
+    "cumsum_": _scan,
+    "cumprod": _scan,
+    "logcumsumexp": _scan,
+    "_logcumsumexp": _scan,
+    "cummax": _copied,
+    "cummin": _copied,
+    "kthvalue": _median,
+    "median": _median,
+    "nanmedian": _median,
+    "searchsorted": _searchsorted,
+    "bucketize": _searchsorted,
+    "randperm": _randperm,
+    "repeat_interleave": _repeat_interleave,
+    "count_nonzero": _count_nonzero,
+}

@@ -1,0 +1,74 @@
+"""What to run: the options that the command line and Python share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from memgraph.errors import UsageError, unknown_name
+
+AMP = ("bf16", "fp16", "none")
+DTYPES = ("float32", "bfloat16", "float16")
+OPTIMIZERS = ("adamw", "adam", "sgd", "sgd-momentum", "adafactor")
+OPTIMIZER_FORMS = ("default", "foreach", "fused", "loop")
+CHECKPOINTS = ("none", "blocks")
+
+
+@dataclass(frozen=True)
+class Options:
+    """A training step to predict. Sizes of memory are bytes.
+
+    Raises:
+        UsageError: a value is not one of those known, or not positive.
+    """
+
+    model: str = "nanovlm-222m"
+    batch: int = 8
+    seq: int | None = None
+    """Tokens a sample; None for the model's own."""
+    gpu: str | None = None
+    """Catalogue name; None for the visible card, or else the RTX 3090."""
+    memory: int | None = None
+    """What PyTorch's allocator may take; None for the card's memory less its CUDA context."""
+    amp: str = "bf16"
+    """Autocast to this type, or `none`."""
+    dtype: str = "float32"
+    """Of the parameters."""
+    optimizer: str = "adamw"
+    optimizer_impl: str = "default"
+    steps: int = 2
+    set: Mapping[str, str] = field(default_factory=dict)
+    """Fields of the model's configuration."""
+    checkpoint: str = "none"
+    """`blocks`: recompute every repeated block in the backward."""
+    clip: float | None = None
+    """Clip the gradients' norm to this."""
+    accumulate: int = 1
+    """Micro-batches a step."""
+    alloc_conf: str | None = None
+    """As PYTORCH_CUDA_ALLOC_CONF; None for what the environment says."""
+
+    def __post_init__(self) -> None:
+        for name, value, known in (
+            ("amp", self.amp, AMP),
+            ("dtype", self.dtype, DTYPES),
+            ("optimizer", self.optimizer, OPTIMIZERS),
+            ("optimizer form", self.optimizer_impl, OPTIMIZER_FORMS),
+            ("checkpoint", self.checkpoint, CHECKPOINTS),
+        ):
+            if value not in known:
+                raise unknown_name(name, value, known)
+        for name, number in (("batch", self.batch), ("seq", self.seq), ("steps", self.steps), ("accumulate", self.accumulate)):
+            if number is not None and number < 1:
+                raise UsageError(f"{name} is {number}: it must be at least 1")
+        if self.clip is not None and self.clip <= 0:
+            raise UsageError(f"clip is {self.clip}: it must be above 0")
+
+    def settings(self) -> dict[str, Any]:
+        """What a trace keeps of them: plain JSON values."""
+        return {
+            "model": self.model, "batch": self.batch, "seq": self.seq, "amp": self.amp, "dtype": self.dtype,
+            "optimizer": self.optimizer, "optimizer_impl": self.optimizer_impl, "steps": self.steps,
+            "set": dict(self.set), "checkpoint": self.checkpoint, "clip": self.clip, "accumulate": self.accumulate,
+        }  # fmt: skip
