@@ -12,7 +12,7 @@ from torch._ops import OpOverload
 
 from memgraph.capture.libraries import Libraries
 from memgraph.gpu import workspace
-from memgraph.gpu.call import Call, Steps, TensorMeta
+from memgraph.gpu.call import Call, Steps, TensorMeta, Temporary
 from memgraph.gpu.specs import GpuSpec
 from memgraph.virtual.assume import BY_VALUE
 from memgraph.virtual.dispatch import CUDA_KERNELS
@@ -65,6 +65,7 @@ class Kinds:
         self.torch_version = torch_version
         self.fake_everywhere = fake_everywhere
         self.unknown: dict[str, int] = {}
+        self.estimated: set[str] = set()
         self._libraries = Libraries(gpu, torch_version)
         self._operators: dict[OpOverload, Operator] = {}
         self._dtypes: dict[torch.dtype, str] = {}
@@ -105,7 +106,11 @@ class Kinds:
 
         def ruled(args: Sequence[Any], kwargs: Mapping[str, Any], outputs: Sequence[Tensor]) -> Steps | None:
             steps = workspace.steps(call(args, kwargs, outputs), self.gpu, self.torch_version)
-            return self._unknown(func) if steps is None else steps
+            if steps is None:
+                return self._unknown(func)
+            if any(isinstance(step, Temporary) and step.name.endswith("(estimate)") for step in steps):
+                self.estimated.add(name)
+            return steps
 
         return ruled
 

@@ -22,16 +22,19 @@ from torch._subclasses.fake_tensor import (
     FakeTensorMode,
 )
 
+from memgraph.capture.accumulate import ADD, ADD_IN_PLACE, Accumulation, References
 from memgraph.capture.ledger import Ledger
 from memgraph.capture.operators import Kinds, Operator
 from memgraph.capture.provenance import ForwardOps, ModulePaths, SourceLines
 from memgraph.capture.stage import Stage
-from memgraph.gpu.call import Output, Release, Temporary
+from memgraph.gpu.call import OnHost, Output, Release, Temporary
 from memgraph.trace import Category, Op, Role, TensorSpec
 from memgraph.virtual import values
 from memgraph.virtual.assume import Assumptions
 from memgraph.virtual.shapes import Look, Shapes
 
+_NO_BUFFER = -1
+"""Stands for the buffer of a storage that is not on the device."""
 _NO_KWARGS: Mapping[str, Any] = {}
 _DEVICE = torch.ops.prim.device.default
 _TAG = "_memgraph_tag"
@@ -78,9 +81,12 @@ class Recorder(FakeTensorMode):
         ledger: where allocations go.
         operators: what each ATen operator does on this GPU.
         assumptions: what to take for granted where values decide.
+        sole: see `Accumulation`.
     """
 
-    def __init__(self, ledger: Ledger, operators: Kinds, assumptions: Assumptions) -> None:
+    def __init__(
+        self, ledger: Ledger, operators: Kinds, assumptions: Assumptions, sole: References | None = None
+    ) -> None:
         super().__init__(allow_non_fake_inputs=True)
         self.ledger = ledger
         self.operators = operators
@@ -94,6 +100,7 @@ class Recorder(FakeTensorMode):
         self.parameter_names: dict[int, str] = {}
         self.specs: dict[int, TensorSpec] = {}
         self.shapes = Shapes()
+        self.accumulation = Accumulation(sole)
         self.recording = True
         self._live: dict[int, tuple[int, weakref.ref[torch.UntypedStorage]]] = {}
         self._inside = False
@@ -127,6 +134,8 @@ class Recorder(FakeTensorMode):
         if operator.decomposes:
             with self:
                 return func.decompose(*args, **kwargs)
+        if func is ADD and self._accumulates_in_place(args):
+            operator = self.operators.of(ADD_IN_PLACE)
         if FakeTensor in types or self.operators.makes_fake(func, args, kwargs):
             return self._run_fake(operator, types, args, kwargs)
         return func(*args, **kwargs)
@@ -196,8 +205,16 @@ class Recorder(FakeTensorMode):
         phase = self.stage.outside_autograd()
         return Op(operator.name, phase, self.paths.modules.current, self.sources.current(), specs)
 
+    def _accumulates_in_place(self, args: Sequence[Any]) -> bool:
+        node = torch._C._current_autograd_node()
+        if node is None:
+            return False
+        self.accumulation.evaluating(node, len(self.ops))
+        return self.accumulation.in_place(args, _made_by)
+
     def _describe_backward(self, operator: Operator, node: Any, specs: tuple[TensorSpec, ...]) -> Op:
         phase = self.stage.inside_autograd()
+        self.accumulation.evaluating(node, len(self.ops))
         forward = self.forward_ops.of(node)
         if self.paths.modules.stack:  # a checkpoint is being recomputed: this op runs in a module's forward
             self.forward_ops.made(len(self.ops))
@@ -284,7 +301,7 @@ class Recorder(FakeTensorMode):
     def _follow(self, steps: Sequence[Any], born: list[tuple[Tensor, torch.UntypedStorage]]) -> None:
         """Allocate and free as the op does inside, in its order."""
         temporaries: list[int | None] = []
-        named = {step.index for step in steps if isinstance(step, Output)}
+        named = {step.index for step in steps if isinstance(step, (Output, OnHost))}
         for position, (tensor, storage) in enumerate(born):
             if position not in named:
                 self._bear(tensor, storage)
@@ -292,6 +309,8 @@ class Recorder(FakeTensorMode):
             if isinstance(step, Output):
                 if step.index < len(born):
                     self._bear(*born[step.index])
+            elif isinstance(step, OnHost):
+                self._know(born[step.index][1], _NO_BUFFER)
             elif isinstance(step, Temporary):
                 temporaries.append(self.ledger.allocate(step.size, Role.TEMPORARY) if step.size else None)
             elif isinstance(step, Release):
@@ -308,17 +327,21 @@ class Recorder(FakeTensorMode):
         """A storage comes to life; its buffer is freed when it dies."""
         buffer = self.ledger.allocate(storage.nbytes())
         self.specs[buffer] = self.shapes.look(tensor).spec
+        self._know(storage, buffer)
+
+    def _know(self, storage: torch.UntypedStorage, buffer: int) -> None:
         key = storage._cdata
         self._live[key] = (buffer, weakref.ref(storage, functools.partial(self._died, key, buffer)))
 
     def _died(self, key: int, buffer: int, _reference: Any) -> None:
         self._live.pop(key, None)
-        self.ledger.free(buffer)
+        if buffer != _NO_BUFFER:
+            self.ledger.free(buffer)
 
     def buffer_of(self, tensor: Tensor) -> int | None:
         """The buffer that holds a fake tensor's data, if it was allocated on the device."""
         entry = self._live.get(tensor.untyped_storage()._cdata) if isinstance(tensor, FakeTensor) else None
-        return entry[0] if entry else None
+        return entry[0] if entry and entry[0] != _NO_BUFFER else None
 
     # What buffers are for.
 
@@ -347,6 +370,12 @@ class Recorder(FakeTensorMode):
             name = self._accumulating(node)
             if name:
                 self.mark(outputs, Category.GRADIENT, f"gradient of {name}")
+
+
+def _made_by(tensor: Tensor) -> int:
+    """Number of the op that made a fake tensor, -1 if none did."""
+    tag = tensor.__dict__.get(_TAG)
+    return tag.op if tag is not None else -1
 
 
 def _module_of(parameter: str) -> str:

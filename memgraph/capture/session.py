@@ -15,10 +15,12 @@ from torch.optim.optimizer import (
     register_optimizer_step_pre_hook,
 )
 
+from memgraph.capture.accumulate import References, run_two_gradients
 from memgraph.capture.categorize import categorize
 from memgraph.capture.ledger import Ledger, Refusal
 from memgraph.capture.operators import Kinds
 from memgraph.capture.recorder import Recorder
+from memgraph.errors import TorchChanged
 from memgraph.gpu.allocator import Allocator
 from memgraph.gpu.allocator_config import AllocatorConfig
 from memgraph.gpu.specs import GpuSpec, find
@@ -80,6 +82,7 @@ class VirtualGpu:
             stack.enter_context(attention_as_on(self.spec, self.kinds.torch_version, self.assumptions.state))
             stack.enter_context(self.recorder.paths.following())
             self._follow_optimizers(stack)
+            self.recorder.accumulation.sole = self._sole_references()
             stack.enter_context(self.recorder)
             self._stack = stack.pop_all()
         return self
@@ -109,7 +112,7 @@ class VirtualGpu:
             Trace(
                 origin="predicted", gpu=self.spec.name, memory=self.memory, torch=torch.__version__,
                 settings=dict(self.settings), ops=tuple(recorder.ops), buffers=buffers, events=ledger.events(),
-                phases=ledger.finished_phases(), assumptions=self.assumptions.stated,
+                phases=ledger.finished_phases(), assumptions=(*self.assumptions.stated, *self._estimates()),
                 unknown_ops=tuple(sorted(self.kinds.unknown)),
             )
         )  # fmt: skip
@@ -120,6 +123,25 @@ class VirtualGpu:
         from memgraph.capture.graph import build_graph
 
         return build_graph(self.recorder.calls, self.recorder.ops)
+
+    def _sole_references(self) -> References:
+        """Run the smallest case through a recorder of its own and read the counts: they depend on torch's version.
+
+        Raises:
+            TorchChanged: the engine did not add the two gradients the way torch 2.11 to 2.15 do.
+        """
+        trial = Recorder(Ledger(Allocator(2**40)), Kinds(self.spec, self.kinds.torch_version), Assumptions())
+        with trial, torch.enable_grad(), torch.inference_mode(False):
+            run_two_gradients()
+        if len(trial.accumulation.seen) != 1:
+            raise TorchChanged(f"torch {torch.__version__}'s autograd engine accumulates gradients in a way not seen before")
+        return trial.accumulation.seen[0]
+
+    def _estimates(self) -> list[str]:
+        return [
+            f"the workspace that cuDNN takes for {name} on this GPU was not measured and is an estimate"
+            for name in sorted(self.kinds.estimated)
+        ]
 
     def _close(self) -> None:
         self.recorder.recording = False

@@ -73,6 +73,12 @@ class Temporary(NamedTuple):
     """What they are: `reduction scratch`."""
 
 
+class OnHost(NamedTuple):
+    """The op returns its output number `index` in host memory: the device is not asked for it."""
+
+    index: int
+
+
 class Release(NamedTuple):
     """The op frees its temporary number `index` (counted from 0 in order of allocation) now.
     Temporaries without one are freed when the op ends, the last allocated first, as C++ destroys locals."""
@@ -80,6 +86,6 @@ class Release(NamedTuple):
     index: int
 
 
-Step = Output | Temporary | Release
+Step = Output | OnHost | Temporary | Release
 Steps = tuple[Step, ...]
 """What an op allocates and frees, in order. Outputs that are not named come first."""

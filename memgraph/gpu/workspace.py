@@ -1,9 +1,9 @@
 """What an op allocates on the GPU besides its outputs: the table of rules, and the look-up.
 
 A file in `memgraph/gpu/rules` that exports `RULES`, a mapping from `name` or `name.overload` to a rule, is in the
-table.
-A rule is given the call, the GPU and torch's version, and answers with the steps in the order of the real op, or with
-None where it does not know this case. Nothing is ever made up: what no rule and no list knows is reported as unknown.
+table. A rule is given the call, the GPU and torch's version, and answers with the steps in the order of the real op,
+or with None where it does not know this case. Nothing is ever made up: what no rule and no list knows is reported as
+unknown.
 """
 
 from __future__ import annotations
@@ -12,20 +12,19 @@ import functools
 import importlib
 import pkgutil
 from collections.abc import Callable, Hashable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from memgraph.errors import InvariantError
 from memgraph.gpu import rules
 from memgraph.gpu.call import Call, Steps
+from memgraph.gpu.rules.layout import tensors
 from memgraph.gpu.rules.plain import NO_TEMPORARIES
-
-if TYPE_CHECKING:
-    from memgraph.gpu.specs import GpuSpec
+from memgraph.gpu.specs import GpuSpec
 
 Version = tuple[int, int]
 """Major and minor version of torch."""
 
-Rule = Callable[[Call, "GpuSpec", Version], "Steps | None"]
+Rule = Callable[[Call, GpuSpec, Version], "Steps | None"]
 """Steps of one call, in bytes; None if the rule does not know this case."""
 
 _CACHED = 4096
@@ -43,7 +42,7 @@ def steps(call: Call, gpu: GpuSpec, torch_version: Version) -> Steps | None:
         return () if known_without_temporaries(call.op) else None
     key = _key(call)
     if key is None or not isinstance(gpu, Hashable):
-        return rule(call, gpu, torch_version)
+        return _answer(rule, call, gpu, torch_version)
     return _remembered(rule, key, gpu, torch_version)
 
 
@@ -96,4 +95,11 @@ def _key(call: Call) -> _Key | None:
 
 @functools.lru_cache(maxsize=_CACHED)
 def _remembered(rule: Rule, key: _Key, gpu: GpuSpec, torch_version: Version) -> Steps | None:
-    return rule(key.call, gpu, torch_version)
+    return _answer(rule, key.call, gpu, torch_version)
+
+
+def _answer(rule: Rule, call: Call, gpu: GpuSpec, torch_version: Version) -> Steps | None:
+    """The rule's answer; an op on the host takes nothing from the GPU."""
+    seen = list(tensors((call.args, tuple(call.kwargs.values()), call.outputs)))
+    on_host = bool(seen) and all(tensor.device != "cuda" for tensor in seen)
+    return () if on_host else rule(call, gpu, torch_version)

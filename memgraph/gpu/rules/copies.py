@@ -9,16 +9,13 @@ ReflectionPad,ReplicationPadding,GridSampler,Im2Col,Col2Im,TensorTransformations
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from memgraph.gpu.call import Call, Steps, TensorMeta
 from memgraph.gpu.rules.layout import Plan, permuted, tensors
 from memgraph.gpu.rules.reductions import Version
+from memgraph.gpu.specs import GpuSpec
 
-if TYPE_CHECKING:
-    from memgraph.gpu.specs import GpuSpec
-
-Rule = Callable[[Call, "GpuSpec", Version], "Steps | None"]
+Rule = Callable[[Call, GpuSpec, Version], "Steps | None"]
 
 
 def _contiguous_only(call: Call, gpu: GpuSpec, version: Version) -> Steps | None:

@@ -6,15 +6,11 @@ EmbeddingBackwardKernel.cu (`embedding_backward_cuda_kernel`), aten/src/ATen/cud
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from memgraph.gpu.call import Call, Steps, TensorMeta
 from memgraph.gpu.rules import cub
 from memgraph.gpu.rules.layout import ITEMSIZE, Plan, accumulate_type
 from memgraph.gpu.rules.reductions import Version
-
-if TYPE_CHECKING:
-    from memgraph.gpu.specs import GpuSpec
+from memgraph.gpu.specs import GpuSpec
 
 _FEW = 3072
 """Indices up to which one kernel does it all (`embedding_backward_feature_kernel`)."""

@@ -7,14 +7,11 @@ MultiTensorApply.cuh.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from memgraph.gpu.call import Call, Steps, TensorMeta
 from memgraph.gpu.rules.layout import INTEGRAL, ITEMSIZE, Plan, accumulate_type, ceil_div, is_dense
 from memgraph.gpu.rules.reductions import Version, reduce_as
-
-if TYPE_CHECKING:
-    from memgraph.gpu.specs import GpuSpec
+from memgraph.gpu.specs import GpuSpec
 
 _CHUNK = 65536
 """Elements that one block handles (`kChunkSize`)."""

@@ -1,17 +1,16 @@
 """Indexing with tensors and masks: indices brought to one layout, masks turned into indices, sorted accumulation.
 
 Sources: aten/src/ATen/native/TensorAdvancedIndexing.cpp (`make_info`, `AdvancedIndex`, `_index_put_impl_`),
-IndexingUtils.h
-(`expandTensors`), aten/src/ATen/native/cuda/Indexing.cu (`index_put_with_sort_kernel`, `computeLinearIndex`),
-Nonzero.cu,
-IndexKernel.cpp and IndexKernel.cu (`masked_select`, `masked_scatter`). Deterministic algorithms are taken to be off.
+IndexingUtils.h (`expandTensors`), aten/src/ATen/native/cuda/Indexing.cu (`index_put_with_sort_kernel`,
+`computeLinearIndex`), Nonzero.cu, IndexKernel.cpp and IndexKernel.cu (`masked_select`, `masked_scatter`).
+Deterministic algorithms are taken to be off.
 """
 
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from memgraph.gpu.call import Call, Steps, TensorMeta
 from memgraph.gpu.rules import cub
@@ -26,13 +25,10 @@ from memgraph.gpu.rules.layout import (
     expanded,
     like,
     permuted,
-    product,
 )
 from memgraph.gpu.rules.reduce import Kernel, reduce_scratch
 from memgraph.gpu.rules.reductions import Version
-
-if TYPE_CHECKING:
-    from memgraph.gpu.specs import GpuSpec
+from memgraph.gpu.specs import GpuSpec
 
 Indices = Sequence["TensorMeta | None"]
 
@@ -108,19 +104,24 @@ def _as_longs(plan: Plan, indices: Indices, found: int | None, gpu: GpuSpec) -> 
             continue
         if found is None:
             return None
-        held = nonzero_scratch(plan, index, gpu)
-        plan.temporary(found * len(index.shape) * 8, "positions of the mask")
-        select_scratch(plan, index, held, gpu)
-        longs += [dense((found,), "int64")] * len(index.shape)
+        positions = dense((found,), "int64")._replace(device=index.device)
+        if index.device == "cuda":
+            held = nonzero_scratch(plan, index, gpu)
+            plan.temporary(found * len(index.shape) * 8, "positions of the mask")
+            select_scratch(plan, index, held, gpu)
+        longs += [positions] * len(index.shape)
     return longs
 
 
 def _widen(plan: Plan, indices: Indices) -> list[TensorMeta | None]:
-    """Indices broadcast together, int32 ones as int64 copies."""
+    """Indices broadcast together; those from the host copied to the device, int32 ones as int64."""
     shape = broadcast([index.shape for index in indices if index is not None])
     wide: list[TensorMeta | None] = []
     for index in indices:
         index = expanded(index, shape) if index is not None else None
+        if index is not None and index.device != "cuda":
+            index = like(index, index.dtype)
+            plan.temporary(index.nbytes, "index from the host")
         if index is not None and index.dtype == "int32":
             index = like(index, "int64")
             plan.temporary(index.nbytes, "index as int64")
@@ -157,13 +158,17 @@ def _index_put(call: Call, gpu: GpuSpec, version: Version) -> Steps | None:
     if call.arg(3, "accumulate", False):
         checked = not call.arg(4, "unsafe", False)
         return plan.steps() if _accumulate(plan, target, indices, values, checked, gpu) else None
-    if values.shape == () and [index.dtype in _MASKS for index in indices if index is not None] == [True]:
-        return plan.steps()  # A number put through one mask is a masked_fill.
+    if values.numel == 1 and values.device == "cpu" and _is_one_mask(indices):
+        return plan.steps()  # A number from the host put through one mask is a masked_fill.
     longs = _as_longs(plan, indices, _found_in_values(indices, values), gpu)
     if longs is None:
         return None
     _align(plan, _widen(plan, longs))
     return plan.steps()
+
+
+def _is_one_mask(indices: Indices) -> bool:
+    return [index.dtype in _MASKS for index in indices if index is not None] == [True]
 
 
 def _found_in_values(indices: Indices, values: TensorMeta) -> int | None:
@@ -193,7 +198,7 @@ def _accumulate(
     before, after = target.shape[: places[0]], target.shape[places[-1] + 1 :]
     shape = (*before, *broadcast([index.shape for index in wide if index is not None]), *after)
     plan.contiguous(expanded(values, shape), "contiguous values")
-    return _sort_indices(plan, target, count, product(after), gpu)
+    return _sort_indices(plan, target, count, math.prod(after), gpu)
 
 
 def _linear_index(plan: Plan, indices: Indices, checked: bool, gpu: GpuSpec) -> int:

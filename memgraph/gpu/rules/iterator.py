@@ -6,11 +6,12 @@ Source: aten/src/ATen/TensorIterator.cpp, `compute_strides`, `reorder_dimensions
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from memgraph.gpu.call import TensorMeta
-from memgraph.gpu.rules.layout import INT32_MAX, compare_strides, contiguous_stride, product, sort_dims
+from memgraph.gpu.rules.layout import INT32_MAX, compare_strides, contiguous_stride, sort_dims
 
 
 class Reduction(NamedTuple):
@@ -32,14 +33,16 @@ class Reduction(NamedTuple):
     @property
     def outputs(self) -> int:
         """Number of output elements."""
-        return product([size for size, stride in zip(self.shape, self.target, strict=True) if stride != 0 or size == 0])
+        return math.prod(
+            [size for size, stride in zip(self.shape, self.target, strict=True) if stride != 0 or size == 0]
+        )
 
     @property
     def fits_32bit(self) -> bool:
         """Whether 32-bit offsets reach every byte of every operand."""
         operands = [self.target] * (len(self.itemsizes) - 1) + [self.source]
         reach = (1 + size * self._span(stride) for size, stride in zip(self.itemsizes, operands, strict=True))
-        return product(self.shape) <= INT32_MAX and all(last <= INT32_MAX for last in reach)
+        return math.prod(self.shape) <= INT32_MAX and all(last <= INT32_MAX for last in reach)
 
     def _span(self, stride: Sequence[int]) -> int:
         return sum((size - 1) * step for size, step in zip(self.shape, stride, strict=True))

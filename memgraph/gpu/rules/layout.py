@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from memgraph.gpu.call import Call, Output, Release, Step, Steps, Temporary, TensorMeta
+from memgraph.gpu.call import Call, OnHost, Output, Release, Step, Steps, Temporary, TensorMeta
 
 ITEMSIZE = {
     "bool": 1,
@@ -56,6 +55,10 @@ class Plan:
         """Output `index` is allocated now, if the op returns it as a storage of its own."""
         if index < self._outputs:
             self._steps.append(Output(index))
+
+    def on_host(self, *indices: int) -> None:
+        """These outputs are in host memory."""
+        self._steps.extend(OnHost(index) for index in indices if index < self._outputs)
 
     def outputs(self, first: int = 0) -> None:
         """All outputs from `first` on are allocated now, in order."""
@@ -145,7 +148,7 @@ def compare_strides(stride: Sequence[int], shape: Sequence[int], first: int, sec
 
 
 def like(tensor: TensorMeta, dtype: str) -> TensorMeta:
-    """The tensor that `tensor.to(dtype)` makes: its own order of dimensions, without gaps.
+    """The tensor on the device that `tensor.to(dtype)` makes: its own order of dimensions, without gaps.
     Source: `empty_like` with `MemoryFormat::Preserve`, `infer_dense_strides`."""
     stride = tensor.stride if is_dense(tensor) else _packed_stride(tensor)
     return TensorMeta(tensor.shape, stride, dtype, ITEMSIZE[dtype])
@@ -161,15 +164,10 @@ def _packed_stride(tensor: TensorMeta) -> tuple[int, ...]:
     return tuple(stride)
 
 
-def contiguous(tensor: TensorMeta) -> TensorMeta:
-    """The same tensor, row-major."""
-    return TensorMeta(tensor.shape, contiguous_stride(tensor.shape), tensor.dtype, tensor.itemsize)
-
-
 def permuted(tensor: TensorMeta, dims: Sequence[int]) -> TensorMeta:
     """A view with the dimensions in another order."""
     shape, stride = tuple(tensor.shape[dim] for dim in dims), tuple(tensor.stride[dim] for dim in dims)
-    return TensorMeta(shape, stride, tensor.dtype, tensor.itemsize)
+    return tensor._replace(shape=shape, stride=stride)
 
 
 def dense(shape: Sequence[int], dtype: str) -> TensorMeta:
@@ -192,7 +190,7 @@ def expanded(tensor: TensorMeta, shape: Sequence[int]) -> TensorMeta:
         0 if before == 1 and after != 1 else step
         for before, after, step in zip(old, shape, (0,) * missing + tensor.stride, strict=True)
     )
-    return TensorMeta(tuple(shape), stride, tensor.dtype, tensor.itemsize)
+    return tensor._replace(shape=tuple(shape), stride=stride)
 
 
 def wrap(dim: int, rank: int) -> int:
@@ -210,8 +208,3 @@ def accumulate_type(dtype: str) -> str:
     if dtype in LOW_PRECISION:
         return "float32"
     return "int64" if dtype in INTEGRAL and dtype != "bool" else dtype
-
-
-def product(sizes: Sequence[int]) -> int:
-    """Of sizes; one for none."""
-    return math.prod(sizes)

@@ -1,21 +1,20 @@
 """Softmax, losses and dropout.
 
 Sources: aten/src/ATen/native/cuda/SoftMax.cu (`host_softmax`, `softmax_backward_cuda_out`), Loss.cu (`nll_loss_…`),
-NLLLoss2d.cu,
-Dropout.cu (`dropout_cuda`), aten/src/ATen/native/Loss.cpp (`mse_loss_out`, `smooth_l1_loss_out`, `huber_loss`,
-`binary_cross_entropy_with_logits`).
+NLLLoss2d.cu, Dropout.cu (`dropout_cuda`), aten/src/ATen/native/Loss.cpp (`mse_loss_out`, `smooth_l1_loss_out`,
+`huber_loss`, `binary_cross_entropy_with_logits`), transformers/attention.cpp (`_safe_softmax`).
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from memgraph.gpu.call import Call, Steps, TensorMeta
-from memgraph.gpu.rules.layout import Plan, broadcast, dense
+from memgraph.gpu.rules.iterator import reduction
+from memgraph.gpu.rules.layout import Plan, broadcast, dense, wrap
+from memgraph.gpu.rules.reduce import Kernel, reduce_scratch
 from memgraph.gpu.rules.reductions import Version, sum_scratch
-
-if TYPE_CHECKING:
-    from memgraph.gpu.specs import GpuSpec
+from memgraph.gpu.specs import GpuSpec
 
 _NONE, _MEAN = 0, 1
 """Values of a `reduction` argument; 2 is the sum."""
@@ -26,6 +25,23 @@ def _softmax(call: Call, gpu: GpuSpec, version: Version) -> Steps:
     plan = Plan(call)
     plan.output()
     plan.contiguous(call.args[0], "contiguous input")
+    return plan.steps()
+
+
+def _safe_softmax(call: Call, gpu: GpuSpec, version: Version) -> Steps | None:
+    """`_safe_softmax(self, dim, dtype)` of attention's math path: a softmax, and zeros in rows of minus infinities.
+    In 2.13 the zeros go into the softmax's own result; when that began is not known."""
+    plan, source = Plan(call), call.args[0]
+    if version < (2, 13) or call.arg(2, "dtype") not in (None, source.dtype) or not source.shape:
+        return None
+    plan.output()
+    plan.release(plan.contiguous(source, "contiguous input"))
+    mask = dense(source.shape, "bool")
+    plan.temporary(mask.nbytes, "mask of minus infinities")
+    dim = wrap(call.args[1], len(source.shape))
+    plan.temporary(mask.numel // max(source.shape[dim], 1), "rows that are all masked")
+    reduce_scratch(plan, reduction(mask, (dim,), True, (1,)), Kernel(1), gpu)
+    plan.temporary(source.itemsize, "zero")
     return plan.steps()
 
 
@@ -142,6 +158,7 @@ def _dropout(call: Call, gpu: GpuSpec, version: Version) -> Steps:
 RULES = {
     "_softmax": _softmax,
     "_log_softmax": _softmax,
+    "_safe_softmax": _safe_softmax,
     "_softmax_backward_data": _softmax_backward,
     "_log_softmax_backward_data": _softmax_backward,
     "nll_loss_forward": _nll_loss,

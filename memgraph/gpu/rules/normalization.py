@@ -7,8 +7,8 @@ aten/src/ATen/native/cuda/Normalization.cu and Normalization.cuh. What cuDNN's b
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from memgraph.gpu.call import Call, Steps, TensorMeta
 from memgraph.gpu.rules.layout import (
@@ -19,20 +19,16 @@ from memgraph.gpu.rules.layout import (
     ceil_div,
     dense,
     permuted,
-    product,
 )
 from memgraph.gpu.rules.reductions import Version, sum_scratch
-
-if TYPE_CHECKING:
-    from memgraph.gpu.specs import GpuSpec
+from memgraph.gpu.specs import GpuSpec
 
 _TILE = 32
 """Columns of a thread block in the gamma and beta backward."""
 
 
 def _layer_norm(call: Call, gpu: GpuSpec, version: Version) -> Steps:
-    """`native_layer_norm(input, normalized_shape, weight, bias, eps)`, `_fused_rms_norm(input, normalized_shape,
-    weight, eps)`:
+    """`native_layer_norm(input, normalized_shape, weight, bias, eps)` and `_fused_rms_norm`, which has no bias:
     contiguous copies of input and parameters, then the result, mean and rstd."""
     plan = Plan(call)
     plan.contiguous(call.args[0], "contiguous input")
@@ -62,7 +58,7 @@ def _norm_backward(
     plan, grad, source = Plan(call), call.args[0], call.args[1]
     for tensor in (source, weight, bias):
         plan.contiguous(tensor, "contiguous copy")
-    columns = product(call.args[2])
+    columns = math.prod(call.args[2])
     rows = source.numel // max(columns, 1)
     wanted = [bool(wish) for wish in mask[1 : 3 if two_sums else 2]]
     if not any(wanted) or not _is_tall(rows, columns, gpu):

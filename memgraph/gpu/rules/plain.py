@@ -1,8 +1,7 @@
 """Ops known to take nothing but their outputs, by name without the trailing underscore of the in-place form.
 
 Read in aten/src/ATen/native: they run through TensorIterator, fill, copy, or are views. Element-wise ops that torch
-tags
-as such are known by their tag and need not be here. An op that is neither here nor ruled is reported as unknown.
+tags as such are known by their tag and need not be here. An op that is neither here nor ruled is reported as unknown.
 """
 
 from __future__ import annotations
@@ -42,9 +41,11 @@ _OPTIMIZERS = """
 _amp_foreach_non_finite_check_and_unscale _amp_update_scale _fused_adagrad _fused_adam _fused_adamw _fused_sgd
 """
 
+_VECTORS = "dot vdot"
+
 _QUESTIONS = """
 _assert_async _assert_scalar _assert_tensor_metadata _local_scalar_dense is_pinned is_same_size is_set_to item
 """
 
-NO_TEMPORARIES = frozenset(" ".join((_MADE, _VIEWS, _COPIES, _ELEMENTWISE, _OPTIMIZERS, _QUESTIONS)).split())
+NO_TEMPORARIES = frozenset(" ".join((_MADE, _VIEWS, _COPIES, _ELEMENTWISE, _OPTIMIZERS, _VECTORS, _QUESTIONS)).split())
 """Names without overload."""

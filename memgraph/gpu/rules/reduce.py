@@ -6,14 +6,13 @@ torch 2.11, 2.13 and 2.15.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from memgraph.gpu.rules.iterator import Reduction
-from memgraph.gpu.rules.layout import Plan, ceil_div, product
-
-if TYPE_CHECKING:
-    from memgraph.gpu.specs import GpuSpec
+from memgraph.gpu.rules.layout import Plan, ceil_div
+from memgraph.gpu.specs import GpuSpec
 
 _WARP = 32
 _MIN_VALUES, _MAX_VALUES = 16, 256
@@ -61,7 +60,7 @@ class _Config:
 
 def reduce_scratch(plan: Plan, what: Reduction, kernel: Kernel, gpu: GpuSpec) -> None:
     """Write down what the kernels of one reduction take and give back: scratch, then semaphores, for each piece."""
-    if product(what.shape) == 0:
+    if math.prod(what.shape) == 0:
         return
     buffer = _accumulation_buffer(what, kernel)
     kept = plan.temporary(buffer, "reduction accumulator")
@@ -92,7 +91,7 @@ def _piece_scratch(what: Reduction, kernel: Kernel, gpu: GpuSpec) -> tuple[int, 
 def _blocks(what: Reduction, kernel: Kernel, fastest: bool) -> _Config:
     """Size of a thread block: along the fastest dimension first."""
     outputs = what.outputs
-    inputs = product(what.shape) // outputs
+    inputs = math.prod(what.shape) // outputs
     across, along = (inputs, outputs) if fastest else (outputs, inputs)
     vector = 1
     if what.shape and what.source[0 if fastest else what.reduced_dims] == 1:

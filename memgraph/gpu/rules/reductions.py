@@ -10,15 +10,13 @@ ReduceMaxValuesKernel.cu, ReduceArgMaxKernel.cu, ReduceAMinMaxKernel.cu.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from memgraph.gpu.call import Call, Steps, TensorMeta
 from memgraph.gpu.rules.iterator import reduction
 from memgraph.gpu.rules.layout import INTEGRAL, ITEMSIZE, LOW_PRECISION, Plan, dense, like, wrap
 from memgraph.gpu.rules.reduce import Kernel, reduce_scratch
-
-if TYPE_CHECKING:
-    from memgraph.gpu.specs import GpuSpec
+from memgraph.gpu.specs import GpuSpec
 
 Version = tuple[int, int]
 
@@ -207,11 +205,12 @@ def _any(call: Call, gpu: GpuSpec, version: Version) -> Steps:
     return plan.steps()
 
 
-def _var(call: Call, gpu: GpuSpec, version: Version) -> Steps:
+def _var(call: Call, gpu: GpuSpec, version: Version) -> Steps | None:
     """`var(self, dim, *, correction, keepdim)`, `std`, `var_mean`, `std_mean`: Welford's mean, square sum and two
-    counts,
-    16 bytes in float32 and 32 in float64, two elements at once. Complex inputs are not known."""
+    counts, 16 bytes in float32 and 32 in float64, two elements at once. Complex inputs are not known."""
     plan, source = Plan(call), _source(call)
+    if source.dtype.startswith("complex"):
+        return None
     plan.outputs()
     dims = dims_of(call.arg(1, "dim"), len(source.shape))
     targets = tuple(output.itemsize for output in call.outputs) or (source.itemsize,)
@@ -221,8 +220,7 @@ def _var(call: Call, gpu: GpuSpec, version: Version) -> Steps:
 
 
 def _logsumexp(call: Call, gpu: GpuSpec, version: Version) -> Steps:
-    """`logsumexp(self, dim, keepdim)`: the maxima, their absolute values and a mask, the shifted exponentials, then
-    a sum.
+    """`logsumexp(self, dim, keepdim)`: maxima, their absolute values and a mask, shifted exponentials, then a sum.
     Source: `logsumexp_out_impl`."""
     plan, source = Plan(call), _source(call)
     dims = dims_of(call.arg(1, "dim"), len(source.shape))

@@ -7,7 +7,6 @@ TensorModeKernel.cpp, ReduceOps.cpp (`impl_func_cum_ops`), ScanKernels.cpp, Scan
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 from memgraph.gpu.call import Call, Steps, TensorMeta
 from memgraph.gpu.rules import cub
@@ -22,9 +21,7 @@ from memgraph.gpu.rules.layout import (
     wrap,
 )
 from memgraph.gpu.rules.reductions import Version, sum_scratch
-
-if TYPE_CHECKING:
-    from memgraph.gpu.specs import GpuSpec
+from memgraph.gpu.specs import GpuSpec
 
 _SMALL = 4096
 """Elements that are sorted in place, inside one block (`should_use_small_sort`)."""
@@ -113,8 +110,7 @@ def _many_blocks(slices: int, length: int) -> bool:
 
 def _topk_blocks(source: TensorMeta, length: int, gpu: GpuSpec) -> tuple[int, ...]:
     """Values, semaphores, ranks, digits, and counts of 256 digits for each block. A thread takes 4 to 64 items; six
-    blocks
-    of 256 threads and 40 registers fit an SM. Source: `mbtopk::launch`, `get_items_per_thread`."""
+    blocks of 256 threads and 40 registers fit an SM. Source: `mbtopk::launch`, `get_items_per_thread`."""
     slices = source.numel // length
     items = min(max(ceil_div(source.numel, gpu.sms * 6 * 256), 4), 64)
     blocks = slices * ceil_div(length, items * 256)
@@ -124,8 +120,7 @@ def _topk_blocks(source: TensorMeta, length: int, gpu: GpuSpec) -> tuple[int, ..
 
 def _scan(call: Call, gpu: GpuSpec, version: Version) -> Steps | None:
     """`cumsum(self, dim, *, dtype)`, `cumprod`, `logcumsumexp(self, dim)`: the input in the result's dtype and
-    contiguous;
-    CUB if there is one line only."""
+    contiguous; CUB if there is one line only."""
     plan, source, dim = Plan(call), call.args[0], call.args[1]
     plan.output()
     dtype = call.outputs[0].dtype if call.outputs else call.kwargs.get("dtype") or source.dtype

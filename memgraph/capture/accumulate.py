@@ -1,0 +1,76 @@
+"""Gradients that meet in autograd's input buffers: the engine adds them in place where it can.
+
+`accumulate` in torch/csrc/autograd/input_buffer.cpp adds the new gradient into the old one when gradients are not themselves
+recorded, the old one is dense, and the buffer holds the last reference to it and to its storage. For tensor subclasses and
+under dispatch modes it never does, so under a recorder the engine asks for `old + new` where a real run does `old += new`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
+
+ADD = torch.ops.aten.add.Tensor
+ADD_IN_PLACE = torch.ops.aten.add_.Tensor
+
+
+class References(NamedTuple):
+    """How many hold a tensor and its storage, those included that stand on the call's own stack."""
+
+    tensor: int
+    storage: int
+
+
+class Accumulation:
+    """Tells the engine's additions from those of a backward formula, and which of them a real run does in place.
+
+    Args:
+        sole: the references that are there when only the buffer holds a tensor; measured once by `calibrate`.
+    """
+
+    def __init__(self, sole: References | None) -> None:
+        self.sole = sole
+        self.seen: list[References] = []
+        self._node: Any = None
+        self._since = 0
+
+    def evaluating(self, node: Any, op: int) -> None:
+        """Op number `op` runs while this autograd node is evaluated."""
+        if node is not self._node:
+            self._node, self._since = node, op
+
+    def in_place(self, args: Sequence[Any], made_by: Callable[[Tensor], int]) -> bool:
+        """Whether `add(*args)` is the engine's, and a real run would write into the first argument.
+
+        The buffer's tensor is there since before this node's evaluation began; what a formula adds is its own.
+        """
+        if len(args) != 2 or torch.is_grad_enabled() or not all(isinstance(arg, FakeTensor) for arg in args):
+            return False
+        old, new = args
+        if made_by(old) >= self._since or old.shape != new.shape:
+            return False
+        references = References(old._use_count(), torch._C._storage_Use_Count(old.untyped_storage()._cdata))  # type: ignore[attr-defined]
+        self.seen.append(references)
+        return references == self.sole and _is_dense(old)
+
+
+def run_two_gradients() -> None:
+    """The smallest backward in which two gradients meet and nobody else holds them."""
+    leaf = torch.empty(4, device="cuda", requires_grad=True)
+    middle = leaf * 2
+    ((middle * 3).sum() + (middle * 5).sum()).backward()
+
+
+def _is_dense(tensor: Tensor) -> bool:
+    """Whether its elements fill a stretch of memory, in any order of dimensions (c10's `is_non_overlapping_and_dense`)."""
+    expected = 1
+    for stride, size in sorted(zip(tensor.stride(), tensor.shape, strict=True)):
+        if size != 1:
+            if stride != expected:
+                return False
+            expected *= size
+    return True

@@ -1,0 +1,122 @@
+"""Which kernel `scaled_dot_product_attention` would choose on a GPU.
+
+Source: aten/src/ATen/native/transformers/cuda/sdp_utils.cpp (`select_sdp_backend`, `priority_order`,
+`check_prefer_cudnn_attention`, the constraints of each kernel) of torch 2.11 to 2.13. Measured on an H200 with torch
+2.11+cu130, cuDNN 9.19: `tests/data/ops_h200_layers.json.gz`, the cases `sdpa default …`.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+from memgraph.gpu.call import TensorMeta
+
+_HALF = ("float16", "bfloat16")
+
+
+class Backend(enum.StrEnum):
+    """A kernel family."""
+
+    CUDNN = "cudnn"
+    FLASH = "flash"
+    EFFICIENT = "efficient"
+    MATH = "math"
+
+
+@dataclass(frozen=True)
+class Request:
+    """One call of scaled-dot-product attention."""
+
+    query: TensorMeta
+    """[B, H, S, D]"""
+    key: TensorMeta
+    value: TensorMeta
+    mask: TensorMeta | None
+    dropout: float
+    causal: bool
+    grouped: bool
+    """`enable_gqa`: fewer heads in key and value than in query."""
+    needs_grad: bool
+    mask_needs_grad: bool
+    allowed: frozenset[Backend]
+    """As `torch.backends.cuda.*_sdp_enabled` and `sdpa_kernel` allow."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The kernel, and why the ones before it were passed over."""
+
+    backend: Backend
+    refusals: tuple[str, ...]
+
+
+def choose(request: Request, capability: tuple[int, int]) -> Choice:
+    """The first kernel in torch's order of preference that takes the call; the math path takes every one."""
+    refusals: list[str] = []
+    for backend in preference(capability):
+        reason = _refusal(backend, request, capability)
+        if reason is None:
+            return Choice(backend, tuple(refusals))
+        refusals.append(f"{backend}: {reason}")
+    return Choice(Backend.MATH, tuple(refusals))
+
+
+def preference(capability: tuple[int, int]) -> tuple[Backend, ...]:
+    """cuDNN first on Hopper and data-centre Blackwell (with cuDNN 9.15 or later, which torch 2.11 to 2.15 bring), last
+    elsewhere."""
+    if capability[0] in (9, 10):
+        return Backend.CUDNN, Backend.FLASH, Backend.EFFICIENT, Backend.MATH
+    return Backend.FLASH, Backend.EFFICIENT, Backend.MATH
+
+
+def _refusal(backend: Backend, request: Request, capability: tuple[int, int]) -> str | None:
+    """Why a kernel does not take the call, in a phrase; None if it does."""
+    if backend not in request.allowed:
+        return "disabled"
+    if backend is Backend.MATH:
+        return None
+    if len(request.query.shape) != 4:
+        return "needs four dimensions"
+    return {Backend.CUDNN: _cudnn, Backend.FLASH: _flash, Backend.EFFICIENT: _efficient}[backend](request, capability)
+
+
+def _cudnn(request: Request, _capability: tuple[int, int]) -> str | None:
+    width = request.query.shape[-1]
+    if request.query.dtype not in _HALF:
+        return f"{request.query.dtype} is not a half type"
+    if width % 8 or width > 256 or request.value.shape[-1] % 8:
+        return f"head dimension {width}"
+    if request.mask_needs_grad:
+        return "the mask needs a gradient"
+    if request.query.shape[2] == 1 and request.needs_grad and request.key.shape[2] == 1:
+        return "sequences of length 1"
+    return None
+
+
+def _flash(request: Request, capability: tuple[int, int]) -> str | None:
+    width = request.query.shape[-1]
+    if capability < (8, 0):
+        return "needs compute capability 8.0"
+    if request.query.dtype not in _HALF:
+        return f"{request.query.dtype} is not a half type"
+    if request.mask is not None:
+        return "takes no mask"
+    if width > 256 or request.value.shape[-1] != width:
+        return f"head dimension {width}"
+    if not request.grouped and request.query.shape[1] != request.key.shape[1]:
+        return "different numbers of heads"
+    return None
+
+
+def _efficient(request: Request, capability: tuple[int, int]) -> str | None:
+    if request.grouped:
+        return "takes no grouped heads"
+    if request.query.dtype == "bfloat16" and capability < (8, 0):
+        return "bfloat16 needs compute capability 8.0"
+    if request.query.dtype not in (*_HALF, "float32"):
+        return f"{request.query.dtype}"
+    alignment = 16 // request.query.itemsize if capability >= (8, 0) or request.query.dtype != "float32" else 1
+    if capability >= (8, 0) and (request.query.shape[-1] % alignment or request.value.shape[-1] % alignment):
+        return f"head dimension {request.query.shape[-1]} is not a multiple of {alignment}"
+    return None

@@ -1,0 +1,166 @@
+"""Fused attention: seeds, statistics, split results and accumulators.
+
+Sources: aten/src/ATen/native/transformers/cuda/attention.cu and attention_backward.cu;
+cuda/flash_attn/flash_api.cpp (`set_params_splitkv`, `num_splits_heuristic`, `mha_bwd`);
+cuda/mem_eff_attention/kernel_backward.h (`workspace_size`, `GradQTempStorage`); aten/src/ATen/native/cudnn/MHA.cpp. cuDNN's own
+workspaces were measured on an H200 with cuDNN 9.19: `tests/data/ops_h200_layers.json.gz`.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from memgraph.gpu.call import Call, Steps, TensorMeta
+from memgraph.gpu.rules.layout import Plan, ceil_div, permuted
+
+if TYPE_CHECKING:
+    from memgraph.gpu.specs import GpuSpec
+
+Version = tuple[int, int]
+_FLOAT = 4
+_CUDNN_ALIGNMENT = 256
+"""Bytes that cuDNN's attention asks for whatever its size; measured."""
+
+
+def _heads(tensor: TensorMeta) -> tuple[int, int, int, int]:
+    """Batch, heads, length, width of a [B, H, S, D] tensor."""
+    batch, heads, length, width = tensor.shape
+    return batch, heads, length, width
+
+
+def _cudnn_forward(call: Call, gpu: GpuSpec, version: Version) -> Steps:
+    """Seed and offset, the result and its statistics, then cuDNN's workspace. The op returns result, statistics, seed,
+    offset."""
+    plan = Plan(call)
+    statistics = len(call.outputs) == 4
+    for index in (2, 3, 0, 1) if statistics else range(len(call.outputs)):
+        plan.output(index)
+    plan.temporary(_CUDNN_ALIGNMENT, "cuDNN workspace")
+    return plan.steps()
+
+
+def _cudnn_backward(call: Call, gpu: GpuSpec, version: Version) -> Steps:
+    """Gradients, then the query's gradient in fp32, its row sums, and with grouped heads key and value gradients for every
+    query head."""
+    query, key = call.args[1], call.args[2]
+    batch, heads, length, width = _heads(query)
+    plan = Plan(call)
+    plan.outputs()
+    size = batch * heads * length * (width + 1) * _FLOAT + _CUDNN_ALIGNMENT
+    if key.shape[1] != heads:
+        size += 2 * batch * heads * key.shape[2] * width * query.itemsize
+    plan.temporary(size, "cuDNN workspace")
+    return plan.steps()
+
+
+def _flash_forward(call: Call, gpu: GpuSpec, version: Version) -> Steps:
+    """Result and statistics; partial ones where the keys are split over blocks; the random state."""
+    query, key = call.args[0], call.args[1]
+    batch, heads, length, width = _heads(query)
+    dropout = float(call.arg(3, "dropout_p", 0.0) or 0.0)
+    plan = Plan(call)
+    plan.output(0)
+    plan.output(1)
+    splits = 1 if dropout else flash_splits(batch * heads, length, key.shape[2], width, gpu.sms)
+    if splits > 1:
+        plan.temporary(splits * batch * heads * length * _FLOAT, "statistics of each split")
+        plan.temporary(splits * batch * heads * length * _round(width, 32) * _FLOAT, "result of each split")
+    plan.outputs(2)
+    if dropout:
+        plan.temporary(16, "random state")
+    return plan.steps()
+
+
+def flash_splits(rows: int, queries: int, keys: int, width: int, sms: int) -> int:
+    """Into how many parts flash attention splits the keys: the fewest that keep 85 % of the best occupancy.
+
+    Args:
+        rows: batch times heads.
+        sms: of the GPU; two blocks run on each.
+    """
+    width_of_block = 256 if width <= 64 else 128 if width <= 128 else 64
+    blocks = rows * ceil_div(queries, 64)
+    parts = ceil_div(keys, width_of_block)
+    slots = 2 * sms
+    if blocks >= 0.8 * slots:
+        return 1
+    candidates = [n for n in range(1, min(128, slots, parts) + 1) if n == 1 or ceil_div(parts, n) != ceil_div(parts, n - 1)]
+    efficiency = {n: (blocks * n / slots) / math.ceil(blocks * n / slots) for n in candidates}
+    return next(n for n in candidates if efficiency[n] >= 0.85 * max(efficiency.values()))
+
+
+def _flash_backward(call: Call, gpu: GpuSpec, version: Version) -> Steps:
+    """Contiguous copies in [B, S, H, D], gradients, row sums and the query's gradient in fp32; with grouped heads key and
+    value gradients for every query head."""
+    grad, query, key, out = call.args[0], call.args[1], call.args[2], call.args[4]
+    batch, heads, length, width = _heads(query)
+    plan = Plan(call)
+    for tensor, name in ((grad, "contiguous gradient"), (out, "contiguous result")):
+        plan.contiguous(permuted(tensor, (0, 2, 1, 3)), name)
+    plan.outputs()
+    rows = batch * heads * _round(length, 128)
+    plan.temporary(rows * _FLOAT, "row sums")
+    plan.temporary(rows * _round(width, 32) * _FLOAT, "query gradient in fp32")
+    if key.shape[1] != heads:
+        for name in ("key gradient of every head", "value gradient of every head"):
+            plan.temporary(batch * heads * key.shape[2] * width * query.itemsize, name)
+    return plan.steps()
+
+
+def _efficient_forward(call: Call, gpu: GpuSpec, version: Version) -> Steps:
+    """Result and statistics; above a head dimension of 128 the result in fp32 too."""
+    query, value = call.args[0], call.args[2]
+    batch, heads, length, _ = _heads(query)
+    plan = Plan(call)
+    plan.output(0)
+    plan.output(1)
+    if value.shape[-1] > 128 and query.itemsize < _FLOAT:
+        plan.temporary(batch * heads * length * value.shape[-1] * _FLOAT, "result in fp32")
+    plan.on_host(2, 3)  # seed and offset are given to the device only while a CUDA graph is captured
+    return plan.steps()
+
+
+def _efficient_backward(call: Call, gpu: GpuSpec, version: Version) -> Steps:
+    """Gradients, the row sums of gradient times result, and the kernel's workspace."""
+    query, key = call.args[1], call.args[2]
+    batch, heads, length, width = _heads(query)
+    plan = Plan(call)
+    plan.outputs()
+    rows = batch * heads * length * _FLOAT
+    if query.dtype == "float32":  # fp32 row sums are an ordinary product and sum, then made contiguous
+        product = plan.temporary(query.nbytes, "gradient times result")
+        total = plan.temporary(rows, "row sums")
+        plan.temporary(rows, "contiguous row sums")
+        plan.release(total, product)
+    else:
+        plan.temporary(rows, "row sums")
+    size = batch * heads * efficient_workspace(length, key.shape[2], width)
+    plan.temporary(size, "gradients in fp32")
+    return plan.steps()
+
+
+def efficient_workspace(queries: int, keys: int, width: int) -> int:
+    """Bytes for each head: the query's gradient in blocks of fp32 with 16 bytes of locks each; beyond a head dimension of
+    128 those of key and value too, which no longer fit in registers."""
+    rows = 128 if 64 < width <= 128 else 64
+    columns = 64 if width <= 64 else 128
+    blocks = ceil_div(queries, rows) * ceil_div(width, columns)
+    size = blocks * (16 + rows * columns * _FLOAT)
+    if width > 128:
+        size += 2 * _round(keys, 64) * _round(width, 32) * _FLOAT
+    return size
+
+
+def _round(value: int, to: int) -> int:
+    return ceil_div(value, to) * to
+
+
+RULES = {
+    "_scaled_dot_product_cudnn_attention": _cudnn_forward,
+    "_scaled_dot_product_cudnn_attention_backward": _cudnn_backward,
+    "_scaled_dot_product_flash_attention": _flash_forward,
+    "_scaled_dot_product_flash_attention_backward": _flash_backward,
+    "_scaled_dot_product_efficient_attention": _efficient_forward,
+    "_scaled_dot_product_efficient_attention_backward": _efficient_backward,
+}

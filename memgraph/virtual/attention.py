@@ -1,0 +1,140 @@
+"""`scaled_dot_product_attention` on the virtual GPU: the kernel that GPU would choose, on every build of torch.
+
+A CPU-only build has no CUDA choice and falls through to the math path; a build with another GPU would choose for that one.
+So the operator gets a kernel of our own at `AutogradCUDA`, above autograd and below autocast, as torch's own composite has.
+It does what aten/src/ATen/native/transformers/attention.cpp does around the kernels. Tried on torch 2.11 to 2.15.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from memgraph.gpu.attention import Backend, Request, choose
+from memgraph.gpu.call import TensorMeta
+from memgraph.gpu.specs import GpuSpec
+
+aten = torch.ops.aten
+
+
+@contextlib.contextmanager
+def attention_as_on(gpu: GpuSpec, torch_version: tuple[int, int], state: Callable[[str], None]) -> Iterator[None]:
+    """While open, attention on fake CUDA tensors takes the kernel that `gpu` would.
+
+    Args:
+        state: told what is assumed.
+    """
+
+    def attention(
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        attn_mask: Tensor | None = None,
+        dropout_p: float = 0.0,
+        is_causal: bool = False,
+        scale: float | None = None,
+        enable_gqa: bool = False,
+    ) -> Tensor:
+        if attn_mask is not None and is_causal and torch_version >= (2, 14):
+            state("attention with a mask and is_causal at once, which torch refuses since 2.14, is taken as before it")
+        mask = _additive(attn_mask, query)
+        request = _request(query, key, value, mask, dropout_p, is_causal, enable_gqa)
+        backend = choose(request, gpu.capability).backend
+        return _KERNELS[backend](query, key, value, mask, dropout_p, is_causal, scale)
+
+    library = torch.library.Library("aten", "IMPL")
+    library.impl("scaled_dot_product_attention", attention, "AutogradCUDA")
+    try:
+        yield
+    finally:
+        library._destroy()
+
+
+def _cudnn(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, dropout: float, causal: bool, scale: float | None
+) -> Tensor:
+    bias = None if mask is None else mask.expand(*query.shape[:3], key.shape[2])
+    keep = _needs_grad(query, key, value)
+    return aten._scaled_dot_product_cudnn_attention(query, key, value, bias, keep, dropout, causal, False, scale=scale)[0]
+
+
+def _flash(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, dropout: float, causal: bool, scale: float | None
+) -> Tensor:
+    """Head dimensions are padded to a multiple of 8, and the result cut back."""
+    width = query.shape[-1]
+    padding = -width % 8
+    if padding:
+        query, key, value = (F.pad(tensor, (0, padding)) for tensor in (query, key, value))
+        scale = 1.0 / math.sqrt(width) if scale is None else scale
+    result = aten._scaled_dot_product_flash_attention(query, key, value, dropout, causal, False, scale=scale)[0]
+    return result[..., :width] if padding else result
+
+
+def _efficient(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, dropout: float, causal: bool, scale: float | None
+) -> Tensor:
+    bias = None if mask is None else _aligned(mask).expand(*query.shape[:3], key.shape[2])
+    keep = _needs_grad(query, key, value)
+    return aten._scaled_dot_product_efficient_attention(query, key, value, bias, keep, dropout, causal, scale=scale)[0]
+
+
+def _aligned(mask: Tensor) -> Tensor:
+    """The kernel loads masks 16 bytes at a time: rows are padded to a multiple of 8 elements, and cut back as a view."""
+    columns = mask.shape[-1]
+    if columns % 8 == 0 or columns == 1:
+        return mask
+    return F.pad(mask, (0, -columns % 8))[..., :columns]
+
+
+def _math(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, dropout: float, causal: bool, scale: float | None
+) -> Tensor:
+    return aten._scaled_dot_product_attention_math(
+        query, key, value, mask, dropout, causal and mask is None, None, scale=scale,
+        enable_gqa=query.shape[1] != key.shape[1],
+    )[0]  # fmt: skip
+
+
+_KERNELS = {Backend.CUDNN: _cudnn, Backend.FLASH: _flash, Backend.EFFICIENT: _efficient, Backend.MATH: _math}
+
+
+def _request(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, dropout: float, causal: bool, grouped: bool
+) -> Request:
+    return Request(
+        _meta(query), _meta(key), _meta(value), None if mask is None else _meta(mask), dropout, causal, grouped,
+        _needs_grad(query, key, value), mask is not None and mask.requires_grad and torch.is_grad_enabled(), _allowed(),
+    )  # fmt: skip
+
+
+def _allowed() -> frozenset[Backend]:
+    enabled = {
+        Backend.CUDNN: torch.backends.cuda.cudnn_sdp_enabled(),
+        Backend.FLASH: torch.backends.cuda.flash_sdp_enabled(),
+        Backend.EFFICIENT: torch.backends.cuda.mem_efficient_sdp_enabled(),
+        Backend.MATH: torch.backends.cuda.math_sdp_enabled(),
+    }
+    return frozenset(backend for backend, on in enabled.items() if on)
+
+
+def _additive(mask: Tensor | None, query: Tensor) -> Tensor | None:
+    """A boolean mask becomes an additive one of the query's type (`convert_boolean_attn_mask`)."""
+    if mask is None or mask.dtype is not torch.bool:
+        return mask
+    return torch.zeros_like(mask, dtype=query.dtype).masked_fill_(mask.logical_not(), -math.inf)
+
+
+def _needs_grad(*tensors: Tensor) -> bool:
+    return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
+
+
+def _meta(tensor: Tensor) -> TensorMeta:
+    return TensorMeta(
+        tuple(tensor.shape), tensor.stride(), str(tensor.dtype).removeprefix("torch."), tensor.element_size()
+    )
