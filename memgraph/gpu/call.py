@@ -62,7 +62,7 @@ class Call:
 class Output(NamedTuple):
     """The op allocates its output number `index` now."""
 
-    index: int
+    index: int  # type: ignore[assignment]  # shadows tuple.index, which nobody needs here
 
 
 class Temporary(NamedTuple):
@@ -76,14 +76,14 @@ class Temporary(NamedTuple):
 class OnHost(NamedTuple):
     """The op returns its output number `index` in host memory: the device is not asked for it."""
 
-    index: int
+    index: int  # type: ignore[assignment]  # shadows tuple.index, which nobody needs here
 
 
 class Release(NamedTuple):
     """The op frees its temporary number `index` (counted from 0 in order of allocation) now.
     Temporaries without one are freed when the op ends, the last allocated first, as C++ destroys locals."""
 
-    index: int
+    index: int  # type: ignore[assignment]  # shadows tuple.index, which nobody needs here
 
 
 Step = Output | OnHost | Temporary | Release

@@ -58,9 +58,8 @@ def attention_as_on(gpu: GpuSpec, torch_version: tuple[int, int], state: Callabl
 def _cudnn(
     query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, dropout: float, causal: bool, scale: float | None
 ) -> Tensor:
-    bias = None if mask is None else mask.expand(*query.shape[:3], key.shape[2])
     keep = _needs_grad(query, key, value)
-    return aten._scaled_dot_product_cudnn_attention(query, key, value, bias, keep, dropout, causal, False, scale=scale)[0]
+    return aten._scaled_dot_product_cudnn_attention(query, key, value, mask, keep, dropout, causal, False, scale=scale)[0]
 
 
 def _flash(

@@ -48,6 +48,7 @@ def tensors_behave() -> Iterator[None]:
         for kinds in (optimizer_module._foreach_supported_types, _foreach_utils._foreach_supported_types):
             stack.enter_context(_foreach_takes_fake_tensors(kinds))
         stack.enter_context(_tensor_constructor_moves_through_the_dispatcher())
+        stack.enter_context(convolutions_go_to_cudnn())
         yield
 
 
@@ -98,33 +99,23 @@ def _convert(tensor: torch.Tensor, fn: Callable[[Any], Any]) -> None:
         converted = fn(tensor)
     if converted is tensor:
         return
-    if not isinstance(converted, FakeTensor):
+    if isinstance(converted, FakeTensor):
+        _become(tensor, converted)
+    else:
         tensor.data = converted
-    elif isinstance(tensor, FakeTensor):
-        _adopt(tensor, converted)
-    else:
-        _become_fake(tensor, converted)
 
 
-def _adopt(tensor: FakeTensor, converted: FakeTensor) -> None:
-    """`tensor.data = converted` for two fake tensors: the device is kept in Python, not in the data."""
-    tensor.data = converted
-    tensor.fake_device = converted.fake_device
-    for name in [name for name in vars(tensor) if name.startswith("_memgraph_")]:
-        del vars(tensor)[name]  # what was noted of the old data
-
-
-def _become_fake(tensor: torch.Tensor, converted: FakeTensor) -> None:
-    """A real tensor becomes the fake one, in place: references to it stay good."""
-    extra = {name: value for name, value in vars(tensor).items() if not name.startswith("_memgraph_")}
+def _become(tensor: torch.Tensor, fake: FakeTensor) -> None:
+    """`tensor.data = fake`, whatever the tensor was: it stays the same object, and references to it stay good. No op is
+    dispatched, as none is for real tensors."""
+    kept = {name: value for name, value in vars(tensor).items() if name not in vars(fake) and not name.startswith("_memgraph_")}
+    fake.requires_grad_(tensor.requires_grad)
     if isinstance(tensor, torch.nn.Parameter):
-        fake = torch.nn.Parameter(converted, requires_grad=tensor.requires_grad)
-    else:
-        fake = converted.requires_grad_(tensor.requires_grad)
+        fake._is_param = True
     torch._C._swap_tensor_impl(tensor, fake)
     tensor.__class__, fake.__class__ = fake.__class__, tensor.__class__
-    vars(tensor).update(vars(fake))
-    vars(tensor).update(extra)
+    vars(tensor).clear()
+    vars(tensor).update(vars(fake) | kept)
     vars(fake).clear()
 
 
@@ -137,3 +128,26 @@ def cuda_answers(answers: Mapping[str, Any]) -> Iterator[None]:
                 if module is torch.cuda or name in vars(module):
                     stack.enter_context(replaced(module, name, answer))
         yield
+
+
+@contextlib.contextmanager
+def convolutions_go_to_cudnn() -> Iterator[None]:
+    """FakeTensor asks C++ which backend a convolution takes, to know its result's layout. A CUDA build asks the driver on
+    the way and fails without a GPU; a CPU-only build knows no cuDNN. cuDNN takes all of them here; it answers in
+    channels-last if the input or the weight is (aten/src/ATen/native/ConvUtils.h, `cudnn_conv_suggest_memory_format`)."""
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(replaced(torch._C, "_select_conv_backend", _cudnn))
+        stack.enter_context(replaced(torch._C, "_conv_determine_backend_memory_format", _cudnn_layout))
+        yield
+
+
+def _cudnn(*_: Any, **__: Any) -> Any:
+    return torch._C._ConvBackend.Cudnn  # type: ignore[attr-defined]
+
+
+def _cudnn_layout(source: torch.Tensor, weight: torch.Tensor, _backend: Any) -> torch.memory_format:
+    last = torch.channels_last_3d if weight.dim() == 5 else torch.channels_last
+    for tensor in (source, weight):
+        if tensor.dim() in (4, 5) and tensor.is_contiguous(memory_format=last) and not tensor.is_contiguous():
+            return last
+    return torch.contiguous_format
