@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import enum
 import functools
+import os
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -295,15 +296,21 @@ class Trace:
         """Whether the run stayed within the card."""
         return Action.OUT_OF_MEMORY not in self.events.columns[0]
 
+    def save(self, path: str | os.PathLike[str], *, force: bool = False) -> None:
+        """Write it to a file, for `memgraph.load` and every command. Refuses to overwrite without `force`."""
+        from memgraph.trace_file import save
+
+        save(self, path, force=force)
+
     def self_check(self) -> None:
         """Check the conservation laws.
 
         Raises:
             InvariantError: naming the law that is broken and where.
         """
+        _check_references(self)
         _check_lifetimes(self)
         _check_conservation(self)
-        _check_references(self)
 
 
 def _check_lifetimes(trace: Trace) -> None:
@@ -330,6 +337,11 @@ def _check_conservation(trace: Trace) -> None:
 def _check_references(trace: Trace) -> None:
     """Every index points at something."""
     ops = len(trace.ops)
+    if any(not 0 <= action < len(Action) for action in trace.events.columns[0]):
+        raise InvariantError("an event is of a kind that is not known")
+    for action, buffer in zip(*trace.events.columns[:2], strict=True):
+        if not (0 <= buffer < len(trace.buffers) if action in (Action.ALLOC, Action.FREE) else buffer == -1):
+            raise InvariantError("an event names a buffer that is not there")
     if any(not -1 <= buffer.op < ops for buffer in trace.buffers):
         raise InvariantError("a buffer names an op that is not there")
     if any(not 0 <= op.phase < len(trace.phases) for op in trace.ops):

@@ -1,0 +1,34 @@
+# One command sets everything up and runs the main job (`make demo`), one sets everything up and passes the tests
+# (`make test`). torch is pinned, and installed first, so that the small CPU build is taken and no CUDA packages come along.
+PYTHON ?= python3
+TORCH ?= 2.13.0
+VENV ?= .venv
+BIN = $(VENV)/bin
+
+.PHONY: demo test lint test-torch clean
+
+demo: $(VENV)/.installed
+	$(BIN)/memgraph analyze --seq 512
+
+test: $(VENV)/.installed lint
+	$(BIN)/python -m pytest
+	$(BIN)/python scripts/check_docs.py
+
+lint: $(VENV)/.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check memgraph tests
+	$(BIN)/mypy
+
+# The tests against another torch, in an environment of its own: make test-torch TORCH=2.15.0
+test-torch:
+	$(MAKE) VENV=.venv-$(TORCH) TORCH=$(TORCH) .venv-$(TORCH)/.installed
+	.venv-$(TORCH)/bin/python -m pytest
+
+$(VENV)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet torch==$(TORCH)
+	$(BIN)/pip install --quiet --editable '.[dev]'
+	touch $@
+
+clean:
+	rm -rf .venv .venv-* build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,36 @@
+"""memgraph: see your GPU memory before you have the GPU. Importing it does not import torch."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Options": "memgraph.options",
+    "Trace": "memgraph.trace",
+    "load": "memgraph.trace_file",
+    "predict": "memgraph.api",
+    "save": "memgraph.trace_file",
+    "virtual_gpu": "memgraph.api",
+}
+
+if TYPE_CHECKING:
+    from memgraph.api import predict, virtual_gpu
+    from memgraph.options import Options
+    from memgraph.trace import Trace
+    from memgraph.trace_file import load, save
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'memgraph' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*_HOMES, "__version__"])
+
+
+__all__ = ["Options", "Trace", "__version__", "load", "predict", "save", "virtual_gpu"]

@@ -1,0 +1,1 @@
+"""Questions asked of a `Trace`: plain rows out. Nothing here imports torch."""

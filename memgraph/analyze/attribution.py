@@ -1,0 +1,76 @@
+"""Who holds the memory at a moment: buffers grouped over equal layers, each with where it comes from."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from typing import NamedTuple
+
+from memgraph.trace import Buffer, Category, Op, Role, Trace
+
+_NUMBER = re.compile(r"(?<![A-Za-z0-9_])\d+(?![A-Za-z0-9_])")
+_NO_OP = Op("", -1)
+
+
+class Consumer(NamedTuple):
+    """Buffers of one kind that are alive together."""
+
+    name: str
+    """A parameter's or the like with `*` for the layer, or empty."""
+    op: str
+    module: str
+    """With `*` for the layer's number."""
+    source: str
+    bytes: int
+    count: int
+    shape: tuple[int, ...]
+    dtype: str
+    category: Category
+    provenance: str
+    """A phrase: `output of _log_softmax in decoder, nanovlm.py:139`."""
+
+
+def consumers(trace: Trace, event: int | None = None) -> tuple[Consumer, ...]:
+    """What is alive after an event, by default at the requested peak, grouped over equal layers; the largest first."""
+    moment = trace.peak.event if event is None else event
+    groups: defaultdict[tuple[object, ...], list[Buffer]] = defaultdict(list)
+    for index in trace.live_at(moment):
+        buffer = trace.buffers[index]
+        groups[_key(buffer, _op(trace, buffer))].append(buffer)
+    rows = [_consumer(buffers, _op(trace, buffers[0])) for buffers in groups.values()]
+    return tuple(sorted(rows, key=lambda row: (-row.bytes, row.provenance)))
+
+
+def starred(path: str) -> str:
+    """`decoder.blocks.*.attn` for `decoder.blocks.17.attn`."""
+    return _NUMBER.sub("*", path)
+
+
+def _op(trace: Trace, buffer: Buffer) -> Op:
+    return trace.ops[buffer.op] if buffer.op >= 0 else _NO_OP
+
+
+def _key(buffer: Buffer, op: Op) -> tuple[object, ...]:
+    if buffer.name:
+        return buffer.category, starred(buffer.name), buffer.shape, buffer.dtype
+    return buffer.category, buffer.role, op.name, starred(op.module), op.source, buffer.shape, buffer.dtype, op.forward >= 0
+
+
+def _consumer(buffers: list[Buffer], op: Op) -> Consumer:
+    first = buffers[0]
+    module = starred(op.module)
+    return Consumer(
+        starred(first.name), op.name, module, op.source, sum(buffer.size for buffer in buffers), len(buffers),
+        first.shape, first.dtype, first.category, _phrase(first, op, module),
+    )  # fmt: skip
+
+
+def _phrase(buffer: Buffer, op: Op, module: str) -> str:
+    if buffer.name:
+        singular = {Category.PARAMETER: "parameter "}.get(buffer.category, "")
+        return f"{singular}{starred(buffer.name)}"
+    what = op.name.removeprefix("aten.").rpartition(".")[0] or "something outside any op"
+    kind = {Role.OUTPUT: "output of", Role.TEMPORARY: "temporary of", Role.LIBRARY: "library workspace of"}[buffer.role]
+    place = f" in {module}" if module else ""
+    source = f", {op.source}" if op.source else ""
+    return f"{kind} {what}{place}{source}"

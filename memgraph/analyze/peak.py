@@ -1,0 +1,60 @@
+"""What the peak is made of."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import NamedTuple
+
+from memgraph.gpu.specs import find
+from memgraph.errors import UsageError
+from memgraph.trace import Category, Trace
+
+
+class Share(NamedTuple):
+    """One category's part of the requested peak."""
+
+    category: Category
+    bytes: int
+    count: int
+    """Buffers."""
+    share: float
+    """Of the peak, 0 to 1."""
+
+
+class Verdict(NamedTuple):
+    """Whether the run fits its card. Bytes."""
+
+    fits: bool
+    reserved: int
+    """What the allocator took at most, or would have taken."""
+    available: int
+    """What the allocator may take."""
+    margin: int
+    """Available less reserved; negative if it does not fit."""
+    context: int
+    """The CUDA context on top, 0 where the card is not in the catalogue."""
+    memory: int
+    """The card's memory, 0 likewise."""
+
+
+def categories(trace: Trace) -> tuple[Share, ...]:
+    """The requested peak by category, the largest first. The parts sum to `trace.peak.requested`."""
+    sizes: Counter[Category] = Counter()
+    counts: Counter[Category] = Counter()
+    for index in trace.live_at(trace.peak.event):
+        buffer = trace.buffers[index]
+        sizes[buffer.category] += buffer.size
+        counts[buffer.category] += 1
+    total = trace.peak.requested or 1
+    return tuple(Share(name, size, counts[name], size / total) for name, size in sizes.most_common())
+
+
+def verdict(trace: Trace) -> Verdict:
+    """Whether it fits, and by how much."""
+    try:
+        card = find(trace.gpu)
+        context, memory = card.context, card.memory
+    except UsageError:
+        context = memory = 0
+    reserved = trace.peak.reserved
+    return Verdict(trace.fits, reserved, trace.memory, trace.memory - reserved, context, memory)

@@ -1,0 +1,60 @@
+"""`memgraph analyze`: predict one training step and say where the memory goes."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import click
+
+from memgraph.cli.target import target_options
+from memgraph.errors import DoesNotFit
+from memgraph.render import json as render_json
+from memgraph.render import table
+from memgraph.trace import Trace
+
+
+@click.command(short_help="Predict one training step: where the memory goes.")
+@target_options
+@click.option("--top", type=click.IntRange(min=0), default=8, show_default=True, help="How many of the largest to list.")
+@click.option("--format", "form", type=click.Choice(["table", "json"]), default="table", show_default=True, help="Of the report.")
+@click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="Save the trace here.")
+@click.option("--force", is_flag=True, help="Overwrite the file.")
+def analyze(trace: Trace, top: int, form: str, output: Path | None, force: bool) -> None:
+    """Predict one training step, and say where the memory goes and whether it fits.
+
+    The step really runs, forward, backward and optimizer, on a CUDA device that is not there. TRACE is a saved trace;
+    without one, the options say what to run.
+
+    \b
+    memgraph analyze --seq 512
+    memgraph analyze --batch 32 --gpu a100-40gb --checkpoint blocks
+    memgraph analyze --model mypackage.train:make --format json
+    """
+    if output is not None:
+        trace.save(output, force=force)
+    if form == "json":
+        click.echo(json.dumps(render_json.report(trace, top), indent=2))
+    else:
+        click.echo(table.report(trace, top, _paint, sys.stdout.isatty()))
+        if trace.origin == "predicted":
+            click.echo(f"\n{_next_steps(trace, output)}")
+    if not trace.fits:
+        click.get_current_context().exit(DoesNotFit.exit_code)
+
+
+def _paint(colour: str, text: str) -> str:
+    wanted = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+    return click.style(text, fg=colour, bold=True) if wanted else text
+
+
+def _next_steps(trace: Trace, output: Path | None) -> str:
+    settings = trace.settings
+    if trace.fits:
+        first = f"--batch {2 * settings.get('batch', 8)}"
+    else:
+        first = "--checkpoint blocks" if settings.get("checkpoint") != "blocks" else f"--batch {max(1, settings.get('batch', 8) // 2)}"
+    second = "--top 20" if output is not None else "-o step.memgraph"
+    return f"next: memgraph analyze {first} | {second} | --format json; memgraph gpus"

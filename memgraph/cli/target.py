@@ -1,0 +1,117 @@
+"""What a command looks at: a saved trace, or a model to run. The same options everywhere."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+from tqdm import tqdm
+
+from memgraph.errors import UsageError
+from memgraph.options import AMP, CHECKPOINTS, DTYPES, OPTIMIZER_FORMS, OPTIMIZERS, Options
+from memgraph.trace import Trace
+from memgraph.trace_file import load
+from memgraph.units import parse_bytes
+
+Command = Callable[..., Any]
+
+_OPTIONS = (
+    click.option("--model", default="nanovlm-222m", show_default=True, help="A preset, or package.module:factory."),
+    click.option("--batch", type=int, help="Samples a step.  [default: 8]"),
+    click.option("--seq", type=int, help="Tokens a sample.  [default: the model's own]"),
+    click.option("--gpu", help="A card of `memgraph gpus`.  [default: the visible one, or rtx3090]"),
+    click.option("--memory", metavar="SIZE", help="What PyTorch may take, like 24GiB.  [default: the card's, less its context]"),
+    click.option("--amp", default="bf16", show_default=True, metavar="|".join(AMP), help="Autocast."),
+    click.option("--dtype", default="float32", show_default=True, metavar="|".join(DTYPES), help="Of the parameters."),
+    click.option("--optimizer", default="adamw", show_default=True, metavar="|".join(OPTIMIZERS), help="The optimizer."),
+    click.option("--optimizer-impl", default="default", show_default=True, metavar="|".join(OPTIMIZER_FORMS), help="Its form."),
+    click.option("--steps", type=int, default=2, show_default=True, help="Steps to run; the second has optimizer state."),
+    click.option("--set", "settings", multiple=True, metavar="FIELD=VALUE", help="A field of the model's configuration; repeat."),
+    click.option("--checkpoint", default="none", show_default=True, metavar="|".join(CHECKPOINTS), help="Recompute blocks in the backward."),
+    click.option("--clip", type=float, help="Clip the gradients' norm."),
+    click.option("--accumulate", type=int, default=1, show_default=True, help="Micro-batches a step."),
+    click.option("--alloc-conf", help="As PYTORCH_CUDA_ALLOC_CONF.  [default: the environment's]"),
+)
+
+
+def target_options(command: Command) -> Command:
+    """Give a command the argument TRACE and the options of a run; it is called with `trace`."""
+
+    @click.argument("trace_file", metavar="[TRACE]", required=False, type=click.Path(path_type=Path))
+    @functools.wraps(command)
+    def with_target(trace_file: Path | None, **values: Any) -> Any:
+        chosen = {name: values.pop(name) for name in _NAMES}
+        trace = _saved(trace_file) if trace_file is not None else _predicted(chosen)
+        return command(trace=trace, **values)
+
+    for option in reversed(_OPTIONS):
+        with_target = option(with_target)
+    return with_target
+
+
+_NAMES = (
+    "model", "batch", "seq", "gpu", "memory", "amp", "dtype", "optimizer", "optimizer_impl", "steps", "settings",
+    "checkpoint", "clip", "accumulate", "alloc_conf",
+)  # fmt: skip
+
+
+def _saved(path: Path) -> Trace:
+    context = click.get_current_context()
+    given = [name for name in _NAMES if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE]
+    if given:
+        raise UsageError(f"--{given[0].replace('_', '-')} describes a run, and {path} is one already: give one or the other")
+    return load(path)
+
+
+def _predicted(chosen: dict[str, Any]) -> Trace:
+    options = to_options(chosen)
+    from memgraph.api import predict  # after the options are known to be good: it imports torch
+
+    with _Bar() as bar:
+        return predict(options, bar.show)
+
+
+def to_options(chosen: dict[str, Any]) -> Options:
+    """The options as given on the command line, checked as far as possible without torch.
+
+    Raises:
+        UsageError: one of them is wrong.
+    """
+    from memgraph.gpu.specs import find
+
+    values = dict(chosen)
+    values["set"] = dict(_pair(text) for text in values.pop("settings"))
+    values["memory"] = parse_bytes(values["memory"]) if values["memory"] is not None else None
+    values["batch"] = 8 if values["batch"] is None else values["batch"]
+    if values["gpu"] is not None:
+        find(values["gpu"])
+    return Options(**values)
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals or not name:
+        raise UsageError(f"--set {text}: write it like --set vit_img_size=256")
+    return name.strip(), value.strip()
+
+
+class _Bar:
+    """A progress bar on stderr while something is traced; nothing where stderr is not a terminal."""
+
+    def __enter__(self) -> _Bar:
+        self._bar = tqdm(total=None, file=sys.stderr, disable=not sys.stderr.isatty(), leave=False, bar_format="{desc} |{bar:20}| {elapsed}")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.close()
+
+    def show(self, label: str, done: int, total: int | None) -> None:
+        """As `memgraph.api.Progress`."""
+        self._bar.total = total
+        self._bar.n = done
+        self._bar.set_description_str(label)
+        self._bar.refresh()
