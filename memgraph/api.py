@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import gc
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from memgraph.errors import UsageError
@@ -58,7 +60,7 @@ def predict(options: Options, progress: Progress | None = None) -> Trace:
     gpu = VirtualGpu(
         options.gpu or default_gpu(), memory=options.memory, alloc_conf=options.alloc_conf, fake_everywhere=True
     )
-    with gpu:
+    with gpu, _no_garbage_collection():
         job = entry.build(options.set, options.batch, options.seq)
         gpu.settings.update({**options.settings(), **job.settings})
         if isinstance(job, OwnStep):
@@ -81,6 +83,19 @@ def default_gpu() -> str:
         except UsageError:
             pass
     return "rtx3090"
+
+
+@contextlib.contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    """A plain step makes no cycles that hold tensors, and the collector would walk the growing record again and again.
+    It also makes two predictions of the same run the same."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _silent(_label: str, _done: int, _total: int | None) -> None:

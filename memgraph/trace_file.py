@@ -1,4 +1,5 @@
-"""`Trace` as one compressed JSON file: tables of strings and shapes, and columns of numbers. Written whole or not at all."""
+"""`Trace` as one gzip-compressed JSON file: tables of distinct texts and tensors, columns of numbers. Written whole or not
+at all, and believed only after its conservation laws were checked."""
 
 from __future__ import annotations
 
@@ -8,147 +9,206 @@ import os
 import tempfile
 import zlib
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import starmap
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from memgraph.errors import MemgraphError, TraceError, UsageError
 from memgraph.trace import SCHEMA, Buffer, Category, Events, Op, Phase, Role, TensorSpec, Trace
 
+Value = TypeVar("Value")
+StrPath = str | os.PathLike[str]
+
 _COMPRESSION = 6
-_CATEGORIES = tuple(Category)
-_ROLES = tuple(Role)
+"""Half the time of the highest, and 1 % larger."""
+
+_WRONG = (KeyError, IndexError, TypeError, ValueError, OverflowError, AttributeError, RecursionError)
+"""What goes wrong in data that is not what it should be."""
 
 
-def save(trace: Trace, path: str | os.PathLike[str], *, force: bool = False) -> None:
-    """Write a trace.
+def save(trace: Trace, path: StrPath, *, force: bool = False) -> None:
+    """Write a trace. Equal traces give equal bytes.
 
     Raises:
         UsageError: the file exists and `force` is not given.
         MemgraphError: it cannot be written.
     """
-    write_file(path, gzip.compress(json.dumps(_to_json(trace), separators=(",", ":")).encode(), _COMPRESSION, mtime=0), force)
+    text = json.dumps(_encode(trace), separators=(",", ":"))
+    write_file(path, gzip.compress(text.encode(), _COMPRESSION, mtime=0), force=force)
 
 
-def load(path: str | os.PathLike[str]) -> Trace:
+def load(path: StrPath) -> Trace:
     """Read a trace.
 
     Raises:
         TraceError: there is no such file, it is not a trace, it is damaged, or it is of a newer version.
     """
+    data = _read(path)
     try:
-        data = json.loads(gzip.decompress(Path(path).read_bytes()))
-    except FileNotFoundError:
-        raise TraceError(f"{path} does not exist") from None
-    except (OSError, EOFError, zlib.error, ValueError, RecursionError) as error:
-        raise TraceError(f"{path} is not a memgraph trace, or is damaged: {error}") from error
-    if not isinstance(data, dict) or not isinstance(data.get("schema"), int):
-        raise TraceError(f"{path} is not a memgraph trace")
-    if data["schema"] > SCHEMA:
-        raise TraceError(f"{path} was written by a newer memgraph (schema {data['schema']}, this one reads {SCHEMA}): update memgraph")
-    try:
-        trace = _from_json(data)
+        _check_schema(data["schema"])
+        trace = _decode(data)
         trace.self_check()
     except TraceError as error:
-        raise TraceError(f"{path} contradicts itself: {error}") from error
-    except (KeyError, IndexError, TypeError, ValueError, OverflowError, AttributeError) as error:
-        raise TraceError(f"{path} is not a memgraph trace, or is damaged: {error!r}") from error
+        raise TraceError(f"{path}: {error}") from error
+    except _WRONG as error:
+        raise TraceError(f"{path} is not a memgraph trace: {type(error).__name__} {error}") from error
     return trace
 
 
-def write_file(path: str | os.PathLike[str], content: bytes, force: bool) -> None:
+def write_file(path: StrPath, content: bytes, *, force: bool = False) -> None:
     """Write `content` through a temporary file beside the target, so that it is there whole or not at all.
 
     Raises:
         UsageError: the file exists and `force` is not given.
         MemgraphError: it cannot be written.
     """
+    check_free(path, force=force)
     target = Path(path)
-    if target.exists() and not force:
-        raise UsageError(f"{target} exists: choose another name, or give --force to overwrite it")
     try:
-        descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(content)
-            os.replace(name, target)
-        except BaseException:
-            os.unlink(name)
-            raise
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as folder:
+            part = Path(folder) / target.name
+            part.write_bytes(content)
+            part.replace(target)
     except OSError as error:
         raise MemgraphError(f"cannot write {target}: {error.strerror or error}") from error
 
 
-class _Table:
+def check_free(path: StrPath, *, force: bool = False) -> None:
+    """Whether `path` may be written: to ask before the work is done, not after.
+
+    Raises:
+        UsageError: the file exists and `force` is not given, or its folder does not.
+    """
+    target = Path(path)
+    if target.exists() and not force:
+        raise UsageError(f"{target} exists: choose another name, or give --force to overwrite it")
+    if not target.parent.is_dir():
+        raise UsageError(f"{target} cannot be written: there is no folder {target.parent}")
+
+
+class _Table(Generic[Value]):
     """Distinct values, and each value's place among them."""
 
     def __init__(self) -> None:
-        self.values: list[Any] = []
-        self._places: dict[Any, int] = {}
+        self._places: dict[Value, int] = {}
 
-    def place(self, value: Any) -> int:
-        if value not in self._places:
-            self._places[value] = len(self.values)
-            self.values.append(value)
-        return self._places[value]
+    def place(self, value: Value) -> int:
+        return self._places.setdefault(value, len(self._places))
+
+    def __iter__(self) -> Iterator[Value]:
+        return iter(self._places)
 
 
-def _to_json(trace: Trace) -> dict[str, Any]:
-    strings, specs = _Table(), _Table()
-    ops = [
-        [
-            strings.place(op.name), op.phase, strings.place(op.module), strings.place(op.source),
-            [specs.place(spec) for spec in op.inputs], [specs.place(spec) for spec in op.outputs], op.forward,
-        ]
-        for op in trace.ops
-    ]  # fmt: skip
-    buffers = [
-        [
-            buffer.size, buffer.op, _ROLES.index(buffer.role), _CATEGORIES.index(buffer.category),
-            strings.place(buffer.name), specs.place(TensorSpec(buffer.shape, buffer.dtype)),
-        ]
-        for buffer in trace.buffers
-    ]  # fmt: skip
+def _encode(trace: Trace) -> dict[str, Any]:
+    texts: _Table[str] = _Table()
+    tensors: _Table[tuple[TensorSpec, ...]] = _Table()
+    ops, buffers = _op_columns(trace.ops, texts, tensors), _buffer_columns(trace.buffers, texts, tensors)
     return {
-        "schema": trace.schema, "origin": trace.origin, "gpu": trace.gpu, "memory": trace.memory, "torch": trace.torch,
-        "settings": dict(trace.settings), "phases": [list(phase) for phase in trace.phases],
-        "assumptions": list(trace.assumptions), "unknown_ops": list(trace.unknown_ops), "strings": strings.values,
-        "specs": [[list(spec.shape), spec.dtype] for spec in specs.values], "ops": _columns(ops, 7),
-        "buffers": _columns(buffers, 6), "events": [column.tolist() for column in trace.events.columns],
+        "schema": SCHEMA, "origin": trace.origin, "gpu": trace.gpu, "memory": trace.memory, "torch": trace.torch,
+        "settings": dict(trace.settings), "assumptions": trace.assumptions, "unknown_ops": trace.unknown_ops,
+        "phases": trace.phases, "texts": list(texts), "tensors": list(tensors), "ops": ops, "buffers": buffers,
+        "events": [column.tolist() for column in trace.events.columns],
     }  # fmt: skip
 
 
-def _columns(rows: Iterable[Sequence[Any]], width: int) -> list[list[Any]]:
-    return [list(column) for column in zip(*rows, strict=True)] or [[] for _ in range(width)]
+def _op_columns(ops: Iterable[Op], texts: _Table[str], tensors: _Table[tuple[TensorSpec, ...]]) -> list[list[int]]:
+    names, phases, modules, sources, inputs, outputs, forwards = zip(*ops, strict=True) if ops else [()] * 7
+    return [
+        [texts.place(name) for name in names], list(phases), [texts.place(module) for module in modules],
+        [texts.place(source) for source in sources], [tensors.place(specs) for specs in inputs],
+        [tensors.place(specs) for specs in outputs], list(forwards),
+    ]  # fmt: skip
 
 
-def _from_json(data: dict[str, Any]) -> Trace:
-    strings = [_text(value) for value in data["strings"]]
-    specs = [TensorSpec(tuple(map(int, shape)), _text(dtype)) for shape, dtype in data["specs"]]
-    ops = tuple(
-        Op(
-            strings[name], int(phase), strings[module], strings[source], tuple([specs[i] for i in inputs]),
-            tuple([specs[i] for i in outputs]), int(forward),
-        )
-        for name, phase, module, source, inputs, outputs, forward in zip(*data["ops"], strict=True)
-    )  # fmt: skip
-    buffers = tuple(
-        Buffer(int(size), int(op), _ROLES[role], _CATEGORIES[category], strings[name], *specs[spec])
-        for size, op, role, category, name, spec in zip(*data["buffers"], strict=True)
-    )
+def _buffer_columns(
+    buffers: Iterable[Buffer], texts: _Table[str], tensors: _Table[tuple[TensorSpec, ...]]
+) -> list[list[int]]:
+    sizes, ops, roles, categories, names, shapes, dtypes = zip(*buffers, strict=True) if buffers else [()] * 7
+    specs = map(TensorSpec, shapes, dtypes)
+    return [
+        list(sizes), list(ops), [texts.place(role) for role in roles], [texts.place(category) for category in categories],
+        [texts.place(name) for name in names], [tensors.place((spec,)) for spec in specs],
+    ]  # fmt: skip
+
+
+def _read(path: StrPath) -> dict[str, Any]:
+    try:
+        packed = Path(path).read_bytes()
+        data = json.loads(gzip.decompress(packed))
+    except gzip.BadGzipFile:
+        raise TraceError(f"{path} is not a memgraph trace: `memgraph analyze -o FILE` writes one") from None
+    except OSError as error:
+        raise TraceError(f"cannot read {path}: {error.strerror or error}") from None
+    except (EOFError, zlib.error) as error:
+        raise TraceError(f"{path} is cut short or damaged: {error}") from error
+    except (ValueError, RecursionError) as error:
+        raise TraceError(f"{path} is not a memgraph trace: {error}") from error
+    if not isinstance(data, dict):
+        raise TraceError(f"{path} is not a memgraph trace: it holds a {type(data).__name__}")
+    return data
+
+
+def _check_schema(schema: Any) -> None:
+    if not isinstance(schema, int):
+        raise TypeError("its schema is not a number")
+    if schema > SCHEMA:
+        raise TraceError(f"written by a newer memgraph (schema {schema}, this one reads {SCHEMA}): update memgraph")
+
+
+def _decode(data: dict[str, Any]) -> Trace:
+    texts = _texts(data["texts"])
+    tensors = [tuple([TensorSpec(tuple(_signed(shape)), _text(dtype)) for shape, dtype in specs]) for specs in data["tensors"]]
     return Trace(
-        origin=_text(data["origin"]), gpu=_text(data["gpu"]), memory=int(data["memory"]), torch=_text(data["torch"]),
-        settings=dict(data["settings"]), ops=ops, buffers=buffers, events=_events(data["events"]),
-        phases=tuple(Phase(_text(name), int(step), int(start), int(stop)) for name, step, start, stop in data["phases"]),
-        assumptions=tuple(map(_text, data["assumptions"])), unknown_ops=tuple(map(_text, data["unknown_ops"])),
-        schema=data["schema"],
+        origin=_text(data["origin"]), gpu=_text(data["gpu"]), memory=_signed([data["memory"]])[0],
+        torch=_text(data["torch"]), settings=dict(data["settings"]), ops=_ops(data["ops"], texts, tensors),
+        buffers=_buffers(data["buffers"], texts, tensors), events=_events(data["events"]),
+        phases=tuple(Phase(_text(name), *_signed(numbers)) for name, *numbers in data["phases"]),
+        assumptions=_texts(data["assumptions"]), unknown_ops=_texts(data["unknown_ops"]),
     )  # fmt: skip
+
+
+def _ops(columns: Sequence[Any], texts: Sequence[str], tensors: Sequence[tuple[TensorSpec, ...]]) -> tuple[Op, ...]:
+    names, phases, modules, sources, inputs, outputs, forwards = columns
+    rows = zip(
+        _pick(texts, names), _signed(phases), _pick(texts, modules), _pick(texts, sources), _pick(tensors, inputs),
+        _pick(tensors, outputs), _signed(forwards), strict=True,
+    )  # fmt: skip
+    return tuple(starmap(Op, rows))
+
+
+def _buffers(
+    columns: Sequence[Any], texts: Sequence[str], tensors: Sequence[tuple[TensorSpec, ...]]
+) -> tuple[Buffer, ...]:
+    sizes, ops, roles, categories, names, specs = columns
+    rows = zip(
+        _indices(sizes), _signed(ops), map(Role, _pick(texts, roles)), map(Category, _pick(texts, categories)),
+        _pick(texts, names), _pick(tensors, specs), strict=True,
+    )  # fmt: skip
+    return tuple(Buffer(size, op, role, category, name, *spec) for size, op, role, category, name, (spec,) in rows)
 
 
 def _events(columns: Sequence[Sequence[int]]) -> Events:
-    if len(columns) != 5 or len({len(column) for column in columns}) != 1:
-        raise TraceError("its events are not five columns of one length")
+    if len({len(column) for column in columns}) != 1:
+        raise ValueError("its events are not columns of one length")
     return Events(columns=[array(code, column) for code, column in zip("bqqqq", columns, strict=True)])
+
+
+def _pick(table: Sequence[Value], places: Iterable[int]) -> list[Value]:
+    return [table[place] for place in _indices(places)]
+
+
+def _indices(values: Iterable[int]) -> array[int]:
+    """Whole numbers from 0 on; an array refuses anything else."""
+    return array("Q", values)
+
+
+def _signed(values: Iterable[int]) -> array[int]:
+    return array("q", values)
+
+
+def _texts(values: Iterable[Any]) -> tuple[str, ...]:
+    return tuple(map(_text, values))
 
 
 def _text(value: Any) -> str:

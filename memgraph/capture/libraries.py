@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from memgraph.gpu import cublas
 from memgraph.gpu.call import Call
 from memgraph.gpu.specs import GpuSpec
 
-Inquiry = Callable[[Sequence[Any], Mapping[str, Any]], Sequence[int]]
+Needs = Sequence[tuple[str, int]]
+"""(library, bytes) of the workspaces that a call's thread must have."""
 
 
 class Libraries:
@@ -21,26 +21,18 @@ class Libraries:
         self._torch_version = torch_version
         self._kept: set[tuple[str, int]] = set()
 
-    def behind(self, name: str, call_of: Callable[..., Call]) -> Inquiry | None:
-        """For an op that multiplies matrices: what a call makes the libraries allocate and keep, in bytes."""
-        if name not in cublas.MATRIX_OPS:
-            return None
+    def needs(self, call: Call) -> Needs:
+        """The workspaces that a call wants; none for ops that multiply no matrices."""
+        if call.op not in cublas.MATRIX_OPS:
+            return ()
+        return cublas.workspaces(call, self._gpu.capability, self._torch_version)
 
-        def inquire(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Sequence[int]:
-            return self._first_uses(call_of(args, kwargs, ()))
-
-        return inquire
-
-    def _first_uses(self, call: Call) -> list[int]:
+    def first_uses(self, needs: Needs) -> list[int]:
+        """Bytes of those that this thread's handle has not had before; it has them from now on."""
         thread = threading.get_ident()
-        return [
-            size
-            for library, size in cublas.workspaces(call, self._gpu.capability, self._torch_version)
-            if not self._seen((library, thread))
-        ]
+        return [size for library, size in needs if not self._seen((library, thread))]
 
     def _seen(self, key: tuple[str, int]) -> bool:
-        """Whether this thread's handle had this workspace before; it has from now on."""
         seen = key in self._kept
         self._kept.add(key)
         return seen

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch._ops import OpOverload
 
-from memgraph.capture.libraries import Libraries
+from memgraph.capture.libraries import Libraries, Needs
 from memgraph.gpu import workspace
+from memgraph.gpu.cublas import MATRIX_OPS
 from memgraph.gpu.call import Call, Steps, TensorMeta, Temporary
 from memgraph.gpu.specs import GpuSpec
 from memgraph.virtual.assume import BY_VALUE
@@ -32,10 +33,22 @@ LARGE = 2**16
 """Elements from which a CPU tensor that a module makes for itself holds no values: initialising it would only cost time."""
 
 
+class Inside(NamedTuple):
+    """What an operator's call allocates besides its outputs."""
+
+    steps: Steps | None
+    """In order, outputs included; None for outputs alone."""
+    needs: Needs
+    """Workspaces that libraries keep."""
+
+
+_NOTHING = Inside(None, ())
+
+
 class Operator:
     """One ATen operator."""
 
-    __slots__ = ("by_value", "decomposes", "factory", "func", "library", "mutates", "name", "only_aliases", "random", "steps")
+    __slots__ = ("by_value", "decomposes", "factory", "func", "inside", "mutates", "name", "only_aliases", "random", "returns_nothing")
 
     def __init__(self, func: OpOverload, kinds: Kinds) -> None:
         schema = func._schema
@@ -44,11 +57,11 @@ class Operator:
         self.decomposes = func._can_decompose() and func not in CUDA_KERNELS
         self.mutates = schema.is_mutable
         self.only_aliases = _only_aliases(func)
+        self.returns_nothing = schema.is_mutable and not schema.returns
         self.by_value = func in BY_VALUE
         self.factory = func in _FOLLOWED_FACTORIES
         self.random = torch.Tag.nondeterministic_seeded in func.tags
-        self.library: Callable[[Sequence[Any], Mapping[str, Any]], Sequence[int]] | None = kinds.library(func)
-        self.steps: Callable[[Sequence[Any], Mapping[str, Any], Sequence[Tensor]], Steps | None] = kinds.steps(func)
+        self.inside: Callable[[Sequence[Any], Mapping[str, Any], Sequence[Tensor]], Inside] = kinds.inside(func)
 
 
 class Kinds:
@@ -64,9 +77,9 @@ class Kinds:
         self.gpu = gpu
         self.torch_version = torch_version
         self.fake_everywhere = fake_everywhere
-        self.unknown: dict[str, int] = {}
+        self.unknown: set[str] = set()
         self.estimated: set[str] = set()
-        self._libraries = Libraries(gpu, torch_version)
+        self.libraries = Libraries(gpu, torch_version)
         self._operators: dict[OpOverload, Operator] = {}
         self._dtypes: dict[torch.dtype, str] = {}
 
@@ -93,36 +106,34 @@ class Kinds:
             return self.fake_everywhere or _inside_a_module()
         return False
 
-    def library(self, func: OpOverload) -> Callable[[Sequence[Any], Mapping[str, Any]], Sequence[int]] | None:
-        """What a library behind the operator keeps for itself, if there is one."""
-        return self._libraries.behind(_base_name(func), self._call_of(func))
-
-    def steps(self, func: OpOverload) -> Callable[[Sequence[Any], Mapping[str, Any], Sequence[Tensor]], Steps | None]:
-        """What the operator allocates and frees inside, call by call."""
+    def inside(self, func: OpOverload) -> Callable[[Sequence[Any], Mapping[str, Any], Sequence[Tensor]], Inside]:
+        """What the operator allocates inside, call by call."""
         name = _base_name(func)
-        if workspace.rule_for(name, func._overloadname) is None:
+        if workspace.rule_for(name, func._overloadname) is None and name not in MATRIX_OPS:
             return self._unruled(func)
-        call = self._call_of(func)
+        call_of = self._call_of(func)
 
-        def ruled(args: Sequence[Any], kwargs: Mapping[str, Any], outputs: Sequence[Tensor]) -> Steps | None:
-            steps = workspace.steps(call(args, kwargs, outputs), self.gpu, self.torch_version)
+        def ruled(args: Sequence[Any], kwargs: Mapping[str, Any], outputs: Sequence[Tensor]) -> Inside:
+            call = call_of(args, kwargs, outputs)
+            steps = workspace.steps(call, self.gpu, self.torch_version)
             if steps is None:
-                return self._unknown(func)
-            if any(isinstance(step, Temporary) and step.name.endswith("(estimate)") for step in steps):
+                self.unknown.add(str(func))
+            elif any(isinstance(step, Temporary) and step.name.endswith("(estimate)") for step in steps):
                 self.estimated.add(name)
-            return steps
+            return Inside(steps, self.libraries.needs(call))
 
         return ruled
 
-    def _unruled(self, func: OpOverload) -> Callable[..., None]:
+    def _unruled(self, func: OpOverload) -> Callable[..., Inside]:
         known = _only_aliases(func) or torch.Tag.pointwise in func.tags
         if known or workspace.known_without_temporaries(_base_name(func)):
-            return _no_steps
-        return lambda *_: self._unknown(func)
+            return _nothing
 
-    def _unknown(self, func: OpOverload) -> None:
-        name = str(func)
-        self.unknown[name] = self.unknown.get(name, 0) + 1
+        def unknown(*_: Any) -> Inside:
+            self.unknown.add(str(func))
+            return _NOTHING
+
+        return unknown
 
     def _call_of(self, func: OpOverload) -> Callable[[Sequence[Any], Mapping[str, Any], Sequence[Tensor]], Call]:
         name, overload = _base_name(func), func._overloadname
@@ -149,8 +160,8 @@ class Kinds:
         return TensorMeta(tuple(tensor.shape), tensor.stride(), self.dtype_name(tensor.dtype), tensor.element_size(), tensor.device.type)
 
 
-def _no_steps(*_: Any) -> None:
-    return None
+def _nothing(*_: Any) -> Inside:
+    return _NOTHING
 
 
 def _base_name(func: OpOverload) -> str:

@@ -24,14 +24,14 @@ from torch._subclasses.fake_tensor import (
 
 from memgraph.capture.accumulate import ADD, ADD_IN_PLACE, Accumulation, References
 from memgraph.capture.ledger import Ledger
-from memgraph.capture.operators import Kinds, Operator
+from memgraph.capture.operators import Inside, Kinds, Operator
 from memgraph.capture.provenance import ForwardOps, ModulePaths, SourceLines
 from memgraph.capture.stage import Stage
 from memgraph.gpu.call import OnHost, Output, Release, Temporary
 from memgraph.trace import Category, Op, Role, TensorSpec
 from memgraph.virtual import values
 from memgraph.virtual.assume import Assumptions
-from memgraph.virtual.shapes import Look, Shapes
+from memgraph.virtual.shapes import Look, Recipe, Shapes
 
 _NO_BUFFER = -1
 """Stands for the buffer of a storage that is not on the device."""
@@ -88,6 +88,7 @@ class Recorder(FakeTensorMode):
         self, ledger: Ledger, operators: Kinds, assumptions: Assumptions, sole: References | None = None
     ) -> None:
         super().__init__(allow_non_fake_inputs=True)
+        self.cache_enabled = False  # `Shapes` remembers more cheaply
         self.ledger = ledger
         self.operators = operators
         self.assumptions = assumptions
@@ -149,11 +150,11 @@ class Recorder(FakeTensorMode):
         self.ops.append(op)
         self.ledger.op = index
         known = not operator.random and values.all_known(args, kwargs)
-        outputs = self._infer(operator, types, args, kwargs, arguments, known)
+        outputs, recipe = self._infer(operator, types, args, kwargs, arguments, known)
         if outputs is not None:
-            self._account(operator, outputs, args, kwargs)
+            self._account(operator, outputs, args, kwargs, recipe)
         self._follow_values(operator, args, kwargs, outputs, known)
-        specs = self._tag(index, outputs)
+        specs = self._tag(index, outputs, recipe)
         self.ops[index] = op._replace(outputs=specs)
         self.calls.append(GraphCall(operator.func, call_args, call_kwargs, specs))
         return outputs
@@ -166,21 +167,22 @@ class Recorder(FakeTensorMode):
         kwargs: Mapping[str, Any],
         arguments: Arguments,
         known: bool,
-    ) -> Any:
-        """Shapes, dtypes and strides of the outputs: remembered, or found by FakeTensor; values decide some of them."""
+    ) -> tuple[Any, Recipe | None]:
+        """The outputs, without values: as remembered, or found by FakeTensor; values decide some of them."""
+        if operator.returns_nothing:  # writes into its arguments: `_foreach_add_`, fused optimizers
+            return None, None
         key = tuple(arguments.key)
         recipe = self.shapes.find(key)
         if recipe is not None:
-            return self.shapes.make(recipe, self, arguments.tensors)
+            return self.shapes.make(recipe, self, arguments.tensors), recipe
         self._inside = True
         try:
             if known and operator.by_value:
-                return self.assumptions.from_values(self, values.run_for_real(operator.func, args, kwargs))
+                return self.assumptions.from_values(self, values.run_for_real(operator.func, args, kwargs)), None
             outputs = super().dispatch(operator.func, types, args, kwargs)  # type: ignore[arg-type]
-            self.shapes.learn(key, operator.func, arguments.tensors, outputs)
-            return outputs
+            return outputs, self.shapes.learn(key, operator.func, arguments.tensors, outputs)
         except (DataDependentOutputException, DynamicOutputShapeException):
-            return self.assumptions.instead(self, operator.func, args, kwargs, self.sources.current())
+            return self.assumptions.instead(self, operator.func, args, kwargs, self.sources.current()), None
         finally:
             self._inside = False
 
@@ -261,30 +263,37 @@ class Recorder(FakeTensorMode):
             tensor.__dict__[_TAG] = tag
         return tag
 
-    def _tag(self, index: int, outputs: Any) -> tuple[TensorSpec, ...]:
+    def _tag(self, index: int, outputs: Any, recipe: Recipe | None) -> tuple[TensorSpec, ...]:
         """Tell the outputs where they come from; a single tensor is output 0."""
         specs = []
+        parts = recipe.parts if recipe is not None else ()
         for position, output in enumerate(outputs if isinstance(outputs, (list, tuple)) else (outputs,)):
             if isinstance(output, Tensor):
-                look = self.shapes.look(output)
+                part = parts[position] if parts else None
+                look = part.look if part is not None else self.shapes.look(output)
                 output.__dict__[_TAG] = Tag(index, position, look)
                 specs.append(look.spec)
         return tuple(specs)
 
     # Storages.
 
-    def _account(self, operator: Operator, outputs: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+    def _account(
+        self, operator: Operator, outputs: Any, args: Sequence[Any], kwargs: Mapping[str, Any], recipe: Recipe | None
+    ) -> None:
         """Tell the ledger what the op allocates: its outputs, what it needs inside, what a library keeps."""
         born = [] if operator.only_aliases else self._new_storages(outputs)
-        steps = operator.steps(args, kwargs, [tensor for tensor, _ in born])
-        if steps is None:
+        inside: Inside | None = recipe.inside if recipe is not None else None
+        if inside is None:
+            inside = operator.inside(args, kwargs, [tensor for tensor, _ in born])
+            if recipe is not None:
+                recipe.inside = inside
+        if inside.steps:
+            self._follow(inside.steps, born)
+        else:
             for tensor, storage in born:
                 self._bear(tensor, storage)
-        else:
-            self._follow(steps, born)
-        if operator.library is not None:
-            for size in operator.library(args, kwargs):
-                self.ledger.allocate(size, Role.LIBRARY)
+        for size in self.operators.libraries.first_uses(inside.needs) if inside.needs else ():
+            self.ledger.allocate(size, Role.LIBRARY)
         if self.stage.in_backward:
             self._notice_gradient(outputs)
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 import os
 import sys
-from typing import Any, NoReturn
+from collections.abc import Callable
+from typing import Any
 
 import click
 
@@ -16,57 +16,61 @@ from memgraph.cli.gpus import gpus
 from memgraph.errors import MemgraphError
 
 INTERRUPTED = 130
+"""As a shell reports a process that Ctrl-C ended."""
 
 
-class _Group(click.Group):
-    def resolve_command(self, context: click.Context, args: list[str]) -> Any:
-        """With a suggestion for a mistyped command."""
-        try:
-            return super().resolve_command(context, args)
-        except click.UsageError as error:
-            close = difflib.get_close_matches(args[0], self.commands, n=1)
-            if close:
-                error.message += f" Did you mean {close[0]}?"
-            raise
+class _Commands(click.Group):
+    """A group whose errors are one line on stderr: `memgraph: what is wrong, and the next step`."""
+
+    def main(self, *args: Any, standalone_mode: bool = True, **extra: Any) -> Any:
+        if not standalone_mode:
+            return super().main(*args, standalone_mode=False, **extra)
+        sys.exit(_exit_code(lambda: super(_Commands, self).main(*args, standalone_mode=False, **extra)))
 
 
-@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 80})
+def _exit_code(run: Callable[[], Any]) -> int:
+    try:
+        code = run()
+        sys.stdout.flush()  # a reader that went away is noticed here and not at the interpreter's end
+        return code if isinstance(code, int) else 0
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message())
+        return error.exit_code
+    except click.ClickException as error:
+        return _say(error.format_message(), error.exit_code)
+    except MemgraphError as error:
+        return _say(str(error), error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        return _say("interrupted", INTERRUPTED)
+    except BrokenPipeError:
+        _forget_stdout()
+        return 0
+
+
+def _say(message: str, code: int) -> int:
+    click.echo(f"memgraph: {' '.join(message.split())}", err=True)
+    return code
+
+
+def _forget_stdout() -> None:
+    """Let the interpreter flush what nobody reads any more into nothing."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+@click.group(
+    name="memgraph", cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 80}
+)
 @click.version_option(__version__, prog_name="memgraph")
-def cli() -> None:
+def main() -> None:
     """See your GPU memory before you have the GPU.
 
     Runs a PyTorch training step on a CUDA device that is not there, and says where the memory goes.
 
     \b
-    Exit codes: 0 done; 1 an error; 2 wrong usage; 3 it does not fit.
+    Exit codes: 0 done; 1 an error; 2 wrong usage; 3 it does not fit; 130 interrupted.
     """
 
 
-cli.add_command(analyze)
-cli.add_command(gpus)
-
-
-def main() -> NoReturn:
-    """Run the command line; never returns."""
-    try:
-        cli.main(standalone_mode=False)
-    except click.exceptions.Exit as done:
-        sys.exit(done.exit_code)
-    except click.Abort:
-        _stop("interrupted; nothing was written", INTERRUPTED)
-    except click.ClickException as error:
-        _stop(error.format_message().replace("\n", " "), error.exit_code)
-    except MemgraphError as error:
-        _stop(str(error).replace("\n", " "), error.exit_code)
-    except KeyboardInterrupt:
-        _stop("interrupted; nothing was written", INTERRUPTED)
-    except BrokenPipeError:
-        with contextlib.suppress(OSError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
-    sys.exit(0)
-
-
-def _stop(message: str, code: int) -> NoReturn:
-    click.echo(f"memgraph: {message}", err=True)
-    sys.exit(code)
+main.add_command(analyze)
+main.add_command(gpus)

@@ -42,11 +42,16 @@ class Part(NamedTuple):
     same: bool = False
 
 
-class Recipe(NamedTuple):
-    """How to make an op's outputs. `container` is None for a single tensor, else `tuple` or `list`."""
+class Recipe:
+    """How to make an op's outputs. `container` is None for a single tensor, else `tuple` or `list`; `inside` is for
+    whatever else the user of the recipe knows of such calls."""
 
-    parts: tuple[Part | None, ...]
-    container: type | None
+    __slots__ = ("container", "inside", "parts")
+
+    def __init__(self, parts: tuple[Part | None, ...], container: type | None) -> None:
+        self.parts = parts
+        self.container = container
+        self.inside: Any = None
 
 
 class Shapes:
@@ -69,19 +74,20 @@ class Shapes:
         """What is known for a call; None the first time, or if it cannot be remembered."""
         return self._recipes.get(key)
 
-    def learn(self, key: Key, func: OpOverload, tensors: Sequence[Tensor], outputs: Any) -> None:
-        """Remember a call's outputs, unless they depend on more than the key says."""
+    def learn(self, key: Key, func: OpOverload, tensors: Sequence[Tensor], outputs: Any) -> Recipe | None:
+        """Remember a call's outputs, unless they depend on more than the key says; what was remembered."""
         if not _repeatable(func):
-            return
+            return None
         single = not isinstance(outputs, (list, tuple))
         parts: list[Part | None] = []
         storages = {tensor.untyped_storage()._cdata: place for place, tensor in reversed(list(enumerate(tensors)))}
         for output in (outputs,) if single else outputs:
             part = self._part(output, tensors, storages)
             if part is _NOT_REPEATABLE:
-                return
+                return None
             parts.append(part)
-        self._recipes[key] = Recipe(tuple(parts), None if single else list if isinstance(outputs, list) else tuple)
+        recipe = self._recipes[key] = Recipe(tuple(parts), None if single else list if isinstance(outputs, list) else tuple)
+        return recipe
 
     def make(self, recipe: Recipe, mode: FakeTensorMode, tensors: Sequence[Tensor]) -> Any:
         """The outputs of a call like the one that was remembered."""
