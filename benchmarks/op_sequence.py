@@ -4,7 +4,8 @@
     python benchmarks/op_sequence.py virtual OUT.txt.gz [small]     on a virtual H200, GPU visible, hidden or none
     python benchmarks/op_sequence.py compare A.txt.gz B.txt.gz
 
-Both runs are seen by the same dispatch mode, so the same list means the same calls. `small` is two blocks of each stack.
+Both runs are seen by the same dispatch mode, so the same list means the same calls. `small` is two blocks of each
+stack.
 """
 
 from __future__ import annotations
@@ -39,7 +40,9 @@ class Log(TorchDispatchMode):
         inputs = list(_specs((*args, *(kwargs or {}).values())))
         outputs = list(_specs((result,)))
         if any(device == "cuda" for device, _ in (*inputs, *outputs)) and func.namespace == "aten":
-            self.lines.append(f"{func}({', '.join(text for _, text in inputs)}) -> {', '.join(text for _, text in outputs)}")
+            self.lines.append(
+                f"{func}({', '.join(text for _, text in inputs)}) -> {', '.join(text for _, text in outputs)}"
+            )
         return result
 
 
@@ -74,7 +77,11 @@ def main() -> None:
     command, first, *rest = sys.argv[1:]
     if command == "compare":
         texts = [gzip.decompress(Path(path).read_bytes()).decode().splitlines()[1:] for path in (first, rest[0])]
-        changes = [line for line in difflib.unified_diff(*texts, lineterm="", n=0) if line[:1] in "+-" and line[:3] not in ("+++", "---")]
+        changes = [
+            line
+            for line in difflib.unified_diff(*texts, lineterm="", n=0)
+            if line[:1] in "+-" and line[:3] not in ("+++", "---")
+        ]
         print(f"{len(texts[0])} and {len(texts[1])} calls, {len(changes)} lines differ", *changes[:20], sep="\n  ")
         return
     lines = collect(command, "small" in rest)

@@ -21,7 +21,16 @@ def _attention(shape, kv, dtype, mask, causal, backend, dropout, backward, gqa=F
         bias = None if mask is None else (torch.zeros(*mask, device="cuda", dtype=dtype))
 
         def forward():
-            kernels = [backend] if backend is not None else [SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
+            kernels = (
+                [backend]
+                if backend is not None
+                else [
+                    SDPBackend.CUDNN_ATTENTION,
+                    SDPBackend.FLASH_ATTENTION,
+                    SDPBackend.EFFICIENT_ATTENTION,
+                    SDPBackend.MATH,
+                ]
+            )
             with sdpa_kernel(kernels, set_priority=backend is None):
                 return F.scaled_dot_product_attention(q, k, v, bias, dropout, causal, enable_gqa=gqa)
 
@@ -40,7 +49,13 @@ def _attention(shape, kv, dtype, mask, causal, backend, dropout, backward, gqa=F
 
 def _attention_cases():
     square = (4, 8, 256, 64)
-    named = {"default": None, "flash": SDPBackend.FLASH_ATTENTION, "efficient": SDPBackend.EFFICIENT_ATTENTION, "cudnn": SDPBackend.CUDNN_ATTENTION, "math": SDPBackend.MATH}
+    named = {
+        "default": None,
+        "flash": SDPBackend.FLASH_ATTENTION,
+        "efficient": SDPBackend.EFFICIENT_ATTENTION,
+        "cudnn": SDPBackend.CUDNN_ATTENTION,
+        "math": SDPBackend.MATH,
+    }
     variants = {
         "plain": (square, square, bf16, None, False, 0.0, False), "causal": (square, square, bf16, None, True, 0.0, False),
         "odd": ((2, 5, 333, 64), (2, 5, 333, 64), bf16, None, False, 0.0, False), "d128": ((2, 8, 512, 128), (2, 8, 512, 128), bf16, None, True, 0.0, False),
@@ -56,7 +71,10 @@ def _attention_cases():
     for backend, kernel in named.items():
         for name, (shape, kv, dtype, mask, causal, dropout, gqa) in variants.items():
             for backward in (False, True):
-                yield f"sdpa {backend} {name} {'backward' if backward else 'forward'}", _attention(shape, kv, dtype, mask, causal, kernel, dropout, backward, gqa)
+                yield (
+                    f"sdpa {backend} {name} {'backward' if backward else 'forward'}",
+                    _attention(shape, kv, dtype, mask, causal, kernel, dropout, backward, gqa),
+                )
 
 
 def _module(build, *inputs, backward=False):
@@ -82,9 +100,14 @@ def _module_cases():
             "small": (64, 128, 1, 16, 50, False, fp32), "deep": (128, 256, 2, 32, 100, False, fp32), "bi": (128, 256, 2, 32, 100, True, fp32),
             "bf16": (128, 256, 2, 32, 100, False, bf16), "odd": (37, 61, 3, 5, 17, False, fp32), "wide": (512, 1024, 1, 64, 35, False, fp32),
         }.items():  # fmt: skip
-            layers[f"{kind} {name}"] = (lambda kind=kind, i=i, h=h, l=l, bi=bi, dt=dt: getattr(nn, kind)(i, h, l, bidirectional=bi, batch_first=True, dtype=dt), lambda i=i, b=b, t=t, dt=dt: _r(b, t, i, dtype=dt, grad=True))
+            layers[f"{kind} {name}"] = (
+                lambda kind=kind, i=i, h=h, l=l, bi=bi, dt=dt: getattr(nn, kind)(
+                    i, h, l, bidirectional=bi, batch_first=True, dtype=dt
+                ),
+                lambda i=i, b=b, t=t, dt=dt: _r(b, t, i, dtype=dt, grad=True),
+            )
     for dt in (fp32, bf16):
-        x4 = lambda dt=dt: _r(32, 64, 56, 56, dtype=dt, grad=True)  # noqa: E731
+        x4 = lambda dt=dt: _r(32, 64, 56, 56, dtype=dt, grad=True)
         layers |= {
             f"BatchNorm2d {dt}": (lambda: nn.BatchNorm2d(64), x4), f"BatchNorm2d small {dt}": (lambda: nn.BatchNorm2d(512), lambda dt=dt: _r(4, 512, 7, 7, dtype=dt, grad=True)),
             f"BatchNorm1d {dt}": (lambda: nn.BatchNorm1d(256), lambda dt=dt: _r(512, 256, dtype=dt, grad=True)),
@@ -111,7 +134,7 @@ def _module_cases():
 
 
 def _op_cases():
-    x = lambda *s, **k: (lambda: _r(*s, **k))  # noqa: E731
+    x = lambda *s, **k: lambda: _r(*s, **k)
     simple = {
         "sum all": (torch.sum, x(4096, 4096)), "sum 0": (lambda a: a.sum(0), x(8192, 512)), "sum 1": (lambda a: a.sum(1), x(8192, 512)), "mean all bf16": (torch.mean, x(4096, 4096, dtype=bf16)), "norm": (lambda a: torch.linalg.vector_norm(a), x(4096, 4096)),
         "max 1": (lambda a: a.max(1), x(4096, 512)), "argmax all": (torch.argmax, x(1024, 1024)), "std": (lambda a: a.std(0), x(8192, 512)), "var_mean": (lambda a: torch.var_mean(a, 1), x(1024, 4096)), "logsumexp": (lambda a: a.logsumexp(1), x(1024, 4096)),

@@ -2,9 +2,9 @@
 
     python benchmarks/record_ops.py OUT.json.gz benchmarks/ops_*.py
 
-Each cases file defines `cases()`, which yields (name, function); the function makes its tensors and returns a callable that
-makes the one call to be measured. Written down for each: bytes requested by every allocation and every free, in order
-(`+n`, `-n`), and whether the call failed.
+Each cases file defines `cases()`, which yields (name, function); the function makes its tensors and returns a callable
+that makes the one call to be measured. Written down for each: bytes requested by every allocation and every free, in
+order (`+n`, `-n`), and whether the call failed.
 """
 
 from __future__ import annotations
@@ -46,13 +46,19 @@ def main() -> None:
     results: dict[str, Any] = {}
     for file in files:
         spec = importlib.util.spec_from_file_location(Path(file).stem, file)
-        assert spec is not None and spec.loader is not None
+        assert spec is not None
+        assert spec.loader is not None
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
         for name, prepare in module.cases():
             results[name] = measure(prepare)
             torch.cuda.empty_cache()
-    data = {"gpu": torch.cuda.get_device_name(), "torch": torch.__version__, "cudnn": torch.backends.cudnn.version(), "cases": results}
+    data = {
+        "gpu": torch.cuda.get_device_name(),
+        "torch": torch.__version__,
+        "cudnn": torch.backends.cudnn.version(),
+        "cases": results,
+    }
     Path(output).write_bytes(gzip.compress(json.dumps(data, indent=0).encode()))
     failed = {name: result for name, result in results.items() if isinstance(result, str)}
     print(len(results), "cases,", len(failed), "refused", *failed.items(), sep="\n  ")

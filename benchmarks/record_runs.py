@@ -2,8 +2,8 @@
 
     python benchmarks/record_runs.py OUT_FOLDER benchmarks/runs.json [name ...]
 
-Each case is a set of `memgraph.options.Options`; each runs in a process of its own and leaves `NAME.json.gz`: the settings,
-torch's own statistics, and every allocator event as columns.
+Each case is a set of `memgraph.options.Options`; each runs in a process of its own and leaves `NAME.json.gz`: the
+settings, torch's own statistics, and every allocator event as columns.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ def record(case: dict[str, Any], path: Path) -> None:
         run_steps(job, options, history.mark, lambda *_: None)
     trace = history.trace
     data = {
-        "settings": dict(trace.settings), "gpu": trace.gpu, "torch": trace.torch, "phases": [list(p) for p in trace.phases],
-        "actions": trace.events.columns[0].tolist(), "buffers": trace.events.columns[1].tolist(),
+        "settings": dict(trace.settings), "gpu": trace.gpu, "torch": trace.torch, "phases": [list(p) for p in
+        trace.phases], "actions": trace.events.columns[0].tolist(), "buffers": trace.events.columns[1].tolist(),
         "addresses": trace.events.columns[3].tolist(), "sizes": trace.events.columns[4].tolist(),
         "requested": [buffer.size for buffer in trace.buffers],
     }  # fmt: skip
@@ -50,7 +50,9 @@ def main() -> None:
         if names and len(names) == 1:
             record(cases[name], path)
             continue
-        result = subprocess.run([sys.executable, __file__, folder, cases_file, name], cwd=ROOT, capture_output=True, text=True, check=False)
+        result = subprocess.run(
+            [sys.executable, __file__, folder, cases_file, name], cwd=ROOT, capture_output=True, text=True, check=False
+        )
         print(name, "recorded" if result.returncode == 0 else result.stderr.strip().splitlines()[-1:], flush=True)
 
 

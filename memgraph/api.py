@@ -19,7 +19,9 @@ Progress = Callable[[str, int, int | None], None]
 """Told of progress: a label, how much is done, of how much if that is known."""
 
 
-def virtual_gpu(gpu: str = "rtx3090", *, memory: int | None = None, alloc_conf: str | None = None, **settings: Any) -> VirtualGpu:
+def virtual_gpu(
+    gpu: str = "rtx3090", *, memory: int | None = None, alloc_conf: str | None = None, **settings: Any
+) -> VirtualGpu:
     """A CUDA device that is not there: ordinary training code inside the `with` block runs on it without computing.
 
     Args:
@@ -51,6 +53,11 @@ def predict(options: Options, progress: Progress | None = None) -> Trace:
         UsageError: something in the options is wrong.
         ShimError: the small library behind the virtual GPU cannot be built.
     """
+    return run(options, progress)[0]
+
+
+def run(options: Options, progress: Progress | None = None) -> tuple[Trace, VirtualGpu]:
+    """As `predict`, with the virtual GPU, which knows more than its trace: the graph, and each op's arguments."""
     from memgraph.capture.session import VirtualGpu
     from memgraph.capture.step import run_steps
     from memgraph.models.job import OwnStep
@@ -68,7 +75,7 @@ def predict(options: Options, progress: Progress | None = None) -> Trace:
                 job.step()
         else:
             run_steps(job, options, gpu.mark, progress or _silent)
-        return gpu.trace
+        return gpu.trace, gpu
 
 
 def default_gpu() -> str:

@@ -262,7 +262,14 @@ class Trace:
         op = self.op_at(event)
         phase = self.phase_at(event)
         return Peak(
-            top, max(allocated), max(reserved), event, phase.name, phase.step, op.name if op else "", op.module if op else ""
+            top,
+            max(allocated),
+            max(reserved),
+            event,
+            phase.name,
+            phase.step,
+            op.name if op else "",
+            op.module if op else "",
         )
 
     @functools.cached_property
@@ -327,7 +334,9 @@ def _check_conservation(trace: Trace) -> None:
     """Live bytes are never negative; allocated ≥ requested; reserved ≥ allocated; what is live at the end adds up."""
     for event, (requested, allocated, reserved) in enumerate(zip(*trace.usage, strict=True)):
         if not 0 <= requested <= allocated <= reserved:
-            raise InvariantError(f"event {event}: not 0 <= {requested} requested <= {allocated} allocated <= {reserved} reserved")
+            raise InvariantError(
+                f"event {event}: not 0 <= {requested} requested <= {allocated} allocated <= {reserved} reserved"
+            )
     if trace.events:
         live = sum(trace.buffers[index].size for index in trace.live_at(trace.peak.event))
         if live != trace.peak.requested:
@@ -344,7 +353,10 @@ def _check_references(trace: Trace) -> None:
             raise InvariantError("an event names a buffer that is not there")
     if any(not -1 <= buffer.op < ops for buffer in trace.buffers):
         raise InvariantError("a buffer names an op that is not there")
-    if any(not 0 <= op.phase < len(trace.phases) for op in trace.ops):
-        raise InvariantError("an op names a phase that is not there")
+    if any(not 0 <= op.phase < len(trace.phases) or not -1 <= op.forward < ops for op in trace.ops):
+        raise InvariantError("an op names a phase or a forward op that is not there")
     if any(not -1 <= op < ops for op in trace.events.columns[2]):
         raise InvariantError("an event names an op that is not there")
+    borders = [0, *(border for phase in trace.phases for border in (phase.start, phase.stop)), len(trace.events)]
+    if borders != sorted(borders):
+        raise InvariantError("the phases are not stretches of the run in order")

@@ -1,5 +1,5 @@
-"""`Trace` as one gzip-compressed JSON file: tables of distinct texts and tensors, columns of numbers. Written whole or not
-at all, and believed only after its conservation laws were checked."""
+"""`Trace` as one gzip-compressed JSON file: tables of distinct texts and tensors, columns of numbers. Written whole or
+not at all, and believed only after its conservation laws were checked."""
 
 from __future__ import annotations
 
@@ -23,6 +23,11 @@ StrPath = str | os.PathLike[str]
 _COMPRESSION = 6
 """Half the time of the highest, and 1 % larger."""
 
+_LARGEST = 2**30
+"""Bytes of text that are read: some 14 million events. More is no trace but a file made to fill the memory."""
+
+_CHUNK = 2**20
+
 _WRONG = (KeyError, IndexError, TypeError, ValueError, OverflowError, AttributeError, RecursionError)
 """What goes wrong in data that is not what it should be."""
 
@@ -31,10 +36,13 @@ def save(trace: Trace, path: StrPath, *, force: bool = False) -> None:
     """Write a trace. Equal traces give equal bytes.
 
     Raises:
-        UsageError: the file exists and `force` is not given.
+        UsageError: the file exists and `force` is not given, or a setting is not plain JSON.
         MemgraphError: it cannot be written.
     """
-    text = json.dumps(_encode(trace), separators=(",", ":"))
+    try:
+        text = json.dumps(_encode(trace), separators=(",", ":"), allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise UsageError(f"the settings of the trace cannot be saved: {error}; keep texts and numbers there") from error
     write_file(path, gzip.compress(text.encode(), _COMPRESSION, mtime=0), force=force)
 
 
@@ -52,7 +60,8 @@ def load(path: StrPath) -> Trace:
     except TraceError as error:
         raise TraceError(f"{path}: {error}") from error
     except _WRONG as error:
-        raise TraceError(f"{path} is not a memgraph trace: {type(error).__name__} {error}") from error
+        reason = f"{type(error).__name__} {_brief(error)}"
+        raise TraceError(f"{path} is not a memgraph trace: {reason}") from error
     return trace
 
 
@@ -66,7 +75,7 @@ def write_file(path: StrPath, content: bytes, *, force: bool = False) -> None:
     check_free(path, force=force)
     target = Path(path)
     try:
-        with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as folder:
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".memgraph-") as folder:
             part = Path(folder) / target.name
             part.write_bytes(content)
             part.replace(target)
@@ -78,13 +87,22 @@ def check_free(path: StrPath, *, force: bool = False) -> None:
     """Whether `path` may be written: to ask before the work is done, not after.
 
     Raises:
-        UsageError: the file exists and `force` is not given, or its folder does not.
+        UsageError: the file exists and `force` is not given, it is no plain file, or its folder does not exist.
     """
     target = Path(path)
-    if target.exists() and not force:
+    if _there(target) and not target.is_file():
+        raise UsageError(f"{target} is not a plain file: choose another name")
+    if _there(target) and not force:
         raise UsageError(f"{target} exists: choose another name, or give --force to overwrite it")
     if not target.parent.is_dir():
         raise UsageError(f"{target} cannot be written: there is no folder {target.parent}")
+
+
+def _there(target: Path) -> bool:
+    try:
+        return target.exists()
+    except OSError as error:  # the name is too long, or a folder on the way may not be searched
+        raise UsageError(f"{target} cannot be written: {error.strerror}") from error
 
 
 class _Table(Generic[Value]):
@@ -127,41 +145,60 @@ def _buffer_columns(
     sizes, ops, roles, categories, names, shapes, dtypes = zip(*buffers, strict=True) if buffers else [()] * 7
     specs = map(TensorSpec, shapes, dtypes)
     return [
-        list(sizes), list(ops), [texts.place(role) for role in roles], [texts.place(category) for category in categories],
-        [texts.place(name) for name in names], [tensors.place((spec,)) for spec in specs],
+        list(sizes), list(ops), [texts.place(role) for role in roles], [texts.place(category) for category in
+        categories], [texts.place(name) for name in names], [tensors.place((spec,)) for spec in specs],
     ]  # fmt: skip
 
 
 def _read(path: StrPath) -> dict[str, Any]:
     try:
-        packed = Path(path).read_bytes()
-        data = json.loads(gzip.decompress(packed))
-    except gzip.BadGzipFile:
-        raise TraceError(f"{path} is not a memgraph trace: `memgraph analyze -o FILE` writes one") from None
+        data = json.loads(_unpack(path))
+    except gzip.BadGzipFile as error:
+        raise TraceError(
+            f"{path} is not a memgraph trace, or damaged: {error}; `memgraph analyze -o FILE` writes one"
+        ) from error
     except OSError as error:
         raise TraceError(f"cannot read {path}: {error.strerror or error}") from None
     except (EOFError, zlib.error) as error:
         raise TraceError(f"{path} is cut short or damaged: {error}") from error
     except (ValueError, RecursionError) as error:
-        raise TraceError(f"{path} is not a memgraph trace: {error}") from error
+        raise TraceError(f"{path} is not a memgraph trace: {_brief(error)}") from error
     if not isinstance(data, dict):
         raise TraceError(f"{path} is not a memgraph trace: it holds a {type(data).__name__}")
     return data
 
 
+def _unpack(path: StrPath) -> bytearray:
+    text = bytearray()
+    with gzip.open(path) as stream:
+        while chunk := stream.read(_CHUNK):
+            text += chunk
+            if len(text) > _LARGEST:
+                raise TraceError(f"{path} is not a memgraph trace: it unpacks to more than {_LARGEST} bytes")
+    return text
+
+
+def _brief(error: Exception) -> str:
+    """What went wrong, without all of the data that it quotes."""
+    text = str(error)
+    return text if len(text) <= 100 else f"{text[:60]}...{text[-37:]}"
+
+
 def _check_schema(schema: Any) -> None:
-    if not isinstance(schema, int):
-        raise TypeError("its schema is not a number")
+    if type(schema) is not int or schema < 1:
+        raise TypeError("its schema is not a number from 1 on")
     if schema > SCHEMA:
         raise TraceError(f"written by a newer memgraph (schema {schema}, this one reads {SCHEMA}): update memgraph")
 
 
 def _decode(data: dict[str, Any]) -> Trace:
     texts = _texts(data["texts"])
-    tensors = [tuple([TensorSpec(tuple(_signed(shape)), _text(dtype)) for shape, dtype in specs]) for specs in data["tensors"]]
+    tensors = [
+        tuple([TensorSpec(tuple(_signed(shape)), _text(dtype)) for shape, dtype in specs]) for specs in data["tensors"]
+    ]
     return Trace(
         origin=_text(data["origin"]), gpu=_text(data["gpu"]), memory=_signed([data["memory"]])[0],
-        torch=_text(data["torch"]), settings=dict(data["settings"]), ops=_ops(data["ops"], texts, tensors),
+        torch=_text(data["torch"]), settings=_mapping(data["settings"]), ops=_ops(data["ops"], texts, tensors),
         buffers=_buffers(data["buffers"], texts, tensors), events=_events(data["events"]),
         phases=tuple(Phase(_text(name), *_signed(numbers)) for name, *numbers in data["phases"]),
         assumptions=_texts(data["assumptions"]), unknown_ops=_texts(data["unknown_ops"]),
@@ -214,4 +251,10 @@ def _texts(values: Iterable[Any]) -> tuple[str, ...]:
 def _text(value: Any) -> str:
     if not isinstance(value, str):
         raise TypeError(f"{value!r} is not a text")
+    return value
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise TypeError(f"{value!r} is not a mapping")
     return value

@@ -22,7 +22,7 @@ class Consumer(NamedTuple):
     """With `*` for the layer's number."""
     source: str
     bytes: int
-    count: int
+    count: int  # type: ignore[assignment]  # a tuple has a method of this name, which nobody calls on a row
     shape: tuple[int, ...]
     dtype: str
     category: Category
@@ -32,13 +32,18 @@ class Consumer(NamedTuple):
 
 def consumers(trace: Trace, event: int | None = None) -> tuple[Consumer, ...]:
     """What is alive after an event, by default at the requested peak, grouped over equal layers; the largest first."""
+    return tuple(row for row, _ in grouped(trace, event))
+
+
+def grouped(trace: Trace, event: int | None = None) -> tuple[tuple[Consumer, tuple[int, ...]], ...]:
+    """As `consumers`, each with the indices of its buffers."""
     moment = trace.peak.event if event is None else event
-    groups: defaultdict[tuple[object, ...], list[Buffer]] = defaultdict(list)
+    groups: defaultdict[tuple[object, ...], list[int]] = defaultdict(list)
     for index in trace.live_at(moment):
         buffer = trace.buffers[index]
-        groups[_key(buffer, _op(trace, buffer))].append(buffer)
-    rows = [_consumer(buffers, _op(trace, buffers[0])) for buffers in groups.values()]
-    return tuple(sorted(rows, key=lambda row: (-row.bytes, row.provenance)))
+        groups[_key(buffer, _op(trace, buffer))].append(index)
+    rows = [(_consumer(trace, members), tuple(members)) for members in groups.values()]
+    return tuple(sorted(rows, key=lambda row: (-row[0].bytes, row[0].provenance)))
 
 
 def starred(path: str) -> str:
@@ -53,11 +58,22 @@ def _op(trace: Trace, buffer: Buffer) -> Op:
 def _key(buffer: Buffer, op: Op) -> tuple[object, ...]:
     if buffer.name:
         return buffer.category, starred(buffer.name), buffer.shape, buffer.dtype
-    return buffer.category, buffer.role, op.name, starred(op.module), op.source, buffer.shape, buffer.dtype, op.forward >= 0
+    return (
+        buffer.category,
+        buffer.role,
+        op.name,
+        starred(op.module),
+        op.source,
+        buffer.shape,
+        buffer.dtype,
+        op.forward >= 0,
+    )
 
 
-def _consumer(buffers: list[Buffer], op: Op) -> Consumer:
+def _consumer(trace: Trace, members: list[int]) -> Consumer:
+    buffers = [trace.buffers[index] for index in members]
     first = buffers[0]
+    op = _op(trace, first)
     module = starred(op.module)
     return Consumer(
         starred(first.name), op.name, module, op.source, sum(buffer.size for buffer in buffers), len(buffers),

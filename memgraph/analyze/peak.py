@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from typing import NamedTuple
 
-from memgraph.gpu.specs import find
 from memgraph.errors import UsageError
+from memgraph.gpu.specs import find
 from memgraph.trace import Category, Trace
 
 
@@ -15,7 +15,7 @@ class Share(NamedTuple):
 
     category: Category
     bytes: int
-    count: int
+    count: int  # type: ignore[assignment]  # a tuple has a method of this name, which nobody calls on a row
     """Buffers."""
     share: float
     """Of the peak, 0 to 1."""

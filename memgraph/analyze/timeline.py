@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import NamedTuple
 
 from memgraph.trace import Trace
@@ -24,5 +25,5 @@ def bins(trace: Trace, count: int) -> tuple[Bin, ...]:
     edges = [events * place // count for place in range(count + 1)] if count else []
     return tuple(
         Bin(start, stop, max(curve[start:stop]), trace.phase_at(start).name)
-        for start, stop in zip(edges, edges[1:], strict=False)
+        for start, stop in itertools.pairwise(edges)
     )

@@ -1,8 +1,9 @@
 """Gradients that meet in autograd's input buffers: the engine adds them in place where it can.
 
-`accumulate` in torch/csrc/autograd/input_buffer.cpp adds the new gradient into the old one when gradients are not themselves
-recorded, the old one is dense, and the buffer holds the last reference to it and to its storage. For tensor subclasses and
-under dispatch modes it never does, so under a recorder the engine asks for `old + new` where a real run does `old += new`.
+`accumulate` in torch/csrc/autograd/input_buffer.cpp adds the new gradient into the old one when gradients are not
+themselves recorded, the old one is dense, and the buffer holds the last reference to it and to its storage. For tensor
+subclasses and under dispatch modes it never does, so under a recorder the engine asks for `old + new` where a real run
+does `old += new`.
 """
 
 from __future__ import annotations
@@ -66,7 +67,8 @@ def run_two_gradients() -> None:
 
 
 def _is_dense(tensor: Tensor) -> bool:
-    """Whether its elements fill a stretch of memory, in any order of dimensions (c10's `is_non_overlapping_and_dense`)."""
+    """Whether its elements fill a stretch of memory, in any order of dimensions (c10's
+    `is_non_overlapping_and_dense`)."""
     expected = 1
     for stride, size in sorted(zip(tensor.stride(), tensor.shape, strict=True)):
         if size != 1:

@@ -11,12 +11,14 @@ def categorize(trace: Trace) -> Trace:
     """The trace with a category for every buffer.
 
     Parameters, gradients and optimizer state were marked by name while it ran. The rest goes by role and life: what a
-    library or the inside of an op needs is workspace; what the forward made and the backward still has is an activation;
-    what was moved onto the device before the forward is input; everything else is temporary.
+    library or the inside of an op needs is workspace; what the forward made and the backward still has is an
+    activation; what was moved onto the device before the forward is input; everything else is temporary.
     """
-    phases = {index: phase for index, phase in enumerate(trace.phases)}
+    phases = dict(enumerate(trace.phases))
     buffers = tuple(
-        buffer if buffer.category is not Category.UNKNOWN else buffer._replace(category=_category(trace, phases, buffer, life))
+        buffer
+        if buffer.category is not Category.UNKNOWN
+        else buffer._replace(category=_category(trace, phases, buffer, life))
         for buffer, life in zip(trace.buffers, trace.lives, strict=True)
     )
     return dataclasses.replace(trace, buffers=buffers)

@@ -23,7 +23,9 @@ def build_graph(calls: Sequence[Any], ops: Sequence[Op]) -> Graph:
     def node_of(tag: Tag) -> Node:
         key = (tag.op, tag.index)
         if key not in made:
-            made[key] = _outside(graph, tag.index, tag.spec) if tag.op < 0 else _item(graph, made[tag.op, -1], tag.index)
+            made[key] = (
+                _outside(graph, tag.index, tag.spec) if tag.op < 0 else _item(graph, made[tag.op, -1], tag.index)
+            )
         return made[key]
 
     def resolve(arg: Any) -> Any:

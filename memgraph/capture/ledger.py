@@ -14,7 +14,8 @@ from memgraph.gpu.out_of_memory import OutOfMemory
 from memgraph.trace import Action, Category, Events, Phase, Role
 
 Refusal = Callable[[OutOfMemory], None]
-"""Told of an out-of-memory; may raise. If it returns, the card is taken to be as large as it must be, and the run goes on."""
+"""Told of an out-of-memory; may raise. If it returns, the card is taken to be as large as it must be, and the run goes
+on."""
 
 
 class Ledger:
@@ -91,7 +92,9 @@ class Ledger:
     def finished_phases(self) -> tuple[Phase, ...]:
         """The phases so far, each up to the start of the next."""
         stops = [start for _, _, start in self.phases[1:]] + [len(self)]
-        return tuple(Phase(name, step, start, stop) for (name, step, start), stop in zip(self.phases, stops, strict=True))
+        return tuple(
+            Phase(name, step, start, stop) for (name, step, start), stop in zip(self.phases, stops, strict=True)
+        )
 
     def events(self) -> Events:
         """The events so far."""

@@ -12,8 +12,8 @@ from torch._ops import OpOverload
 
 from memgraph.capture.libraries import Libraries, Needs
 from memgraph.gpu import workspace
+from memgraph.gpu.call import Call, Steps, Temporary, TensorMeta
 from memgraph.gpu.cublas import MATRIX_OPS
-from memgraph.gpu.call import Call, Steps, TensorMeta, Temporary
 from memgraph.gpu.specs import GpuSpec
 from memgraph.virtual.assume import BY_VALUE
 from memgraph.virtual.dispatch import CUDA_KERNELS
@@ -26,11 +26,12 @@ _SIZED_FACTORIES = frozenset(
 _FOLLOWED_FACTORIES = frozenset(
     {
         aten.arange.default, aten.arange.start, aten.arange.start_step, aten.zeros.default, aten.ones.default,
-        aten.full.default, aten.scalar_tensor.default, aten.eye.default, aten.tril_indices.default, aten.triu_indices.default,
-    }
+        aten.full.default, aten.scalar_tensor.default, aten.eye.default, aten.tril_indices.default,
+    aten.triu_indices.default, }
 )  # fmt: skip
 LARGE = 2**16
-"""Elements from which a CPU tensor that a module makes for itself holds no values: initialising it would only cost time."""
+"""Elements from which a CPU tensor that a module makes for itself holds no values: initialising it would only cost
+time."""
 
 
 class Inside(NamedTuple):
@@ -40,6 +41,8 @@ class Inside(NamedTuple):
     """In order, outputs included; None for outputs alone."""
     needs: Needs
     """Workspaces that libraries keep."""
+    call: Call | None = None
+    """What the rule was asked, so that it can be asked again for other sizes; None where there is no rule."""
 
 
 _NOTHING = Inside(None, ())
@@ -48,7 +51,18 @@ _NOTHING = Inside(None, ())
 class Operator:
     """One ATen operator."""
 
-    __slots__ = ("by_value", "decomposes", "factory", "func", "inside", "mutates", "name", "only_aliases", "random", "returns_nothing")
+    __slots__ = (
+        "by_value",
+        "decomposes",
+        "factory",
+        "func",
+        "inside",
+        "mutates",
+        "name",
+        "only_aliases",
+        "random",
+        "returns_nothing",
+    )
 
     def __init__(self, func: OpOverload, kinds: Kinds) -> None:
         schema = func._schema
@@ -98,7 +112,8 @@ class Kinds:
         return name
 
     def makes_fake(self, func: OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
-        """Whether a call without fake inputs gives a fake result: it is on the device, or too large to be worth values."""
+        """Whether a call without fake inputs gives a fake result: it is on the device, or too large to be worth
+        values."""
         device = kwargs.get("device")
         if device is not None and device.type == "cuda":
             return True
@@ -120,7 +135,7 @@ class Kinds:
                 self.unknown.add(str(func))
             elif any(isinstance(step, Temporary) and step.name.endswith("(estimate)") for step in steps):
                 self.estimated.add(name)
-            return Inside(steps, self.libraries.needs(call))
+            return Inside(steps, self.libraries.needs(call), call)
 
         return ruled
 
@@ -157,7 +172,13 @@ class Kinds:
         return arg
 
     def _meta(self, tensor: Tensor) -> TensorMeta:
-        return TensorMeta(tuple(tensor.shape), tensor.stride(), self.dtype_name(tensor.dtype), tensor.element_size(), tensor.device.type)
+        return TensorMeta(
+            tuple(tensor.shape),
+            tensor.stride(),
+            self.dtype_name(tensor.dtype),
+            tensor.element_size(),
+            tensor.device.type,
+        )
 
 
 def _nothing(*_: Any) -> Inside:
@@ -182,7 +203,9 @@ def _inside_a_module() -> bool:
     """Whether a module is being built: some caller is an `nn.Module`'s `__init__` or `reset_parameters`."""
     frame = sys._getframe(2)
     while frame is not None:
-        if frame.f_code.co_name in ("__init__", "reset_parameters") and isinstance(frame.f_locals.get("self"), torch.nn.Module):
+        if frame.f_code.co_name in ("__init__", "reset_parameters") and isinstance(
+            frame.f_locals.get("self"), torch.nn.Module
+        ):
             return True
         frame = frame.f_back  # type: ignore[assignment]
     return False

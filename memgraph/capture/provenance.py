@@ -1,4 +1,5 @@
-"""Where an op comes from: the module whose forward runs, the user's source line, the forward op behind a backward one."""
+"""Where an op comes from: the module whose forward runs, the user's source line, the forward op behind a backward
+one."""
 
 from __future__ import annotations
 
@@ -8,21 +9,23 @@ import sys
 import sysconfig
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import CodeType
 from typing import Any
 
 import torch
 from torch.nn.modules import module as module_hooks
 
+_PACKAGE = Path(__file__).parent.parent
 _INTERNAL = tuple(
-    os.path.join(folder, "")
-    for folder in (os.path.dirname(torch.__file__), os.path.dirname(os.path.dirname(__file__)), sysconfig.get_paths()["stdlib"])
+    f"{folder}{os.sep}" for folder in (Path(torch.__file__).parent, _PACKAGE, sysconfig.get_paths()["stdlib"])
 )
-_MODELS = os.path.join(os.path.dirname(os.path.dirname(__file__)), "models", "")
+_MODELS = f"{_PACKAGE / 'models'}{os.sep}"
 
 
 class Modules(threading.local):
-    """Which module runs, by its path in the model. Autograd's threads, which recompute checkpoints, have their own stack."""
+    """Which module runs, by its path in the model. Autograd's threads, which recompute checkpoints, have their own
+    stack."""
 
     def __init__(self) -> None:
         self.stack: list[str] = []
@@ -106,18 +109,18 @@ class SourceLines:
 
 
 def _display_name(filename: str) -> str:
-    """`folder/file.py`, or empty for torch, the standard library and memgraph (whose own models count as the user's)."""
+    """`folder/file.py`, or empty for torch, the standard library and memgraph (whose own models count as the
+    user's)."""
     if filename.startswith("<") or (filename.startswith(_INTERNAL) and not filename.startswith(_MODELS)):
         return ""
-    folder, name = os.path.split(filename)
-    return f"{os.path.basename(folder)}/{name}" if folder else name
+    return "/".join(Path(filename).parts[-2:])
 
 
 class ForwardOps:
     """From an autograd node back to the op that made it, by autograd's sequence numbers.
 
-    A node takes the next number just before its forward op is dispatched, so the op that first sees a number as the last
-    one given is the node's (torch/csrc/autograd/function.h, `sequence_nr`).
+    A node takes the next number just before its forward op is dispatched, so the op that first sees a number as the
+    last one given is the node's (torch/csrc/autograd/function.h, `sequence_nr`).
     """
 
     def __init__(self) -> None:

@@ -1,8 +1,8 @@
 """The dispatch mode that runs a training step without computing it, and writes down what it does to memory.
 
-`Recorder` is a `FakeTensorMode`: one mode, one dispatch per op. It sees every ATen call below autograd and autocast, gives
-fake results to those on the device, runs those on small CPU tensors for real, and tells the ledger of every storage that is
-born and dies. A buffer dies when its storage dies, as in eager PyTorch.
+`Recorder` is a `FakeTensorMode`: one mode, one dispatch per op. It sees every ATen call below autograd and autocast,
+gives fake results to those on the device, runs those on small CPU tensors for real, and tells the ledger of every
+storage that is born and dies. A buffer dies when its storage dies, as in eager PyTorch.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from memgraph.capture.ledger import Ledger
 from memgraph.capture.operators import Inside, Kinds, Operator
 from memgraph.capture.provenance import ForwardOps, ModulePaths, SourceLines
 from memgraph.capture.stage import Stage
-from memgraph.gpu.call import OnHost, Output, Release, Temporary
+from memgraph.gpu.call import Call, OnHost, Output, Release, Temporary
 from memgraph.trace import Category, Op, Role, TensorSpec
 from memgraph.virtual import values
 from memgraph.virtual.assume import Assumptions
@@ -46,7 +46,7 @@ class Tag(NamedTuple):
     """Where a tensor comes from: output `index` of op `op`, or -1 and a running number for one made outside."""
 
     op: int
-    index: int
+    index: int  # type: ignore[assignment]  # hides tuple.index, on purpose
     look: Look
 
     @property
@@ -94,6 +94,7 @@ class Recorder(FakeTensorMode):
         self.assumptions = assumptions
         self.ops: list[Op] = []
         self.calls: list[GraphCall] = []
+        self.ruled: dict[int, Call] = {}
         self.sources = SourceLines()
         self.forward_ops = ForwardOps()
         self.stage = Stage(ledger)
@@ -141,7 +142,9 @@ class Recorder(FakeTensorMode):
             return self._run_fake(operator, types, args, kwargs)
         return func(*args, **kwargs)
 
-    def _run_fake(self, operator: Operator, types: Sequence[type], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    def _run_fake(
+        self, operator: Operator, types: Sequence[type], args: Sequence[Any], kwargs: Mapping[str, Any]
+    ) -> Any:
         index = len(self.ops)
         arguments = Arguments(operator.func)
         call_args = tuple([self._reference(arg, arguments) for arg in args])
@@ -287,6 +290,8 @@ class Recorder(FakeTensorMode):
             inside = operator.inside(args, kwargs, [tensor for tensor, _ in born])
             if recipe is not None:
                 recipe.inside = inside
+        if inside.call is not None:
+            self.ruled[self.ledger.op] = inside.call
         if inside.steps:
             self._follow(inside.steps, born)
         else:

@@ -6,7 +6,7 @@ import contextlib
 import os
 from collections.abc import Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import torch
 from torch.optim.optimizer import (
@@ -30,9 +30,6 @@ from memgraph.virtual.assume import Assumptions
 from memgraph.virtual.attention import attention_as_on
 from memgraph.virtual.device import virtual_device
 from memgraph.virtual.dispatch import cuda_kernels_exist
-
-if TYPE_CHECKING:
-    import torch.fx
 
 _NO_SPEC = TensorSpec((), "")
 
@@ -134,7 +131,9 @@ class VirtualGpu:
         with trial, torch.enable_grad(), torch.inference_mode(False):
             run_two_gradients()
         if len(trial.accumulation.seen) != 1:
-            raise TorchChanged(f"torch {torch.__version__}'s autograd engine accumulates gradients in a way not seen before")
+            raise TorchChanged(
+                f"torch {torch.__version__}'s autograd engine accumulates gradients in a way not seen before"
+            )
         return trial.accumulation.seen[0]
 
     def _estimates(self) -> list[str]:

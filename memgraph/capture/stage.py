@@ -1,4 +1,5 @@
-"""Which phase of which step the run is in, told from what it does: a model is called, autograd runs, an optimizer steps."""
+"""Which phase of which step the run is in, told from what it does: a model is called, autograd runs, an optimizer
+steps."""
 
 from __future__ import annotations
 

@@ -68,7 +68,8 @@ def _one_step(
     held: dict[str, Any],
     mark: Mark,
 ) -> None:
-    """`held` is what a script's variables hold: a forward's results live until the next forward has returned its own."""
+    """`held` is what a script's variables hold: a forward's results live until the next forward has returned its
+    own."""
     for micro in range(options.accumulate):
         feed(batch, _as_parameters(job.inputs(), options), DEVICE)
         if micro == 0:
@@ -95,7 +96,9 @@ def _as_parameters(inputs: Batch, options: Options) -> Batch:
     if options.amp != "none" or options.dtype == "float32":
         return inputs
     return {
-        name: value.to(_DTYPES[options.dtype]) if isinstance(value, torch.Tensor) and value.is_floating_point() else value
+        name: value.to(_DTYPES[options.dtype])
+        if isinstance(value, torch.Tensor) and value.is_floating_point()
+        else value
         for name, value in inputs.items()
     }
 
@@ -130,7 +133,8 @@ def _form(name: str) -> dict[str, Any]:
 
 
 def checkpoint_blocks(model: nn.Module) -> list[str]:
-    """Checkpoint (non-reentrant) every repeated block: each entry of a `ModuleList` of equal modules. Returns their paths."""
+    """Checkpoint (non-reentrant) every repeated block: each entry of a `ModuleList` of equal modules. Returns their
+    paths."""
     paths = []
     for path, modules in model.named_modules():
         if isinstance(modules, nn.ModuleList) and len({type(module) for module in modules}) == 1 and len(modules) > 1:

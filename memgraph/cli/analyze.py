@@ -11,6 +11,7 @@ import click
 
 from memgraph.cli.target import target_options
 from memgraph.errors import DoesNotFit
+from memgraph.gpu.specs import all_gpus
 from memgraph.render import json as render_json
 from memgraph.render import table
 from memgraph.trace import Trace
@@ -18,8 +19,12 @@ from memgraph.trace import Trace
 
 @click.command(short_help="Predict one training step: where the memory goes.")
 @target_options
-@click.option("--top", type=click.IntRange(min=0), default=8, show_default=True, help="How many of the largest to list.")
-@click.option("--format", "form", type=click.Choice(["table", "json"]), default="table", show_default=True, help="Of the report.")
+@click.option(
+    "--top", type=click.IntRange(min=0), default=8, show_default=True, help="How many of the largest to list."
+)
+@click.option(
+    "--format", "form", type=click.Choice(["table", "json"]), default="table", show_default=True, help="Of the report."
+)
 @click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="Save the trace here.")
 @click.option("--force", is_flag=True, help="Overwrite the file.")
 def analyze(trace: Trace, top: int, form: str, output: Path | None, force: bool) -> None:
@@ -38,8 +43,8 @@ def analyze(trace: Trace, top: int, form: str, output: Path | None, force: bool)
     if form == "json":
         click.echo(json.dumps(render_json.report(trace, top), indent=2))
     else:
-        click.echo(table.report(trace, top, _paint, sys.stdout.isatty()))
-        if trace.origin == "predicted":
+        click.echo(table.report(trace, top, _paint, _draws_blocks()))
+        if trace.origin == "predicted" and isinstance(trace.settings.get("batch"), int):
             click.echo(f"\n{_next_steps(trace, output)}")
     if not trace.fits:
         click.get_current_context().exit(DoesNotFit.exit_code)
@@ -50,11 +55,24 @@ def _paint(colour: str, text: str) -> str:
     return click.style(text, fg=colour, bold=True) if wanted else text
 
 
+def _draws_blocks() -> bool:
+    """Whether stdout is a terminal that can show block characters."""
+    return sys.stdout.isatty() and (sys.stdout.encoding or "").lower().startswith("utf")
+
+
 def _next_steps(trace: Trace, output: Path | None) -> str:
-    settings = trace.settings
-    if trace.fits:
-        first = f"--batch {2 * settings.get('batch', 8)}"
-    else:
-        first = "--checkpoint blocks" if settings.get("checkpoint") != "blocks" else f"--batch {max(1, settings.get('batch', 8) // 2)}"
     second = "--top 20" if output is not None else "-o step.memgraph"
-    return f"next: memgraph analyze {first} | {second} | --format json; memgraph gpus"
+    return f"next: memgraph analyze {_next_size(trace)} | {second} | --format json"
+
+
+def _next_size(trace: Trace) -> str:
+    """What to try next: more if it fits, less if it does not, and at the smallest a larger card."""
+    batch: int = trace.settings["batch"]
+    if trace.fits:
+        return f"--batch {2 * batch}"
+    if trace.settings.get("checkpoint") == "none":
+        return "--checkpoint blocks"
+    if batch > 1:
+        return f"--batch {batch // 2}"
+    larger = [card for card in all_gpus() if card.memory - card.context > trace.peak.reserved]
+    return f"--gpu {min(larger, key=lambda card: card.memory).name}" if larger else "--dtype bfloat16"

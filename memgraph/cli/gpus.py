@@ -12,11 +12,14 @@ from memgraph.render import table
 
 
 @click.command(short_help="The GPUs that are known.")
-@click.option("--format", "form", type=click.Choice(["table", "json"]), default="table", show_default=True)
+@click.option(
+    "--format", "form", type=click.Choice(["table", "json"]), default="table", show_default=True, help="Of the list."
+)
 def gpus(form: str) -> None:
     """The GPUs that --gpu knows, with what they leave for PyTorch.
 
-    "for PyTorch" is the card's memory less the CUDA context, which was measured on the H200 and is an estimate elsewhere.
+    "for PyTorch" is the card's memory less the CUDA context, which was measured on the H200 and is an estimate
+    elsewhere.
     """
     cards = all_gpus()
     if form == "json":

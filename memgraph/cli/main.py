@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import importlib
 import os
 import sys
 from collections.abc import Callable
@@ -11,21 +13,47 @@ from typing import Any
 import click
 
 from memgraph import __version__
-from memgraph.cli.analyze import analyze
-from memgraph.cli.gpus import gpus
-from memgraph.errors import MemgraphError
+from memgraph.errors import MemgraphError, unknown_name
 
 INTERRUPTED = 130
 """As a shell reports a process that Ctrl-C ended."""
 
 
+_COMMANDS = {
+    "analyze": "Predict one training step: where the memory goes.",
+    "gpus": "The GPUs that memgraph knows.",
+}
+"""Each lives in the module of its name, which is imported when it is called."""
+
+
 class _Commands(click.Group):
     """A group whose errors are one line on stderr: `memgraph: what is wrong, and the next step`."""
 
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return None
+        command = getattr(importlib.import_module(f"memgraph.cli.{cmd_name}"), cmd_name)
+        return command if isinstance(command, click.Command) else None
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and not args[0].startswith("-") and args[0] not in _COMMANDS:
+            raise unknown_name("command", args[0], _COMMANDS)
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(_COMMANDS.items()))
+
     def main(self, *args: Any, standalone_mode: bool = True, **extra: Any) -> Any:
+        run = functools.partial(super().main, *args, **extra)
         if not standalone_mode:
-            return super().main(*args, standalone_mode=False, **extra)
-        sys.exit(_exit_code(lambda: super(_Commands, self).main(*args, standalone_mode=False, **extra)))
+            return run(standalone_mode=False)
+        sys.exit(_exit_code(lambda: run(standalone_mode=False)))
 
 
 def _exit_code(run: Callable[[], Any]) -> int:
@@ -70,7 +98,3 @@ def main() -> None:
     \b
     Exit codes: 0 done; 1 an error; 2 wrong usage; 3 it does not fit; 130 interrupted.
     """
-
-
-main.add_command(analyze)
-main.add_command(gpus)

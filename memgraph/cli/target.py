@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from tqdm import tqdm
 from memgraph.errors import UsageError
 from memgraph.options import AMP, CHECKPOINTS, DTYPES, OPTIMIZER_FORMS, OPTIMIZERS, Options
 from memgraph.trace import Trace
-from memgraph.trace_file import load
+from memgraph.trace_file import check_free, load
 from memgraph.units import parse_bytes
 
 Command = Callable[..., Any]
@@ -24,14 +24,30 @@ _OPTIONS = (
     click.option("--batch", type=int, help="Samples a step.  [default: 8]"),
     click.option("--seq", type=int, help="Tokens a sample.  [default: the model's own]"),
     click.option("--gpu", help="A card of `memgraph gpus`.  [default: the visible one, or rtx3090]"),
-    click.option("--memory", metavar="SIZE", help="What PyTorch may take, like 24GiB.  [default: the card's, less its context]"),
+    click.option(
+        "--memory", metavar="SIZE", help="What PyTorch may take, like 24GiB.  [default: the card's, less its context]"
+    ),
     click.option("--amp", default="bf16", show_default=True, metavar="|".join(AMP), help="Autocast."),
     click.option("--dtype", default="float32", show_default=True, metavar="|".join(DTYPES), help="Of the parameters."),
-    click.option("--optimizer", default="adamw", show_default=True, metavar="|".join(OPTIMIZERS), help="The optimizer."),
-    click.option("--optimizer-impl", default="default", show_default=True, metavar="|".join(OPTIMIZER_FORMS), help="Its form."),
-    click.option("--steps", type=int, default=2, show_default=True, help="Steps to run; the second has optimizer state."),
-    click.option("--set", "settings", multiple=True, metavar="FIELD=VALUE", help="A field of the model's configuration; repeat."),
-    click.option("--checkpoint", default="none", show_default=True, metavar="|".join(CHECKPOINTS), help="Recompute blocks in the backward."),
+    click.option(
+        "--optimizer", default="adamw", show_default=True, metavar="|".join(OPTIMIZERS), help="The optimizer."
+    ),
+    click.option(
+        "--optimizer-impl", default="default", show_default=True, metavar="|".join(OPTIMIZER_FORMS), help="Its form."
+    ),
+    click.option(
+        "--steps", type=int, default=2, show_default=True, help="Steps to run; the second has optimizer state."
+    ),
+    click.option(
+        "--set", "settings", multiple=True, metavar="FIELD=VALUE", help="A field of the model's configuration; repeat."
+    ),
+    click.option(
+        "--checkpoint",
+        default="none",
+        show_default=True,
+        metavar="|".join(CHECKPOINTS),
+        help="Recompute blocks in the backward.",
+    ),
     click.option("--clip", type=float, help="Clip the gradients' norm."),
     click.option("--accumulate", type=int, default=1, show_default=True, help="Micro-batches a step."),
     click.option("--alloc-conf", help="As PYTORCH_CUDA_ALLOC_CONF.  [default: the environment's]"),
@@ -39,12 +55,15 @@ _OPTIONS = (
 
 
 def target_options(command: Command) -> Command:
-    """Give a command the argument TRACE and the options of a run; it is called with `trace`."""
+    """Give a command the argument TRACE and the options of a run; it is called with `trace`. If the command has an
+    `output` and a `force`, whether the file may be written is asked before anything runs."""
 
     @click.argument("trace_file", metavar="[TRACE]", required=False, type=click.Path(path_type=Path))
     @functools.wraps(command)
     def with_target(trace_file: Path | None, **values: Any) -> Any:
         chosen = {name: values.pop(name) for name in _NAMES}
+        if values.get("output") is not None:
+            check_free(values["output"], force=values.get("force", False))
         trace = _saved(trace_file) if trace_file is not None else _predicted(chosen)
         return command(trace=trace, **values)
 
@@ -63,7 +82,8 @@ def _saved(path: Path) -> Trace:
     context = click.get_current_context()
     given = [name for name in _NAMES if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE]
     if given:
-        raise UsageError(f"--{given[0].replace('_', '-')} describes a run, and {path} is one already: give one or the other")
+        flags = {parameter.name: parameter.opts[0] for parameter in context.command.params}
+        raise UsageError(f"{flags[given[0]]} describes a run, and {path} is one already: give one or the other")
     return load(path)
 
 
@@ -81,15 +101,28 @@ def to_options(chosen: dict[str, Any]) -> Options:
     Raises:
         UsageError: one of them is wrong.
     """
+    from memgraph.gpu.allocator_config import AllocatorConfig
     from memgraph.gpu.specs import find
+    from memgraph.models.registry import resolve
 
     values = dict(chosen)
-    values["set"] = dict(_pair(text) for text in values.pop("settings"))
+    values["set"] = _fields(values.pop("settings"))
     values["memory"] = parse_bytes(values["memory"]) if values["memory"] is not None else None
     values["batch"] = 8 if values["batch"] is None else values["batch"]
+    resolve(values["model"])
     if values["gpu"] is not None:
         find(values["gpu"])
+    if values["alloc_conf"] is not None:
+        AllocatorConfig.parse(values["alloc_conf"])
     return Options(**values)
+
+
+def _fields(texts: Iterable[str]) -> dict[str, str]:
+    fields: dict[str, str] = {}
+    for name, value in map(_pair, texts):
+        if fields.setdefault(name, value) != value:
+            raise UsageError(f"--set {name} is given twice, as {fields[name]} and as {value}: give one of them")
+    return fields
 
 
 def _pair(text: str) -> tuple[str, str]:
@@ -103,7 +136,13 @@ class _Bar:
     """A progress bar on stderr while something is traced; nothing where stderr is not a terminal."""
 
     def __enter__(self) -> _Bar:
-        self._bar = tqdm(total=None, file=sys.stderr, disable=not sys.stderr.isatty(), leave=False, bar_format="{desc} |{bar:20}| {elapsed}")
+        self._bar = tqdm(
+            total=None,
+            file=sys.stderr,
+            disable=not sys.stderr.isatty(),
+            leave=False,
+            bar_format="{desc} |{bar:20}| {elapsed}",
+        )
         return self
 
     def __exit__(self, *_: object) -> None:

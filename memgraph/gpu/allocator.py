@@ -1,9 +1,9 @@
 """PyTorch's CUDA caching allocator, as a model: the same blocks, the same addresses, the same out-of-memory.
 
-Written from c10/cuda/CUDACachingAllocator.cpp of torch 2.11 to 2.15 (`DeviceCachingAllocator`). Requests are rounded to 512
-bytes and served from cached blocks by best fit (size, then address); segments of 2 MiB serve small requests (up to 1 MiB),
-20 MiB those below 10 MiB, larger ones get their own, rounded to 2 MiB. Blocks are split, and merged with their neighbours
-when freed. When the card is full, cached segments are given back and the request is tried again.
+Written from c10/cuda/CUDACachingAllocator.cpp of torch 2.11 to 2.15 (`DeviceCachingAllocator`). Requests are rounded to
+512 bytes and served from cached blocks by best fit (size, then address); segments of 2 MiB serve small requests (up to
+1 MiB), 20 MiB those below 10 MiB, larger ones get their own, rounded to 2 MiB. Blocks are split, and merged with their
+neighbours when freed. When the card is full, cached segments are given back and the request is tried again.
 """
 
 from __future__ import annotations
@@ -271,7 +271,8 @@ class Allocator:
             self._release(pool, block)
 
     def _collect_garbage(self, stream: int) -> None:
-        """Free whole cached segments of the large pool, those older than the average first, until below the threshold."""
+        """Free whole cached segments of the large pool, those older than the average first, until below the
+        threshold."""
         goal = self.reserved - int(self.config.garbage_collection_threshold * (self.limit or 0))
         pool = self._pool(False, stream)
         while goal > 0:

@@ -1,4 +1,5 @@
-"""The settings of PyTorch's caching allocator that change sizes and places: PYTORCH_CUDA_ALLOC_CONF, read as torch reads it."""
+"""The settings of PyTorch's caching allocator that change sizes and places: PYTORCH_CUDA_ALLOC_CONF, read as torch
+reads it."""
 
 from __future__ import annotations
 
@@ -24,7 +25,8 @@ Divisions = tuple[tuple[int, int], ...]
 
 @dataclass(frozen=True)
 class AllocatorConfig:
-    """Settings in bytes. Source: c10/core/AllocatorConfig.h and c10/cuda/CUDAAllocatorConfig.h of torch 2.11 to 2.15."""
+    """Settings in bytes. Source: c10/core/AllocatorConfig.h and c10/cuda/CUDAAllocatorConfig.h of torch 2.11 to
+    2.15."""
 
     max_split_size: int | None = None
     """Larger blocks are never split; None is no limit."""
@@ -33,7 +35,8 @@ class AllocatorConfig:
     garbage_collection_threshold: float = 0.0
     """Share of the allowed memory above which old cached blocks are freed; 0 is never."""
     roundup_power2_divisions: Divisions = ()
-    """(upper bound in MiB, divisions) in rising order; sizes are rounded up to that many steps between powers of two."""
+    """(upper bound in MiB, divisions) in rising order; sizes are rounded up to that many steps between powers of
+    two."""
     expandable_segments: bool = False
 
     @classmethod

@@ -52,7 +52,8 @@ class Call:
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any]
     outputs: tuple[TensorMeta, ...]
-    """Those outputs that are new storages, in the order in which the op returns them; views and in-place results are not here."""
+    """Those outputs that are new storages, in the order in which the op returns them; views and in-place results are
+    not here."""
 
     def arg(self, position: int, name: str, default: Any = None) -> Any:
         """An argument, whether it was passed by position or by name."""

@@ -1,8 +1,9 @@
 """Workspaces of cuBLAS and cuBLASLt, which PyTorch takes from its own allocator and keeps for each handle and stream.
 
-A handle belongs to a thread: the forward's and autograd's have one each. Source: aten/src/ATen/cuda/CublasHandlePool.cpp
-(`getChosenWorkspaceSize`, `getCUDABlasLtWorkspaceSize`) of torch 2.11; allocated at the first product of a handle, after
-the product's output. Measured on an H200 with torch 2.11: 33,554,432 and 1,048,576 bytes, once per thread and library.
+A handle belongs to a thread: the forward's and autograd's have one each. Source:
+aten/src/ATen/cuda/CublasHandlePool.cpp (`getChosenWorkspaceSize`, `getCUDABlasLtWorkspaceSize`) of torch 2.11;
+allocated at the first product of a handle, after the product's output. Measured on an H200 with torch 2.11: 33,554,432
+and 1,048,576 bytes, once per thread and library.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ from memgraph.gpu.call import Call, TensorMeta
 
 KIB = 2**10
 
-MATRIX_OPS = frozenset({"mm", "addmm", "bmm", "baddbmm", "addbmm", "mv", "addmv", "dot", "vdot", "_addmm_activation", "addmm_"})
+MATRIX_OPS = frozenset(
+    {"mm", "addmm", "bmm", "baddbmm", "addbmm", "mv", "addmv", "dot", "vdot", "_addmm_activation", "addmm_"}
+)
 """Ops that call cuBLAS or cuBLASLt."""
 
 _LT_OPS = frozenset({"addmm", "_addmm_activation"})
@@ -48,8 +51,8 @@ def cublaslt_workspace_bytes(_capability: tuple[int, int]) -> int:
 
 def uses_cublaslt(call: Call) -> bool:
     """Whether a product goes through cuBLASLt: `addmm` with a bias vector as the epilogue
-    (aten/src/ATen/native/cuda/Blas.cpp, `isInputCompliesAddmmCudaLt`): a contiguous row of the output's width, alpha and
-    beta 1, both sides of the product larger than 1."""
+    (aten/src/ATen/native/cuda/Blas.cpp, `isInputCompliesAddmmCudaLt`): a contiguous row of the output's width, alpha
+    and beta 1, both sides of the product larger than 1."""
     if call.op not in _LT_OPS:
         return False
     bias, left, right = (call.arg(position, name) for position, name in ((0, "self"), (1, "mat1"), (2, "mat2")))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 
-class OutOfMemory(Exception):  # noqa: N818  an event that callers handle, not a mistake; named as torch names its own
+class OutOfMemory(Exception):
     """A request that the card cannot serve. Sizes in bytes."""
 
     def __init__(self, size: int, *, capacity: int, reserved: int, allocated: int, limit: int | None = None) -> None:
@@ -24,12 +24,13 @@ class OutOfMemory(Exception):  # noqa: N818  an event that callers handle, not a
         in_use = self.reserved + context
         allowed = "" if self.limit is None else f" {_size(self.limit)} allowed;"
         return (
-            f"CUDA out of memory. Tried to allocate {_size(self.size)}. GPU 0 has a total capacity of {_size(total)} of which "
-            f"{_size(max(0, total - in_use))} is free. Including non-PyTorch memory, this process has {_size(in_use)} memory "
-            f"in use.{allowed} Of the allocated memory {_size(self.allocated)} is allocated by PyTorch, and "
-            f"{_size(self.reserved - self.allocated)} is reserved by PyTorch but unallocated. If reserved but unallocated "
-            "memory is large try setting PYTORCH_ALLOC_CONF=expandable_segments:True to avoid fragmentation.  See "
-            "documentation for Memory Management  (https://pytorch.org/docs/stable/notes/cuda.html#environment-variables)"
+            f"CUDA out of memory. Tried to allocate {_size(self.size)}. GPU 0 has a total capacity of {_size(total)} "
+            f"of which {_size(max(0, total - in_use))} is free. Including non-PyTorch memory, this process has "
+            f"{_size(in_use)} memory in use.{allowed} Of the allocated memory {_size(self.allocated)} is allocated "
+            f"by PyTorch, and {_size(self.reserved - self.allocated)} is reserved by PyTorch but unallocated. If "
+            "reserved but unallocated memory is large try setting PYTORCH_ALLOC_CONF=expandable_segments:True to avoid "
+            "fragmentation.  See documentation for Memory Management  "
+            "(https://pytorch.org/docs/stable/notes/cuda.html#environment-variables)"
         )
 
 

@@ -20,8 +20,8 @@ class SegmentAddresses(Protocol):
 
 class DownwardSlots:
     """As the driver was seen to do: segments go downwards in slots of 32 MiB (20 MiB take one, 110 MiB take four), and
-    segments of 2 MiB fill a slot upwards before another is taken. Measured on an H200, driver 580, CUDA 13.0; the driver
-    interleaves two regions, which is not modelled."""
+    segments of 2 MiB fill a slot upwards before another is taken. Measured on an H200, driver 580, CUDA 13.0; the
+    driver interleaves two regions, which is not modelled."""
 
     def __init__(self) -> None:
         self._bottom = _TOP

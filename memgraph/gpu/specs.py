@@ -1,8 +1,8 @@
 """The catalogue of GPUs: memory, compute capability, and what kernels and rooflines depend on.
 
-Memory is what `torch.cuda.get_device_properties().total_memory` reports, which is less than the nominal figure. The H200's
-and H100's were measured; the others are the "total capacity" that torch's out-of-memory messages print for these cards, to
-two decimals of a GiB. Rates are the makers' dense figures with fp32 accumulation.
+Memory is what `torch.cuda.get_device_properties().total_memory` reports, which is less than the nominal figure. The
+H200's and H100's were measured; the others are the "total capacity" that torch's out-of-memory messages print for these
+cards, to two decimals of a GiB. Rates are the makers' dense figures with fp32 accumulation.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ GIB = 2**30
 MIB = 2**20
 
 _H200_CONTEXT = 554_500_096
-"""Memory gone from a fresh H200 once a process has a CUDA context (`cudaMemGetInfo`: total less free less 2 MiB that the
-allocator held; driver 580.159, CUDA 13.0, torch 2.11, lazy module loading)."""
+"""Memory gone from a fresh H200 once a process has a CUDA context (`cudaMemGetInfo`: total less free less 2 MiB that
+the allocator held; driver 580.159, CUDA 13.0, torch 2.11, lazy module loading)."""
 
 
 @dataclass(frozen=True)
@@ -48,8 +48,8 @@ class GpuSpec:
 
     @property
     def context(self) -> int:
-        """What a process uses besides the allocator: the CUDA context that nvidia-smi shows on top. Measured on the H200;
-        an estimate elsewhere, in proportion to the number of SMs, whose stacks and local memory are most of it."""
+        """What a process uses besides the allocator: the CUDA context that nvidia-smi shows on top. Measured on the
+        H200; an estimate elsewhere, in proportion to the SMs, whose stacks and local memory are most of it."""
         return _H200_CONTEXT * self.sms // 132
 
     @property
@@ -59,7 +59,15 @@ class GpuSpec:
 
 
 def _card(
-    name: str, title: str, gib: float, capability: tuple[int, int], sms: int, l2_mib: int, gb_s: float, half: float, single: float
+    name: str,
+    title: str,
+    gib: float,
+    capability: tuple[int, int],
+    sms: int,
+    l2_mib: int,
+    gb_s: float,
+    half: float,
+    single: float,
 ) -> GpuSpec:
     return GpuSpec(
         name, f"NVIDIA {title}", int(gib * GIB), capability, sms, l2_mib * MIB, gb_s * 1e9, half * 1e12, single * 1e12

@@ -9,9 +9,9 @@ from __future__ import annotations
 import functools
 import importlib
 import inspect
-import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -56,8 +56,9 @@ def load_factory(target: str) -> Factory:
 
 
 def _import(name: str) -> ModuleType:
-    if os.getcwd() not in sys.path:  # a console script's path starts at its own folder, not the user's
-        sys.path.insert(0, os.getcwd())
+    here = str(Path.cwd())
+    if here not in sys.path:  # a console script's path starts at its own folder, not the user's
+        sys.path.insert(0, here)
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:

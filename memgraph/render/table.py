@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from tabulate import tabulate
@@ -11,8 +11,9 @@ from tabulate import tabulate
 from memgraph.analyze.attribution import Consumer, consumers
 from memgraph.analyze.peak import Verdict, categories, verdict
 from memgraph.analyze.timeline import bins
+from memgraph.errors import UsageError
 from memgraph.gpu.specs import GpuSpec, find
-from memgraph.trace import Trace
+from memgraph.trace import Peak, Trace
 from memgraph.units import format_bytes
 
 WIDTH = 80
@@ -37,9 +38,12 @@ def report(trace: Trace, top: int, paint: Paint = plain, fancy: bool = False) ->
     blocks = [_what(trace), _peak(trace, paint)]
     if fancy and len(trace.events):
         blocks.append(_timeline(trace, paint))
-    blocks += [_categories(trace), _consumers(consumers(trace)[:top])]
-    blocks += [text for text in (_notes("assumed", trace.assumptions), _notes("unknown ops", trace.unknown_ops)) if text]
-    return "\n\n".join(blocks)
+    if trace.peak.requested:
+        blocks.append(_categories(trace))
+    if rows := consumers(trace)[:top]:
+        blocks.append(_consumers(rows))
+    blocks += [_notes("assumed", trace.assumptions), _notes("unknown op", trace.unknown_ops)]
+    return "\n\n".join(filter(None, blocks))
 
 
 def gpus(cards: Sequence[GpuSpec]) -> str:
@@ -54,89 +58,119 @@ def gpus(cards: Sequence[GpuSpec]) -> str:
 
 
 def _what(trace: Trace) -> str:
-    s = trace.settings
-    if "model" not in s:
-        return f"{trace.origin} run on {_card(trace.gpu)}, torch {trace.torch}"
-    amp = "no autocast" if s.get("amp") == "none" else f"{s.get('amp')} autocast"
-    extras = [
-        f"checkpoint {s['checkpoint']}" if s.get("checkpoint", "none") != "none" else "",
-        f"clip {s['clip']:g}" if s.get("clip") else "",
-        f"{s['accumulate']} micro-batches" if s.get("accumulate", 1) != 1 else "",
-        *(f"{name}={value}" for name, value in s.get("set", {}).items()),
-    ]
-    seq = f", seq {s['seq']}" if s.get("seq") else ""
-    parts = (f"{s['model']}: batch {s['batch']}{seq}", f"{s.get('dtype')} with {amp}", str(s.get("optimizer")), *filter(None, extras))
-    text = f"{', '.join(parts)}; {s.get('steps')} steps on {_card(trace.gpu)}, torch {trace.torch}, {trace.origin}"
-    return textwrap.fill(text, WIDTH)
+    where = f"{_card(trace.gpu)}, torch {trace.torch}, {trace.origin}"
+    settings = trace.settings
+    if "model" not in settings:
+        return _fill("; ".join([f"a run on {where}", *_pairs(settings)]))
+    steps = f"{settings['steps']} steps " if "steps" in settings else ""
+    return _fill(f"{settings['model']}: {', '.join(_chosen(settings))}; {steps}on {where}")
+
+
+def _chosen(settings: Mapping[str, Any]) -> list[str]:
+    """The settings that a run of the command line has, as a person says them; those that are off are left out."""
+    said = {
+        "batch": "batch {}", "seq": "seq {}", "dtype": "{}", "amp": "{} autocast", "optimizer": "{}",
+        "checkpoint": "checkpoint {}", "clip": "clip {}",
+    }  # fmt: skip
+    shown = {**settings, "amp": "no" if settings.get("amp") == "none" else settings.get("amp")}
+    texts = [text.format(shown[name]) for name, text in said.items() if shown.get(name) not in (None, "none")]
+    if settings.get("accumulate", 1) != 1:
+        texts.append(f"{settings['accumulate']} micro-batches")
+    fields = settings.get("set")
+    return texts + _pairs(fields if isinstance(fields, Mapping) else {})
+
+
+def _pairs(settings: Mapping[str, Any]) -> list[str]:
+    return [f"{name}={value}" for name, value in settings.items()]
 
 
 def _card(name: str) -> str:
     try:
         return find(name).title
-    except Exception:  # a measured trace names its card as the driver does
+    except UsageError:  # a measured trace names its card as the driver does
         return name
 
 
 def _peak(trace: Trace, paint: Paint) -> str:
-    peak, fit = trace.peak, verdict(trace)
     rows = [
-        ("peak", *(format_bytes(size) for size in peak[:3])),
+        ("peak", *(format_bytes(size) for size in trace.peak[:3])),
         ("after load", *(format_bytes(size) for size in trace.after_load)),
     ]
     table = _table(rows, ("", "requested", "allocated", "reserved"), ("left", "right", "right", "right"))
-    op = peak.op.removeprefix("aten.").rpartition(".")[0] or "no op"
+    return f"{table}\n\n{_fill(_moment(trace.peak))}\n{_verdict(verdict(trace), paint)}"
+
+
+def _moment(peak: Peak) -> str:
+    if not peak.requested:
+        return "Nothing was allocated."
+    op = peak.op.removeprefix("aten.").rpartition(".")[0] or peak.op or "no op"
     place = f" in {peak.module}" if peak.module else ""
-    where = f"The peak falls in the {peak.phase or 'run'} of step {peak.step}, at {op}{place}."
-    return f"{table}\n\n{textwrap.fill(where, WIDTH)}\n{_verdict(fit, paint)}"
+    return f"The peak falls in the {peak.phase or 'run'} of step {peak.step}, at {op}{place}."
 
 
 def _verdict(fit: Verdict, paint: Paint) -> str:
     if fit.fits:
         head = paint("green", f"Fits: {format_bytes(fit.margin)} of {format_bytes(fit.available)} left.")
     else:
-        head = paint("red", f"Does not fit: {format_bytes(-fit.margin)} more than the {format_bytes(fit.available)} there are.")
+        head = paint(
+            "red", f"Does not fit: {format_bytes(-fit.margin)} more than the {format_bytes(fit.available)} there are."
+        )
     if not fit.fits and fit.margin >= 0:
         head = paint("red", "Does not fit: the allocator ran out of memory.")
     if not fit.context:
         return head
-    return f"{head}\n" + textwrap.fill(
-        f"(nvidia-smi would show about {format_bytes(fit.context)} more: the CUDA context. The card has {format_bytes(fit.memory)}.)",
-        WIDTH,
+    return f"{head}\n" + _fill(
+        f"(nvidia-smi would show about {format_bytes(fit.context)} more: the CUDA context. "
+        f"The card has {format_bytes(fit.memory)}.)"
     )
 
 
 def _timeline(trace: Trace, paint: Paint) -> str:
-    """One line of block characters, the peak marked below it."""
-    columns = bins(trace, WIDTH - 2)
+    """One line of block characters; below it where each phase begins and where the peak is."""
+    columns = bins(trace, WIDTH)
     top = trace.peak.requested or 1
-    line = "".join(_BARS[min(len(_BARS) - 1, column.high * len(_BARS) // (top + 1))] for column in columns)
+    line = "".join(_BARS[column.high * len(_BARS) // (top + 1)] for column in columns)
     place = next(i for i, column in enumerate(columns) if column.start <= trace.peak.event < column.stop)
-    marks = "".join(
-        column.phase[:1] if i == 0 or columns[i - 1].phase != column.phase else " " for i, column in enumerate(columns)
-    )
-    marks = marks[:place] + paint("red", "^") + marks[place + 1 :]
-    return f"{line}\n{marks}  load, input, forward, backward, optimizer; ^ peak"[: WIDTH * 4]
+    phases = [column.phase for column in columns]
+    marks = [
+        _plain(now[:1]) or " " if now != before else " "
+        for now, before in zip(phases, [None, *phases[:-1]], strict=True)
+    ]
+    marks[place] = paint("red", "^")
+    names = dict.fromkeys(phase.name for phase in trace.phases)
+    return f"{line}\n{''.join(marks).rstrip()}\n{_fill(', '.join([*names, '^ peak']))}"
 
 
 def _categories(trace: Trace) -> str:
-    rows = [(row.category, format_bytes(row.bytes), f"{100 * row.share:.1f} %", f"{row.count:,}") for row in categories(trace)]
+    rows = [
+        (row.category, format_bytes(row.bytes), f"{100 * row.share:.1f} %", f"{row.count:,}")
+        for row in categories(trace)
+    ]
     return _table(rows, ("at the peak", "bytes", "share", "buffers"), ("left", "right", "right", "right"))
 
 
 def _consumers(rows: Sequence[Consumer]) -> str:
     room = WIDTH - 24
-    table = [
-        (format_bytes(row.bytes), f"{row.count:,} x", textwrap.shorten(row.provenance, 200))
-        for row in rows
-    ]
-    wrapped = [(size, count, textwrap.fill(text, room)) for size, count, text in table]
-    return _table(wrapped, ("largest", "", "what"), ("right", "right", "left"))
+    table = [(format_bytes(row.bytes), f"{row.count:,} x", _fill(_short(row.provenance), room)) for row in rows]
+    return _table(table, ("largest", "", "what"), ("right", "right", "left"))
 
 
 def _notes(title: str, notes: Sequence[str]) -> str:
-    if not notes:
-        return ""
-    return "\n".join(textwrap.fill(f"{title}: {note}", WIDTH, subsequent_indent="  ") for note in notes)
+    return "\n".join(_fill(f"{title}: {note}", indent="  ") for note in notes)
+
+
+def _fill(text: str, width: int = WIDTH, indent: str = "") -> str:
+    return textwrap.fill(_plain(text), width, subsequent_indent=indent)
+
+
+def _plain(text: str) -> str:
+    """On one line, and without what a terminal would take for a command: names come from files of others."""
+    return "".join(sign if sign.isprintable() else "?" for sign in " ".join(text.split()))
+
+
+def _short(text: str, room: int = 200) -> str:
+    """Both ends of a long text: what it is, and the line it comes from."""
+    return text if len(text) <= room else f"{text[: room // 2]}...{text[-room // 2 :]}"
 
 
 def _table(rows: Sequence[Sequence[Any]], headers: Sequence[str], align: Sequence[str]) -> str:

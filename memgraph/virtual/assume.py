@@ -92,7 +92,9 @@ class Assumptions:
     def _bound(self, func: OpOverload, args: Sequence[Any], where: str) -> int:
         bound = _elements(func, args)
         size = math.ceil(bound * self.fraction)
-        self.state(f"{func.overloadpacket.__name__}{where}: {size:,} of at most {bound:,} elements are taken to be selected")
+        self.state(
+            f"{func.overloadpacket.__name__}{where}: {size:,} of at most {bound:,} elements are taken to be selected"
+        )
         return size
 
     def _sized(self, mode: FakeTensorMode, func: OpOverload, args: Sequence[Any], size: int) -> Any:
@@ -111,7 +113,8 @@ class Assumptions:
         if func is aten.bincount.default:
             return _empty(mode, (size,), torch.int64)
         raise MemgraphError(
-            f"{func} has a result whose size depends on values, and memgraph has no policy for it: give it values or replace it"
+            f"{func} has a result whose size depends on values, and memgraph has no policy for it: "
+            "give it values or replace it"
         )
 
 

@@ -1,8 +1,9 @@
 """`scaled_dot_product_attention` on the virtual GPU: the kernel that GPU would choose, on every build of torch.
 
-A CPU-only build has no CUDA choice and falls through to the math path; a build with another GPU would choose for that one.
-So the operator gets a kernel of our own at `AutogradCUDA`, above autograd and below autocast, as torch's own composite has.
-It does what aten/src/ATen/native/transformers/attention.cpp does around the kernels. Tried on torch 2.11 to 2.15.
+A CPU-only build has no CUDA choice and falls through to the math path; a build with another GPU would choose for that
+one. So the operator gets a kernel of our own at `AutogradCUDA`, above autograd and below autocast, as torch's own
+composite has. It does what aten/src/ATen/native/transformers/attention.cpp does around the kernels. Tried on torch 2.11
+to 2.15.
 """
 
 from __future__ import annotations
@@ -59,7 +60,9 @@ def _cudnn(
     query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, dropout: float, causal: bool, scale: float | None
 ) -> Tensor:
     keep = _needs_grad(query, key, value)
-    return aten._scaled_dot_product_cudnn_attention(query, key, value, mask, keep, dropout, causal, False, scale=scale)[0]
+    return aten._scaled_dot_product_cudnn_attention(query, key, value, mask, keep, dropout, causal, False, scale=scale)[
+        0
+    ]
 
 
 def _flash(
@@ -84,7 +87,8 @@ def _efficient(
 
 
 def _aligned(mask: Tensor) -> Tensor:
-    """The kernel loads masks 16 bytes at a time: rows are padded to a multiple of 8 elements, and cut back as a view."""
+    """The kernel loads masks 16 bytes at a time: rows are padded to a multiple of 8 elements, and cut back as a
+    view."""
     columns = mask.shape[-1]
     if columns % 8 == 0 or columns == 1:
         return mask

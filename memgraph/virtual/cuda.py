@@ -1,4 +1,5 @@
-"""What `torch.cuda` answers for the virtual GPU. Installed by `patches.py`; memory figures come from the allocator model."""
+"""What `torch.cuda` answers for the virtual GPU. Installed by `patches.py`; memory figures come from the allocator
+model."""
 
 from __future__ import annotations
 

@@ -66,7 +66,9 @@ def _ensure_engine_thread(start: object) -> None:
         _smallest_backward()
     except RuntimeError as error:
         if "device_ready_queues_" not in str(error) or not callable(start) or start() != 1:
-            raise ShimError(f"torch {torch.__version__}'s autograd engine does not accept the virtual device: {error}") from error
+            raise ShimError(
+                f"torch {torch.__version__}'s autograd engine does not accept the virtual device: {error}"
+            ) from error
         _smallest_backward()
 
 

@@ -1,9 +1,9 @@
 """Ops that a CPU-only build of torch decomposes although the CUDA build has a kernel for them.
 
-An op with both a CUDA kernel and a composite one (`native_functions.yaml`: `CUDA:` and `CompositeImplicitAutograd:`) takes
-the composite path where no CUDA kernel is registered: several small ops with allocations that CUDA never makes. Giving
-such an op any CUDA kernel at all restores its true autograd formula; the kernel itself is never reached, since the
-dispatch mode comes first.
+An op with both a CUDA kernel and a composite one (`native_functions.yaml`: `CUDA:` and `CompositeImplicitAutograd:`)
+takes the composite path where no CUDA kernel is registered: several small ops with allocations that CUDA never makes.
+Giving such an op any CUDA kernel at all restores its true autograd formula; the kernel itself is never reached, since
+the dispatch mode comes first.
 
 The list is what torch 2.15's CUDA build registers under both keys: `torch._C._dispatch_dump` of every op, those with a
 `CUDA` and a `CompositeImplicitAutograd` entry.

@@ -29,7 +29,9 @@ def replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
     """
     own = vars(owner).get(name, _MISSING)
     if own is _MISSING and not hasattr(owner, name):
-        raise TorchChanged(f"torch {torch.__version__} has no {owner.__name__}.{name} any more; memgraph supports 2.11 to 2.15")
+        raise TorchChanged(
+            f"torch {torch.__version__} has no {owner.__name__}.{name} any more; memgraph supports 2.11 to 2.15"
+        )
     setattr(owner, name, value)
     try:
         yield
@@ -53,7 +55,7 @@ def tensors_behave() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _foreach_takes_fake_tensors(kinds: list[type]) -> Iterator[None]:
+def _foreach_takes_fake_tensors(kinds: list[Any]) -> Iterator[None]:
     """Optimizers take their `foreach` form on CUDA only for these exact types; a fake parameter is a `FakeTensor`."""
     kinds.append(FakeTensor)
     try:
@@ -108,7 +110,11 @@ def _convert(tensor: torch.Tensor, fn: Callable[[Any], Any]) -> None:
 def _become(tensor: torch.Tensor, fake: FakeTensor) -> None:
     """`tensor.data = fake`, whatever the tensor was: it stays the same object, and references to it stay good. No op is
     dispatched, as none is for real tensors."""
-    kept = {name: value for name, value in vars(tensor).items() if name not in vars(fake) and not name.startswith("_memgraph_")}
+    kept = {
+        name: value
+        for name, value in vars(tensor).items()
+        if name not in vars(fake) and not name.startswith("_memgraph_")
+    }
     fake.requires_grad_(tensor.requires_grad)
     if isinstance(tensor, torch.nn.Parameter):
         fake._is_param = True
@@ -132,9 +138,9 @@ def cuda_answers(answers: Mapping[str, Any]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def convolutions_go_to_cudnn() -> Iterator[None]:
-    """FakeTensor asks C++ which backend a convolution takes, to know its result's layout. A CUDA build asks the driver on
-    the way and fails without a GPU; a CPU-only build knows no cuDNN. cuDNN takes all of them here; it answers in
-    channels-last if the input or the weight is (aten/src/ATen/native/ConvUtils.h, `cudnn_conv_suggest_memory_format`)."""
+    """FakeTensor asks C++ which backend a convolution takes, to know its result's layout. A CUDA build asks the driver
+    on the way and fails without a GPU; a CPU-only build knows no cuDNN. cuDNN takes all of them here; it answers in
+    channels-last if the input or the weight is (`cudnn_conv_suggest_memory_format` of ATen/native/ConvUtils.h)."""
     with contextlib.ExitStack() as stack:
         stack.enter_context(replaced(torch._C, "_select_conv_backend", _cudnn))
         stack.enter_context(replaced(torch._C, "_conv_determine_backend_memory_format", _cudnn_layout))

@@ -1,8 +1,8 @@
 """What an op's results look like, remembered from the first time it was seen with such arguments.
 
-FakeTensor finds shapes by running meta kernels, and its own cache spends most of its time on keys. A step repeats the same
-calls block after block, so the recorder keeps what it needs itself: each tensor on the device carries one interned `Look`,
-and an op's key is its arguments with the looks in place of the tensors.
+FakeTensor finds shapes by running meta kernels, and its own cache spends most of its time on keys. A step repeats the
+same calls block after block, so the recorder keeps what it needs itself: each tensor on the device carries one interned
+`Look`, and an op's key is its arguments with the looks in place of the tensors.
 """
 
 from __future__ import annotations
@@ -25,7 +25,9 @@ class Look:
 
     __slots__ = ("device", "dtype", "offset", "shape", "spec", "stride")
 
-    def __init__(self, shape: tuple[int, ...], stride: tuple[int, ...], offset: int, dtype: torch.dtype, device: torch.device) -> None:
+    def __init__(
+        self, shape: tuple[int, ...], stride: tuple[int, ...], offset: int, dtype: torch.dtype, device: torch.device
+    ) -> None:
         self.shape = shape
         self.stride = stride
         self.offset = offset
@@ -67,7 +69,7 @@ class Shapes:
         facts = (tuple(tensor.shape), tensor.stride(), tensor.storage_offset(), tensor.dtype, tensor.device)
         found = self._looks.get(facts)
         if found is None:
-            found = self._looks[facts] = Look(*facts)
+            found = self._looks[facts] = Look(*facts)  # type: ignore[arg-type]  # no symbolic sizes here
         return found
 
     def find(self, key: Key) -> Recipe | None:
@@ -86,7 +88,9 @@ class Shapes:
             if part is _NOT_REPEATABLE:
                 return None
             parts.append(part)
-        recipe = self._recipes[key] = Recipe(tuple(parts), None if single else list if isinstance(outputs, list) else tuple)
+        recipe = self._recipes[key] = Recipe(
+            tuple(parts), None if single else list if isinstance(outputs, list) else tuple
+        )
         return recipe
 
     def make(self, recipe: Recipe, mode: FakeTensorMode, tensors: Sequence[Tensor]) -> Any:
@@ -97,7 +101,9 @@ class Shapes:
     def _make(self, part: Part, mode: FakeTensorMode, tensors: Sequence[Tensor]) -> Tensor:
         look, source = part.look, part.source
         if source is None:
-            return self._fake(torch.empty_strided(look.shape, look.stride, dtype=look.dtype, device="meta"), look.device, mode)
+            return self._fake(
+                torch.empty_strided(look.shape, look.stride, dtype=look.dtype, device="meta"), look.device, mode
+            )
         if part.same:
             return tensors[source]
         made = torch.empty((0,), dtype=look.dtype, device="meta")
@@ -135,10 +141,16 @@ class Shapes:
 
 
 _NOT_REPEATABLE = Part(Look((), (), 0, torch.float32, torch.device("meta")), -2)
-_UNREPEATABLE_TAGS = frozenset({torch.Tag.dynamic_output_shape, torch.Tag.data_dependent_output, torch.Tag.inplace_view})
+_UNREPEATABLE_TAGS = frozenset(
+    {torch.Tag.dynamic_output_shape, torch.Tag.data_dependent_output, torch.Tag.inplace_view}
+)
 
 
 def _repeatable(func: OpOverload) -> bool:
     """Builtin, and its result's look is a function of its arguments' looks."""
     name = func._schema.name
-    return name.startswith("aten::") and not name.startswith(("aten::lift", "aten::set_", "aten::resize")) and not _UNREPEATABLE_TAGS & set(func.tags)
+    return (
+        name.startswith("aten::")
+        and not name.startswith(("aten::lift", "aten::set_", "aten::resize"))
+        and not _UNREPEATABLE_TAGS & set(func.tags)
+    )

@@ -60,7 +60,8 @@ def _build(path: Path) -> None:
             built.replace(path)
     except OSError as error:
         raise ShimError(
-            f"cannot write the cache folder {path.parent}: {error.strerror or error}; set MEMGRAPH_CACHE to one that can be written"
+            f"cannot write the cache folder {path.parent}: {error.strerror or error}; "
+            "set MEMGRAPH_CACHE to one that can be written"
         ) from error
 
 

@@ -2,8 +2,8 @@
 
 Sources: aten/src/ATen/native/transformers/cuda/attention.cu and attention_backward.cu;
 cuda/flash_attn/flash_api.cpp (`set_params_splitkv`, `num_splits_heuristic`, `mha_bwd`);
-cuda/mem_eff_attention/kernel_backward.h (`workspace_size`, `GradQTempStorage`); aten/src/ATen/native/cudnn/MHA.cpp. cuDNN's own
-workspaces were measured on an H200 with cuDNN 9.19: `tests/data/ops_h200_layers.json.gz`.
+cuda/mem_eff_attention/kernel_backward.h (`workspace_size`, `GradQTempStorage`); aten/src/ATen/native/cudnn/MHA.cpp.
+cuDNN's own workspaces were measured on an H200 with cuDNN 9.19: `tests/data/ops_h200_layers.json.gz`.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ def _cudnn_forward(call: Call, gpu: GpuSpec, version: Version) -> Steps:
 
 
 def _cudnn_backward(call: Call, gpu: GpuSpec, version: Version) -> Steps:
-    """Gradients, then the query's gradient in fp32, its row sums, and with grouped heads key and value gradients for every
-    query head."""
+    """Gradients, then the query's gradient in fp32, its row sums, and with grouped heads key and value gradients for
+    every query head."""
     query, key = call.args[1], call.args[2]
     batch, heads, length, width = _heads(query)
     plan = Plan(call)
@@ -85,14 +85,16 @@ def flash_splits(rows: int, queries: int, keys: int, width: int, sms: int) -> in
     slots = 2 * sms
     if blocks >= 0.8 * slots:
         return 1
-    candidates = [n for n in range(1, min(128, slots, parts) + 1) if n == 1 or ceil_div(parts, n) != ceil_div(parts, n - 1)]
+    candidates = [
+        n for n in range(1, min(128, slots, parts) + 1) if n == 1 or ceil_div(parts, n) != ceil_div(parts, n - 1)
+    ]
     efficiency = {n: (blocks * n / slots) / math.ceil(blocks * n / slots) for n in candidates}
     return next(n for n in candidates if efficiency[n] >= 0.85 * max(efficiency.values()))
 
 
 def _flash_backward(call: Call, gpu: GpuSpec, version: Version) -> Steps:
-    """Contiguous copies in [B, S, H, D], gradients, row sums and the query's gradient in fp32; with grouped heads key and
-    value gradients for every query head."""
+    """Contiguous copies in [B, S, H, D], gradients, row sums and the query's gradient in fp32; with grouped heads key
+    and value gradients for every query head."""
     grad, query, key, out = call.args[0], call.args[1], call.args[2], call.args[4]
     batch, heads, length, width = _heads(query)
     plan = Plan(call)
@@ -141,8 +143,8 @@ def _efficient_backward(call: Call, gpu: GpuSpec, version: Version) -> Steps:
 
 
 def efficient_workspace(queries: int, keys: int, width: int) -> int:
-    """Bytes for each head: the query's gradient in blocks of fp32 with 16 bytes of locks each; beyond a head dimension of
-    128 those of key and value too, which no longer fit in registers."""
+    """Bytes for each head: the query's gradient in blocks of fp32 with 16 bytes of locks each; beyond a head dimension
+    of 128 those of key and value too, which no longer fit in registers."""
     rows = 128 if 64 < width <= 128 else 64
     columns = 64 if width <= 64 else 128
     blocks = ceil_div(queries, rows) * ceil_div(width, columns)

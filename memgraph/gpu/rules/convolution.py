@@ -1,10 +1,11 @@
 """Convolutions through cuDNN: layout changes, and what its kernels need.
 
-PyTorch's part (aten/src/ATen/native/Convolution.cpp, cudnn/Conv_v8.cpp) is exact: contiguous copies in the layout of the
-input, outputs, one workspace a cuDNN call, the bias gradient as an ordinary sum. cuDNN's part is its own heuristics. What was
-measured on an H200 with cuDNN 9.19 (`tests/data/ops_h200_convolution.json.gz`, and nanoVLM's recordings): half-type kernels
-work on NHWC, so NCHW input, weight and output are rewritten with channels padded to 8, plus 16 bytes; a weight gradient over
-many positions is split in three with fp32 partial sums. Everything said beyond those measurements is marked as an estimate.
+PyTorch's part (aten/src/ATen/native/Convolution.cpp, cudnn/Conv_v8.cpp) is exact: contiguous copies in the layout of
+the input, outputs, one workspace a cuDNN call, the bias gradient as an ordinary sum. cuDNN's part is its own
+heuristics. What was measured on an H200 with cuDNN 9.19 (`tests/data/ops_h200_convolution.json.gz`, and nanoVLM's
+recordings): half-type kernels work on NHWC, so NCHW input, weight and output are rewritten with channels padded to 8,
+plus 16 bytes; a weight gradient over many positions is split in three with fp32 partial sums. Everything said beyond
+those measurements is marked as an estimate.
 """
 
 from __future__ import annotations
@@ -44,8 +45,12 @@ class _Shape:
         self.groups = groups
         self.transposed = transposed
         self.kernel = weight.shape[2:]
-        self.patches = all(size == step for size, step in zip(self.kernel, _each(stride, len(self.kernel)), strict=True))
-        self.pointwise = all(size == 1 for size in self.kernel) and all(step == 1 for step in _each(stride, len(self.kernel)))
+        self.patches = all(
+            size == step for size, step in zip(self.kernel, _each(stride, len(self.kernel)), strict=True)
+        )
+        self.pointwise = all(size == 1 for size in self.kernel) and all(
+            step == 1 for step in _each(stride, len(self.kernel))
+        )
         self.half = source.dtype in _HALF
         self.last = _channels_last(source) or _channels_last(weight)
         self.depthwise = groups == source.shape[1] and groups > 1 and weight.shape[0] % source.shape[1] == 0
@@ -74,7 +79,7 @@ def _forward(call: Call, gpu: GpuSpec, version: Version) -> Steps:
 def _forward_workspace(shape: _Shape, out: TensorMeta) -> int:
     if shape.own_kernel or shape.last or shape.pointwise or not shape.half or shape.groups > 1:
         return 0
-    if shape.source.shape[1] % 8 and not shape.source.shape[1] == 3:
+    if shape.source.shape[1] % 8 and shape.source.shape[1] != 3:
         return 0
     if shape.patches and shape.source.dtype == "bfloat16" and min(shape.source.shape[2:]) >= _LARGE_IMAGE:
         return 0
@@ -97,8 +102,8 @@ def _padded_weight(shape: _Shape) -> int:
 
 
 def _backward(call: Call, gpu: GpuSpec, version: Version) -> Steps:
-    """`convolution_backward(grad, input, weight, bias_sizes, stride, padding, dilation, transposed, output_padding, groups,
-    output_mask)`: the input's gradient, the weight's, the bias's, each with its own temporaries."""
+    """`convolution_backward(grad, input, weight, bias_sizes, stride, padding, dilation, transposed, output_padding,
+    groups, output_mask)`: the input's gradient, the weight's, the bias's, each with its own temporaries."""
     grad, source, weight = call.args[0], call.args[1], call.args[2]
     wants_input, wants_weight, wants_bias = call.args[10]
     shape = _Shape(source, weight, call.args[4], call.args[9], call.args[7])
@@ -151,7 +156,7 @@ def _channels_last(tensor: TensorMeta) -> bool:
     """Whether it is laid out NHWC (and not, trivially, NCHW as well)."""
     if len(tensor.shape) != 4 or tensor.is_contiguous:
         return False
-    n, c, h, w = tensor.shape
+    _, c, h, w = tensor.shape
     return tensor.stride == (h * w * c, 1, w * c, c)
 
 
