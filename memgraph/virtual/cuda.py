@@ -126,6 +126,7 @@ def answers(gpu: GpuSpec, allocator: Allocator, empty_cache: Callable[[], None])
         "get_device_capability": lambda *_: gpu.capability,
         "get_device_properties": lambda *_: device_properties(gpu),
         "is_bf16_supported": lambda including_emulation=True: including_emulation or gpu.capability >= (8, 0),
+        "is_current_stream_capturing": lambda: False,
         "synchronize": nothing,
         "ipc_collect": nothing,
         "current_stream": lambda *_: VirtualStream(),
