@@ -16,6 +16,7 @@ from torch.optim import optimizer as optimizer_module
 from torch.utils import _foreach_utils
 
 from memgraph.errors import TorchChanged
+from memgraph.virtual.copying import deepcopy_fake
 
 _MISSING = object()
 
@@ -50,6 +51,7 @@ def tensors_behave() -> Iterator[None]:
         for kinds in (optimizer_module._foreach_supported_types, _foreach_utils._foreach_supported_types):
             stack.enter_context(_foreach_takes_fake_tensors(kinds))
         stack.enter_context(_tensor_constructor_moves_through_the_dispatcher())
+        stack.enter_context(replaced(FakeTensor, "__deepcopy__", deepcopy_fake))
         stack.enter_context(convolutions_go_to_cudnn())
         yield
 

@@ -1,0 +1,93 @@
+"""Recorded runs as small files: what was asked and what was freed, in order. Addresses are not kept, because the
+allocator model reproduces each of them from those of the segments, which are.
+
+    python benchmarks/recordings.py pack FOLDER benchmarks/recordings     from the files of record_runs.py
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import sys
+from array import array
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from memgraph.gpu.allocator import Allocator
+from memgraph.gpu.segments import RecordedAddresses
+from memgraph.trace import Action, Buffer, Event, Events, Phase, Trace
+
+FOLDER = Path(__file__).parent / "recordings"
+_SEGMENTS = (Action.SEGMENT_ALLOC, Action.SEGMENT_FREE)
+
+
+def pack(run: Mapping[str, Any]) -> dict[str, Any]:
+    """A run of record_runs.py without what can be derived: a free names its buffer by its place among the living."""
+    live: list[int] = []
+    freed = []
+    for action, buffer in zip(run["actions"], run["buffers"], strict=True):
+        if action == Action.ALLOC:
+            live.append(buffer)
+        elif action == Action.FREE:
+            place = len(live) - 1 - live[::-1].index(buffer)
+            freed.append(len(live) - 1 - place)
+            del live[place]
+    segments = [
+        (address, size)
+        for action, address, size in zip(run["actions"], run["addresses"], run["sizes"], strict=True)
+        if action in _SEGMENTS
+    ]
+    kept = {name: run[name] for name in ("settings", "gpu", "torch", "phases", "actions", "requested")}
+    return {**kept, "freed": freed, "segments": segments}
+
+
+def read(path: Path) -> Trace:
+    """A packed run as a measured trace. Block sizes come from the allocator model, given the recorded segments."""
+    run = json.loads(gzip.decompress(path.read_bytes()))
+    allocator = Allocator(2**50, addresses=RecordedAddresses(_placed(run)))
+    events = Events()
+    segments = iter(run["segments"])
+    requests = iter(enumerate(run["requested"]))
+    freed = iter(run["freed"])
+    live: list[tuple[int, Any]] = []
+    for action in map(Action, run["actions"]):
+        if action == Action.ALLOC:
+            index, size = next(requests)
+            live.append((index, allocator.malloc(size)))
+            events.append(_event(action, *live[-1]))
+        elif action == Action.FREE:
+            index, block = live.pop(len(live) - 1 - next(freed))
+            events.append(_event(action, index, block))
+            allocator.free(block)
+        else:
+            address, size = next(segments)
+            events.append(Event(action, -1, -1, address, size))
+    return Trace(
+        origin="measured", gpu=run["gpu"], memory=2**50, torch=run["torch"], settings=run["settings"], ops=(),
+        buffers=tuple(Buffer(size, -1) for size in run["requested"]), events=events,
+        phases=tuple(Phase(*phase) for phase in run["phases"]),
+    )  # fmt: skip
+
+
+def _event(action: Action, index: int, block: Any) -> Event:
+    return Event(action, index, -1, block.address, block.size)
+
+
+def _placed(run: Mapping[str, Any]) -> Iterator[int]:
+    segments = array("q", (action for action in run["actions"] if action in _SEGMENTS))
+    for action, (address, _) in zip(segments, run["segments"], strict=True):
+        if action == Action.SEGMENT_ALLOC:
+            yield address
+
+
+def main() -> None:
+    _, source, target = sys.argv[1:]
+    for path in sorted(Path(source).glob("*.json.gz")):
+        packed = pack(json.loads(gzip.decompress(path.read_bytes())))
+        text = json.dumps(packed, separators=(",", ":")).encode()
+        (Path(target) / path.name).write_bytes(gzip.compress(text, 9, mtime=0))
+
+
+if __name__ == "__main__":
+    main()

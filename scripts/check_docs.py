@@ -1,0 +1,129 @@
+"""Run what the documentation shows: every `console` and `python` block of README.md and docs/, and every example.
+
+    python scripts/check_docs.py             fail where an output is not what is shown
+    python scripts/check_docs.py --update    write the outputs anew
+    python scripts/check_docs.py README.md   these files alone
+
+The commands of one file run in one empty folder, in order, as a reader would type them. A shown line `...` stands for
+any number of lines; such a block is checked but never rewritten. Commands that need a GPU or change the system stand in
+`sh` blocks, which are not run.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+_BLOCK = re.compile(r"^```(console|python)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_LIMIT = 300
+"""Seconds that one command may take."""
+
+
+def check(path: Path, update: bool) -> list[str]:
+    """Run the blocks of one file; says what is wrong with which."""
+    problems: list[str] = []
+    text = path.read_text()
+    with tempfile.TemporaryDirectory() as folder:
+
+        def run(match: re.Match[str]) -> str:
+            kind, body = match[1], match[2]
+            fresh = _console(body, Path(folder)) if kind == "console" else _python(body, Path(folder))
+            if not _same(body, fresh):
+                if update and "\n...\n" not in body:
+                    return f"```{kind}\n{fresh}```"
+                line = text[: match.start()].count("\n") + 1
+                problems.append(f"{path.relative_to(ROOT)}:{line}: this is shown:\n{body}\nand this came:\n{fresh}")
+            return match[0]
+
+        new = _BLOCK.sub(run, text)
+    if new != text:
+        path.write_text(new)
+    return problems
+
+
+def _console(body: str, folder: Path) -> str:
+    """The block as it comes when its commands are run: each `$ command` with its output below."""
+    commands = [line[2:] for line in body.splitlines() if line.startswith("$ ")]
+    parts = [f"$ {command}\n{_run(['bash', '-c', command], folder)}" for command in commands]
+    return "\n".join(part.rstrip("\n") for part in parts) + "\n"
+
+
+def _python(body: str, folder: Path) -> str:
+    """The block itself if it runs; else what went wrong."""
+    result = subprocess.run(
+        [sys.executable, "-c", body],
+        cwd=folder,
+        env=_environment(),
+        capture_output=True,
+        text=True,
+        timeout=_LIMIT,
+        check=False,
+    )
+    return body if result.returncode == 0 else result.stderr
+
+
+def _run(command: list[str], folder: Path) -> str:
+    """stdout and stderr together."""
+    result = subprocess.run(
+        command,
+        cwd=folder,
+        env=_environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=_LIMIT,
+        check=False,
+    )
+    return result.stdout
+
+
+def _environment() -> dict[str, str]:
+    scripts = str(Path(sys.executable).parent)
+    return {**os.environ, "PATH": f"{scripts}{os.pathsep}{os.environ['PATH']}", "NO_COLOR": "1", "COLUMNS": "80"}
+
+
+def _same(shown: str, came: str) -> bool:
+    pattern = re.escape(_trimmed(shown)).replace(re.escape("\n...\n"), r"\n(?:.*\n)*?")
+    return re.fullmatch(pattern, _trimmed(came)) is not None
+
+
+def _trimmed(text: str) -> str:
+    return "\n".join(line.rstrip() for line in text.strip("\n").splitlines()) + "\n"
+
+
+def check_example(path: Path) -> list[str]:
+    """Run an example in an empty folder."""
+    with tempfile.TemporaryDirectory() as folder:
+        result = subprocess.run(
+            [sys.executable, str(path)],
+            cwd=folder,
+            env=_environment(),
+            capture_output=True,
+            text=True,
+            timeout=_LIMIT,
+            check=False,
+        )
+    return [] if result.returncode == 0 else [f"{path.relative_to(ROOT)} fails:\n{result.stderr}"]
+
+
+def main() -> None:
+    update = "--update" in sys.argv
+    named = [Path(name).resolve() for name in sys.argv[1:] if not name.startswith("-")]
+    problems: list[str] = []
+    for page in named or [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
+        print(page.relative_to(ROOT), flush=True)
+        problems += check(page, update) if page.suffix == ".md" else check_example(page)
+    for example in [] if named else sorted((ROOT / "examples").glob("*.py")):
+        print(example.relative_to(ROOT), flush=True)
+        problems += check_example(example)
+    print("\n".join(problems), file=sys.stderr)
+    sys.exit(1 if problems else 0)
+
+
+if __name__ == "__main__":
+    main()
