@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import traceback
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from memgraph.errors import UsageError
+from memgraph.errors import MemgraphError, UsageError
 from memgraph.options import Options
 from memgraph.trace import Trace
 from memgraph.trace_file import load
@@ -67,7 +68,7 @@ def run(options: Options, progress: Progress | None = None) -> tuple[Trace, Virt
     gpu = VirtualGpu(
         options.gpu or default_gpu(), memory=options.memory, alloc_conf=options.alloc_conf, fake_everywhere=True
     )
-    with gpu, _no_garbage_collection():
+    with gpu, _no_garbage_collection(), _failures_named(options.model):
         job = entry.build(options.set, options.batch, options.seq)
         gpu.settings.update({**options.settings(), **job.settings})
         if isinstance(job, OwnStep):
@@ -76,6 +77,20 @@ def run(options: Options, progress: Progress | None = None) -> tuple[Trace, Virt
         else:
             run_steps(job, options, gpu.mark, progress or _silent)
         return gpu.trace, gpu
+
+
+@contextlib.contextmanager
+def _failures_named(model: str) -> Iterator[None]:
+    """What torch or the model itself raises is an answer too: the step fails, here or on the card."""
+    try:
+        yield
+    except MemgraphError:
+        raise
+    except Exception as error:
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        reason = " ".join(str(error).split()) or "no reason given"
+        place = f"{'/'.join(frame.filename.rsplit('/', 2)[-2:])}:{frame.lineno}"
+        raise MemgraphError(f"the step of {model} fails: {type(error).__name__}: {reason} (at {place})") from error
 
 
 def default_gpu() -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,7 +21,7 @@ class Options:
     """A training step to predict. Sizes of memory are bytes.
 
     Raises:
-        UsageError: a value is not one of those known, or not positive.
+        UsageError: a value is not one of those known, or not a positive number.
     """
 
     model: str = "nanovlm-222m"
@@ -41,7 +42,7 @@ class Options:
     set: Mapping[str, str] = field(default_factory=dict)
     """Fields of the model's configuration."""
     checkpoint: str = "none"
-    """`blocks`: recompute every repeated block in the backward."""
+    """`blocks`: recompute every repeated block in the backward. Or a plan: its file, `plan.json`, or its JSON text."""
     clip: float | None = None
     """Clip the gradients' norm to this."""
     accumulate: int = 1
@@ -55,15 +56,21 @@ class Options:
             ("dtype", self.dtype, DTYPES),
             ("optimizer", self.optimizer, OPTIMIZERS),
             ("optimizer form", self.optimizer_impl, OPTIMIZER_FORMS),
-            ("checkpoint", self.checkpoint, CHECKPOINTS),
+            ("checkpoint", "blocks" if _names_plan(self.checkpoint) else self.checkpoint, CHECKPOINTS),
         ):
             if value not in known:
                 raise unknown_name(name, value, known)
-        for name, number in (("batch", self.batch), ("seq", self.seq), ("steps", self.steps), ("accumulate", self.accumulate)):
-            if number is not None and number < 1:
-                raise UsageError(f"{name} is {number}: it must be at least 1")
-        if self.clip is not None and self.clip <= 0:
-            raise UsageError(f"clip is {self.clip}: it must be above 0")
+        for name, number in (
+            ("batch", self.batch),
+            ("seq", self.seq),
+            ("memory", self.memory),
+            ("steps", self.steps),
+            ("accumulate", self.accumulate),
+        ):
+            if number is not None and (type(number) is not int or number < 1):
+                raise UsageError(f"{name} is {number}: it must be a whole number, at least 1")
+        if self.clip is not None and not 0 < self.clip < math.inf:
+            raise UsageError(f"clip is {self.clip}: it must be a number above 0")
 
     def settings(self) -> dict[str, Any]:
         """What a trace keeps of them: plain JSON values."""
@@ -72,3 +79,7 @@ class Options:
             "optimizer": self.optimizer, "optimizer_impl": self.optimizer_impl, "steps": self.steps,
             "set": dict(self.set), "checkpoint": self.checkpoint, "clip": self.clip, "accumulate": self.accumulate,
         }  # fmt: skip
+
+
+def _names_plan(checkpoint: str) -> bool:
+    return checkpoint.endswith(".json") or checkpoint.startswith("{")

@@ -43,6 +43,7 @@ def attention_as_on(gpu: GpuSpec, torch_version: tuple[int, int], state: Callabl
     ) -> Tensor:
         if attn_mask is not None and is_causal and torch_version >= (2, 14):
             state("attention with a mask and is_causal at once, which torch refuses since 2.14, is taken as before it")
+        _same_dtype(query, key, value)
         mask = _additive(attn_mask, query)
         request = _request(query, key, value, mask, dropout_p, is_causal, enable_gqa)
         backend = choose(request, gpu.capability).backend
@@ -54,6 +55,13 @@ def attention_as_on(gpu: GpuSpec, torch_version: tuple[int, int], state: Callabl
         yield
     finally:
         library._destroy()
+
+
+def _same_dtype(query: Tensor, key: Tensor, value: Tensor) -> None:
+    """`validate_sdpa_input` (ATen/native/transformers/attention.cpp) refuses what the kernels could not take."""
+    if not query.dtype == key.dtype == value.dtype:
+        kinds = ", ".join(f"{name} {tensor.dtype}" for name, tensor in zip("qkv", (query, key, value), strict=True))
+        raise RuntimeError(f"Expected query, key, and value to have the same dtype, but got {kinds}")
 
 
 def _cudnn(

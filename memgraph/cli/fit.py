@@ -1,0 +1,94 @@
+"""`memgraph fit`: the largest batch for each card and length."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from memgraph.cli.several import Chosen, given, one, run_options
+from memgraph.cli.target import _Bar
+from memgraph.errors import DoesNotFit, UsageError
+from memgraph.gpu.specs import find
+from memgraph.models.registry import resolve
+from memgraph.render import fit_json, heatmap, table_fit
+from memgraph.units import parse_bytes
+
+if TYPE_CHECKING:
+    from memgraph.study import Headroom
+
+
+@click.command(short_help="The largest batch for each card and length.")
+@run_options("gpu", "seq", "batch")
+@click.option("--headroom", default="0%", show_default=True, metavar="SIZE|SHARE", help="To stay free: 1GiB or 10%.")
+@click.option("--confirm/--no-confirm", default=True, help="Trace each answer and one sample more.  [default: confirm]")
+@click.option("--format", "form", type=click.Choice(["table", "json"]), default="table", show_default=True)
+def fit(chosen: Chosen, headroom: str, confirm: bool, form: str) -> None:
+    """Find the largest batch that fits, for every card and every length.
+
+    A few traces give the laws by which every tensor grows; the search asks them and the model of the allocator, and
+    each answer is traced again, with one sample more. With --batch, a map of those batches and lengths is drawn too.
+
+    \b
+    memgraph fit --gpu rtx3090 --seq 128,256,512,1024
+    memgraph fit --gpu rtx4090,a100-40gb --seq 512 --headroom 1GiB
+    memgraph fit --seq 128,256,384,512 --batch 1,2,4,8,16,32
+
+    Exit code 3 if not even one sample fits anywhere.
+    """
+    from memgraph.api import default_gpu
+    from memgraph.study import Study
+
+    free = parse_headroom(headroom)
+    options = one(chosen)
+    gpus = [find(gpu).name for gpu in chosen["gpu"]] if chosen["gpu"] != [None] else [default_gpu()]
+    seqs = chosen["seq"] if chosen["seq"] != [None] else [resolve(options.model).default_seq]
+    _check_sizes(seqs, chosen["batch"])
+    with _Bar() as bar:
+        study = Study(options, bar.show)
+        cells = study.grid(gpus, seqs, chosen["batch"], free) if "batch" in given() else []
+        limits = study.limits(gpus, seqs, free, confirm=confirm)
+    if form == "json":
+        click.echo(json.dumps(fit_json.report(limits, cells), indent=2))
+    else:
+        click.echo(table_fit.report(limits))
+        if cells:
+            click.echo(f"\n{heatmap.report(cells, _paint, _draws_shades())}")
+    if not any(limit.batch for limit in limits):
+        click.get_current_context().exit(DoesNotFit.exit_code)
+
+
+def parse_headroom(text: str) -> Headroom:
+    """`10%` or `1GiB`.
+
+    Raises:
+        UsageError: neither, or all of the memory and more.
+    """
+    from memgraph.study import Headroom
+
+    share = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*%\s*", text)
+    if share is None:
+        return Headroom(bytes=parse_bytes(text))
+    if float(share[1]) >= 100:
+        raise UsageError(f"--headroom {text} leaves nothing: give less than 100%")
+    return Headroom(share=float(share[1]) / 100)
+
+
+def _check_sizes(seqs: list[int | None], batches: list[int | None]) -> None:
+    for name, sizes in (("seq", seqs), ("batch", batches)):
+        for size in sizes:
+            if size is not None and size < 1:
+                raise UsageError(f"{name} is {size}: it must be at least 1")
+
+
+def _draws_shades() -> bool:
+    """Whether stdout is a terminal that can show block characters."""
+    return sys.stdout.isatty() and (sys.stdout.encoding or "").lower().startswith("utf")
+
+
+def _paint(colour: str, text: str) -> str:
+    return click.style(text, fg=colour) if not os.environ.get("NO_COLOR") and sys.stdout.isatty() else text

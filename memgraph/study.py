@@ -1,0 +1,378 @@
+"""One configuration at many sizes and on several cards: traced where it must be, computed from laws elsewhere.
+
+A `Study` traces each point at most once. The first questions about sizes cost a few traces, from which it solves a
+`Program` and proves it; every further point is arithmetic.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from memgraph.analyze import fit as search
+from memgraph.analyze.attribution import Consumer
+from memgraph.analyze.fit import Cell, Limit
+from memgraph.analyze.growth import Irregular, Program, Requests, Run, prove, solve_program
+from memgraph.analyze.laws import Growth, Law, growth, laws_for
+from memgraph.analyze.polynomial import Point
+from memgraph.analyze.replay_fast import replay
+from memgraph.errors import UsageError
+from memgraph.gpu.allocator_config import AllocatorConfig
+from memgraph.gpu.specs import GpuSpec, find
+from memgraph.options import Options
+from memgraph.trace import Trace, Usage
+
+Progress = Callable[[str, int, int | None], None]
+
+STEP = 8
+"""Attention kernels take masks whose rows are multiples of 8 elements as they are, and pad others with further ops:
+lengths of different remainders run different ops (aten/src/ATen/native/transformers/attention.cpp, `pad_bias`)."""
+_MANY = 6
+"""Lengths from which on one sample's law costs less than its traces."""
+_BATCHES = (2, 13, 5, 3)
+"""Of the traces that laws are solved from. Not 1: at one sample views replace copies."""
+
+
+class Sizes(NamedTuple):
+    """A point in the words of the command line."""
+
+    batch: int
+    seq: int | None
+
+
+class Region(NamedTuple):
+    """Sizes that are taken to follow one law: as its traces show, and as every confirmation tries again."""
+
+    gpu: str
+    low: int | None
+    """Shortest length; None if the model has none."""
+    high: int | None
+    """Longest length, of the same remainder by `STEP`."""
+    alone: bool = False
+    """One sample: views take the place of copies, so other ops run than for two."""
+
+    @property
+    def one_length(self) -> bool:
+        """Whether there is but one, or none."""
+        return self.low == self.high
+
+    def point(self, sizes: Sizes) -> Point:
+        """The sizes that vary, by symbol."""
+        batch = {} if self.alone else {"B": sizes.batch}
+        return batch if self.one_length or sizes.seq is None else {**batch, "S": sizes.seq}
+
+    def samples(self) -> list[Sizes]:
+        """The points that laws are solved from: few, spread over the lengths, without a common factor."""
+        if self.low is None or self.high is None or self.one_length:
+            return [Sizes(batch, self.low) for batch in _BATCHES[:3]]
+        lengths = spread(self.low, self.high)
+        if self.alone:
+            return [Sizes(1, length) for length in lengths]
+        return [Sizes(batch, lengths[place % len(lengths)]) for place, batch in enumerate(_BATCHES)]
+
+
+class Study:
+    """See the module's text.
+
+    Args:
+        options: what to run; batch, length and card are given anew with each question.
+        progress: told before each trace.
+    """
+
+    def __init__(self, options: Options, progress: Progress | None = None) -> None:
+        self.options = options
+        self.progress = progress
+        self.traced = 0
+        self._runs: dict[tuple[Sizes, str, int | None], Run] = {}
+        self._programs: dict[Region, Program | Irregular] = {}
+        self.config = AllocatorConfig.parse(_configured(options))
+
+    def run(self, sizes: Sizes, gpu: str, memory: int | None = None) -> Run:
+        """A fresh trace, unless this very one was made before.
+
+        Args:
+            memory: bytes that the allocator may take; default as the options say.
+        """
+        key = (sizes, gpu, memory)
+        if key not in self._runs:
+            self._runs[key] = self._trace(sizes, gpu, memory)
+        return self._runs[key]
+
+    def _trace(self, sizes: Sizes, gpu: str, memory: int | None) -> Run:
+        from memgraph.api import run
+
+        if self.progress is not None:
+            length = f", seq {sizes.seq}" if sizes.seq is not None else ""
+            self.progress(f"tracing batch {sizes.batch}{length} on {gpu}", self.traced, None)
+        options = dataclasses.replace(
+            self.options, batch=sizes.batch, seq=sizes.seq, gpu=gpu, memory=memory or self.options.memory
+        )
+        trace, virtual = run(options)
+        self.traced += 1
+        return Run(trace, dict(virtual.recorder.ruled), _point(sizes))
+
+    # Laws.
+
+    def program(self, region: Region) -> Program:
+        """The run at every size of a region.
+
+        Raises:
+            Irregular: there is no such law; the message says where it breaks.
+        """
+        found = self._programs.get(region)
+        if found is None:
+            found = self._programs[region] = self._solve(region)
+        if isinstance(found, Irregular):
+            raise found
+        return found
+
+    def _solve(self, region: Region) -> Program | Irregular:
+        try:
+            return self._borrowed(region) or self._own(region)
+        except Irregular as error:
+            return error
+
+    def _own(self, region: Region) -> Program:
+        runs = [self._case(region, sizes) for sizes in region.samples()]
+        return solve_program(runs, find(region.gpu), self.version)
+
+    def _borrowed(self, region: Region) -> Program | None:
+        """Another card's program, if a trace on this one is a case of it: cards differ in scratch, which rules give."""
+        for other, program in self._programs.items():
+            if other[1:] == region[1:] and isinstance(program, Program):
+                try:
+                    prove(program, self._case(region, region.samples()[1]), find(region.gpu), self.version)
+                    return program
+                except Irregular:
+                    continue
+        return None
+
+    def _case(self, region: Region, sizes: Sizes) -> Run:
+        return self.run(sizes, region.gpu)._replace(point=region.point(sizes))
+
+    @property
+    def version(self) -> tuple[int, int]:
+        """(major, minor) of the torch that runs."""
+        from memgraph.capture.session import torch_version
+
+        return torch_version()
+
+    def neighbours(self, trace: Trace) -> list[Trace]:
+        """Traces at three other sizes, for `memgraph.analyze.laws`: lengths from half of the trace's own up to it.
+
+        One sample stays one, for two run other ops. Sizes that the model refuses are passed over.
+        """
+        sizes = Sizes(trace.settings["batch"], trace.settings.get("seq"))
+        found: list[Trace] = []
+        for other in _around(sizes):
+            with contextlib.suppress(Exception):  # the model is anybody's, and may refuse a size in any way
+                found.append(self.run(other, trace.gpu, trace.memory).trace)
+            if len(found) == 3:
+                break
+        return found
+
+    # Fit.
+
+    def available(self, gpu: str, headroom: Headroom) -> int:
+        """Bytes that the allocator may take on a card, less what is to stay free."""
+        spec = find(gpu)
+        memory = self.options.memory or spec.memory - spec.context
+        return max(1, memory - headroom.of(memory))
+
+    def limits(
+        self, gpus: Sequence[str], seqs: Sequence[int | None], headroom: Headroom | None = None, *, confirm: bool = True
+    ) -> list[Limit]:
+        """The largest batch for each card and length.
+
+        Args:
+            headroom: what must stay free.
+            confirm: trace each answer, and one sample more; the answer is then the traces', not the laws'.
+        """
+        regions = {(gpu, seq): region for gpu in gpus for region, group in _regions(gpu, seqs) for seq in group}
+        return [
+            self._limit(regions[gpu, seq], seq, self.available(gpu, headroom or Headroom()), confirm)
+            for gpu in gpus for seq in seqs
+        ]  # fmt: skip
+
+    def _limit(self, region: Region, seq: int | None, available: int, confirm: bool) -> Limit:
+        asked = _Asked(self, region, seq, available)
+        batch = search.largest(asked.requested, asked.fits, available, least=2)
+        batch = batch if batch > 1 else int(asked.fits(1))
+        if not confirm or batch == search.MOST:
+            return Limit(region.gpu, seq, batch, available, None, None, "", False, asked.note)
+        while batch > 0 and not asked.fits_in_trace(batch):
+            batch -= 1
+        while asked.fits_in_trace(batch + 1):
+            batch += 1
+        beyond = asked.trace(batch + 1)
+        peak = _usage(asked.trace(batch)) if batch else None
+        return Limit(region.gpu, seq, batch, available, peak, _usage(beyond), search.refusal(beyond), True, asked.note)
+
+    def grid(
+        self, gpus: Sequence[str], seqs: Sequence[int | None], batches: Sequence[int], headroom: Headroom | None = None
+    ) -> list[Cell]:
+        """Every batch and length on every card."""
+        rows = [(region, seq) for gpu in gpus for region, group in _regions(gpu, seqs) for seq in group]
+        cells: list[Cell] = []
+        for region, seq in rows:
+            available = self.available(region.gpu, headroom or Headroom())
+            asked = _Asked(self, region, seq, available, many=len(seqs) >= _MANY)
+            if self.progress is not None:
+                self.progress(f"batches at seq {seq} on {region.gpu}", len(cells), len(rows) * len(batches))
+            cells += search.row(region.gpu, seq, batches, asked.requested, asked.fits, available)
+        return cells
+
+
+class Headroom(NamedTuple):
+    """What is to stay free: bytes, and a share of the memory."""
+
+    bytes: int = 0
+    share: float = 0.0
+
+    def of(self, memory: int) -> int:
+        """Bytes of a card that PyTorch may use so much of."""
+        return self.bytes + int(self.share * memory)
+
+
+class _Asked:
+    """The questions of one search, answered by laws where there are some, else by traces."""
+
+    def __init__(self, study: Study, region: Region, seq: int | None, available: int, *, many: bool = False) -> None:
+        self.many = many
+        """Whether a law for one sample is worth its traces."""
+        self.study = study
+        self.region = region
+        self.seq = seq
+        self.available = available
+        self.spec: GpuSpec = find(region.gpu)
+        self.note = ""
+        self._requests: tuple[int, Requests] | None = None
+
+    def requested(self, batch: int) -> int:
+        """Highest bytes requested."""
+        requests = self._law(batch)
+        return requests.requested if requests is not None else self.trace(batch).peak.requested
+
+    def fits(self, batch: int) -> bool:
+        """Whether the allocator gets it in."""
+        requests = self._law(batch)
+        if requests is None:
+            return self.fits_in_trace(batch)
+        return replay(requests.events, requests.sizes, self.available, self.study.config).fits
+
+    def fits_in_trace(self, batch: int) -> bool:
+        """The same, of a fresh trace."""
+        return self.trace(batch).fits
+
+    def trace(self, batch: int) -> Trace:
+        """A fresh trace on a card that has what is available."""
+        return self.study.run(Sizes(batch, self.seq), self.region.gpu, self.available).trace
+
+    def _law(self, batch: int) -> Requests | None:
+        """None where there is no law: for one sample, and where a region has none."""
+        if self._requests is not None and self._requests[0] == batch:
+            return self._requests[1]
+        if batch == 1 and not (self.many and not self.region.one_length):
+            return None
+        region = self.region._replace(alone=batch == 1)
+        try:
+            program = self.study.program(region)
+            requests = program.requests(region.point(Sizes(batch, self.seq)), self.spec, self.study.version)
+        except Irregular as error:
+            self.note = f"no law: {error}"
+            return None
+        self._requests = batch, requests
+        return requests
+
+
+def _usage(trace: Trace) -> Usage:
+    return Usage(*trace.peak[:3])
+
+
+def _point(sizes: Sizes) -> Point:
+    return {"B": sizes.batch} if sizes.seq is None else {"B": sizes.batch, "S": sizes.seq}
+
+
+def _regions(gpu: str, seqs: Sequence[int | None]) -> list[tuple[Region, list[int | None]]]:
+    """The lengths by their remainder: each group has one law, or each length its own where they are too close."""
+    groups: dict[int | None, list[int | None]] = {}
+    for seq in seqs:
+        groups.setdefault(None if seq is None else seq % STEP, []).append(seq)
+    regions = []
+    for group in groups.values():
+        known = [seq for seq in group if seq is not None]
+        if known and max(known) - min(known) >= 3 * STEP:
+            regions.append((Region(gpu, min(known), max(known)), group))
+        else:
+            regions += [(Region(gpu, seq, seq), [seq]) for seq in group]
+    return regions
+
+
+def _around(sizes: Sizes) -> list[Sizes]:
+    """Other sizes, those to try first in front."""
+    batches = [1, 1, 1] if sizes.batch == 1 else [batch for batch in _BATCHES if batch != sizes.batch][:3]
+    if sizes.seq is None:
+        return [Sizes(batch, None) for batch in batches if batch != sizes.batch]
+    steps = sizes.seq // STEP
+    shorter = [sizes.seq - STEP * max(1, steps // part) for part in (2, 3, 5)]
+    longer = [sizes.seq + STEP * max(1, steps // part) for part in (2, 3, 5)]
+    return [
+        Sizes(batch, _odd(length, STEP, 2 * sizes.seq)) for lengths in (shorter, longer)
+        for batch, length in zip(batches, lengths, strict=True) if length > 0
+    ]  # fmt: skip
+
+
+def options_of(trace: Trace) -> Options:
+    """The options that a trace was made with, as far as it says."""
+    known = {name: value for name, value in trace.settings.items() if name in Options().settings()}
+    return Options(**known, gpu=trace.gpu, memory=trace.memory)
+
+
+def spread(low: int, high: int) -> list[int]:
+    """Four lengths between two of the same remainder by `STEP`, nearly from end to end: odd multiples of it, so that
+    rounding up to 16, 32, … shows, if there are as many.
+
+    >>> spread(128, 1024)
+    [136, 1016, 424, 728]
+    """
+    steps = (high - low) // STEP
+    places = [low + STEP * (steps * part // 3) for part in (0, 3, 1, 2)]
+    odd = {_odd(place, low, high): None for place in places}
+    return list(odd) if len(odd) == len(places) else list(dict.fromkeys(places))
+
+
+def _odd(length: int, low: int, high: int) -> int:
+    """A length nearby whose quotient by `STEP` is odd."""
+    if length // STEP % 2:
+        return length
+    return length + STEP if length + STEP <= high else length - STEP if length - STEP >= low else length
+
+
+def _configured(options: Options) -> str:
+    if options.alloc_conf is not None:
+        return options.alloc_conf
+    return os.environ.get("PYTORCH_ALLOC_CONF") or os.environ.get("PYTORCH_CUDA_ALLOC_CONF") or ""
+
+
+def laws_of(trace: Trace, progress: Progress | None = None) -> dict[Consumer, Law]:
+    """The law of every consumer at a trace's peak, from three more traces around it.
+
+    Raises:
+        UsageError: the trace does not say what was run, or was measured.
+    """
+    return laws_for(trace, neighbours_of(trace, progress))
+
+
+def growth_of(trace: Trace, progress: Progress | None = None) -> tuple[Growth, ...]:
+    """A trace's peak by degree, from three more traces around it. Raises as `laws_of`."""
+    return growth(trace, neighbours_of(trace, progress))
+
+
+def neighbours_of(trace: Trace, progress: Progress | None = None) -> list[Trace]:
+    """Three traces around one. Raises as `laws_of`."""
+    if trace.origin != "predicted" or not isinstance(trace.settings.get("batch"), int):
+        raise UsageError("laws need a predicted trace that says its batch: run `memgraph analyze` with options")
+    return Study(options_of(trace), progress).neighbours(trace)

@@ -1,0 +1,220 @@
+"""Imports run one way, third parties stay in their rooms, and nothing heavy is imported before it is needed."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import memgraph
+from memgraph.trace import Trace
+
+PACKAGE = Path(memgraph.__file__).parent
+
+BASE = {"errors", "units"}
+TRACE = BASE | {"trace", "trace_file"}
+MAY_IMPORT = {
+    "errors": set(),
+    "units": BASE,
+    "options": BASE,
+    "trace": TRACE,
+    "trace_file": TRACE,
+    "gpu": BASE | {"gpu"},
+    "models": BASE | {"models"},
+    "virtual": TRACE | {"gpu", "virtual"},
+    "capture": TRACE | {"gpu", "models", "options", "virtual", "capture"},
+    "analyze": TRACE | {"gpu", "options", "analyze"},
+    "plan": TRACE | {"gpu", "analyze", "options", "plan"},
+    "render": TRACE | {"gpu", "options", "analyze", "plan", "render"},
+    "api": TRACE | {"gpu", "models", "options", "virtual", "capture", "analyze", "plan", "study", "api"},
+    "study": TRACE | {"gpu", "models", "options", "virtual", "capture", "analyze", "plan", "api", "study"},
+    "cli": TRACE | {"gpu", "models", "options", "analyze", "plan", "render", "api", "study", "cli", "__init__"},
+    "__main__": {"cli"},
+    "__init__": TRACE | {"options", "api"},
+}
+"""By the first part of a module's name: what it may see. cli → api → {capture, virtual} → trace; cli → render →
+analyze → trace; gpu and trace see nothing above them."""
+
+ALSO = {"plan.apply": {"models", "capture", "api"}}
+"""A plan is applied to a model, so this one file sees what runs models."""
+
+ROOMS = {
+    "torch": ("virtual", "capture", "models", "plan.apply", "api"),  # api: whether a real card is visible
+    "networkx": ("plan", "analyze"),
+    "graphviz": ("render.dot",),
+    "tabulate": ("render.table",),
+    "click": ("cli",),
+    "tqdm": ("cli",),
+    "scipy": ("plan",),
+    "numpy": ("plan", "analyze"),
+    "transformers": ("models",),
+    "matplotlib": ("render",),
+}
+"""Modules, or packages, that may import each third party."""
+
+AT_TOP = {"torch": ("virtual", "capture", "models", "plan.apply"), "click": ("cli",), "tabulate": ("render.table",)}
+"""Where it may even be imported when the module is; elsewhere only inside a function, when it is needed."""
+
+
+def modules() -> dict[str, str]:
+    """Each module's name below `memgraph`, and its source."""
+    found = {}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        parts = path.relative_to(PACKAGE).with_suffix("").parts
+        found[".".join(parts)] = path.read_text(encoding="utf-8")
+    return found
+
+
+def imported(source: str) -> Iterator[tuple[str, bool]]:
+    """The modules that a source imports, and whether it does so at once, rather than in a function or for types."""
+    tree = ast.parse(source)
+    late = {node for part in ast.walk(tree) if _late(part) for node in ast.walk(part)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, node not in late) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = "memgraph" if node.level else ""  # a relative import stays inside
+            yield ".".join(filter(None, (base, node.module))), node not in late
+            if node.module == "memgraph" or node.level:
+                yield from ((f"memgraph.{alias.name}", node not in late) for alias in node.names)
+
+
+def _late(node: ast.AST) -> bool:
+    if isinstance(node, ast.If):
+        return isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+    return isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+
+
+def wrong_way(name: str, source: str) -> list[str]:
+    """The imports of one of our modules that run against the rule."""
+    first = name.partition(".")[0]
+    allowed = MAY_IMPORT.get(first, set()) | ALSO.get(name, set())
+    ours = [target.split(".")[1] for target, _ in imported(source) if target.startswith("memgraph.")]
+    return [f"{name} imports {part}" for part in ours if part in MAY_IMPORT and part not in allowed]
+
+
+def out_of_room(name: str, source: str) -> list[str]:
+    """The imports of third parties where they do not belong, or before they are needed."""
+    complaints = []
+    for target, at_once in imported(source):
+        party = target.split(".")[0]
+        if party in sys.stdlib_module_names or party in ("memgraph", "_typeshed", "__future__"):
+            continue
+        if not _within(name, ROOMS.get(party, ())):
+            complaints.append(f"{name} imports {party}")
+        elif at_once and not _within(name, AT_TOP.get(party, ROOMS[party])):
+            complaints.append(f"{name} imports {party} at once")
+    return complaints
+
+
+def _within(name: str, rooms: tuple[str, ...]) -> bool:
+    return any(name == room or name.startswith((room + ".", room + "_")) for room in rooms)
+
+
+def test_every_part_has_its_place() -> None:
+    parts = {name.partition(".")[0] for name in modules()}
+    assert parts <= MAY_IMPORT.keys(), "say in MAY_IMPORT what a new part of the package may see"
+
+
+@pytest.mark.parametrize("name", modules())
+def test_imports_run_one_way(name: str) -> None:
+    assert wrong_way(name, modules()[name]) == []
+
+
+@pytest.mark.parametrize("name", modules())
+def test_third_parties_stay_in_their_rooms(name: str) -> None:
+    assert out_of_room(name, modules()[name]) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "source"),
+    [
+        ("gpu.specs", "from memgraph.trace import Trace"),
+        ("trace", "import memgraph.analyze.peak"),
+        ("trace", "def f():\n    from memgraph import api"),
+        ("analyze.peak", "from memgraph.render import table"),
+        ("analyze.peak", "from ..render import table"),
+        ("analyze.peak", "from memgraph.capture.session import VirtualGpu"),
+        ("render.table", "from memgraph.api import predict"),
+        ("capture.step", "from memgraph.api import predict"),
+        ("virtual.cuda", "from memgraph.capture import recorder"),
+        ("models.nanovlm", "from memgraph.options import Options"),
+        ("api", "from memgraph.cli.target import to_options"),
+        ("plan.solve", "from memgraph.capture.session import VirtualGpu"),
+    ],
+)
+def test_an_import_against_the_rule_is_noticed(name: str, source: str) -> None:
+    assert wrong_way(name, source)
+
+
+@pytest.mark.parametrize(
+    ("name", "source"),
+    [
+        ("trace", "import torch"),
+        ("analyze.peak", "def f():\n    import torch.fx"),
+        ("api", "import torch"),
+        ("api", "if True:\n    import torch"),
+        ("render.table", "import click"),
+        ("render.html", "from tabulate import tabulate"),
+        ("gpu.allocator", "import numpy"),
+        ("plan.solve", "import torch"),
+        ("cli.main", "import rich"),
+    ],
+)
+def test_a_third_party_out_of_its_room_is_noticed(name: str, source: str) -> None:
+    assert out_of_room(name, source)
+
+
+@pytest.mark.parametrize(
+    ("name", "source"),
+    [
+        ("api", "def f():\n    import torch"),
+        ("models.settings", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import torch"),
+        ("render.table_diff", "from tabulate import tabulate"),
+        ("plan.apply", "import torch\nfrom memgraph.capture.step import run_steps"),
+    ],
+)
+def test_what_the_rule_allows_passes(name: str, source: str) -> None:
+    assert wrong_way(name, source) == out_of_room(name, source) == []
+
+
+HEAVY = ("torch", "networkx", "numpy", "graphviz", "scipy")
+
+
+def heavy_after(code: str) -> list[str]:
+    """What a fresh interpreter has imported of the heavy ones once the code has run."""
+    code += f"\nimport sys\nprint([name for name in {HEAVY} if name in sys.modules], file=sys.stderr)"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return list(ast.literal_eval(result.stderr))
+
+
+def test_the_measure_can_see_it() -> None:
+    assert heavy_after("import numpy") == ["numpy"]
+
+
+def test_importing_memgraph_imports_nothing_heavy() -> None:
+    assert heavy_after("import memgraph\nmemgraph.load\nmemgraph.Trace\nmemgraph.Options\nmemgraph.virtual_gpu") == []
+
+
+@pytest.mark.parametrize(
+    "arguments", ["--help", "--version", "gpus", "analyze --help", "analyze FILE", "analyze --gpu x"]
+)
+def test_what_needs_no_run_imports_nothing_heavy(arguments: str, toy: Trace, tmp_path: Path) -> None:
+    toy.save(tmp_path / "toy.memgraph")
+    words = arguments.replace("FILE", str(tmp_path / "toy.memgraph")).split()
+    code = f"from memgraph.cli.main import main\ntry: main({words!r})\nexcept SystemExit: pass\nimport sys"
+    if words[-1] == "x":  # its error line goes where the measure prints
+        code = "import os, sys\nerr, sys.stderr = sys.stderr, open(os.devnull, 'w')\n" + code + "\nsys.stderr = err"
+    assert heavy_after(code) == []
+
+
+def test_public_names_are_there() -> None:
+    for name in memgraph.__all__:
+        assert getattr(memgraph, name) is not None
+    assert set(memgraph.__all__) == set(dir(memgraph))
+    with pytest.raises(AttributeError, match="module 'memgraph' has no attribute 'nothing'"):
+        memgraph.nothing  # noqa: B018
