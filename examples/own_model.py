@@ -1,6 +1,6 @@
 """Predict a training loop of one's own, twice: as it is, and with the optimizer that keeps no second moment.
 
-    python examples/own_model.py
+python examples/own_model.py
 """
 
 from __future__ import annotations

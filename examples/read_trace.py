@@ -1,6 +1,6 @@
 """Save a prediction, load it, and ask it questions that no command answers.
 
-    python examples/read_trace.py
+python examples/read_trace.py
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from memgraph.errors import MemgraphError, UsageError
@@ -14,6 +14,7 @@ from memgraph.trace import Trace
 from memgraph.trace_file import load
 
 if TYPE_CHECKING:
+    from memgraph.capture.script import Ended
     from memgraph.capture.session import VirtualGpu
 
 Progress = Callable[[str, int, int | None], None]
@@ -79,6 +80,41 @@ def run(options: Options, progress: Progress | None = None) -> tuple[Trace, Virt
         return gpu.trace, gpu
 
 
+def run_script(
+    script: str,
+    arguments: Sequence[str] = (),
+    *,
+    module: bool = False,
+    gpu: str | None = None,
+    memory: int | None = None,
+    alloc_conf: str | None = None,
+    steps: int | None = None,
+    fraction: float = 1.0,
+) -> tuple[Trace, Ended]:
+    """Run a training script, unmodified, on a virtual GPU, as `python script.py arguments` would.
+
+    Args:
+        script: a file, or with `module` a module's name.
+        steps: end it after so many optimizer steps.
+        fraction: of their bound that sizes which depend on data are taken to be.
+
+    Returns:
+        The trace, and how the script ended.
+
+    Raises:
+        UsageError: there is no such script or GPU.
+    """
+    from memgraph.capture.script import run_script as run
+    from memgraph.capture.session import VirtualGpu
+
+    settings = {"script": " ".join([script, *arguments])}
+    with VirtualGpu(
+        gpu or default_gpu(), memory=memory, alloc_conf=alloc_conf, settings=settings, fraction=fraction
+    ) as card:
+        ended = run(card, script, arguments, module=module, steps=steps)
+        return card.trace, ended
+
+
 @contextlib.contextmanager
 def _failures_named(model: str) -> Iterator[None]:
     """What torch or the model itself raises is an answer too: the step fails, here or on the card."""
@@ -124,4 +160,4 @@ def _silent(_label: str, _done: int, _total: int | None) -> None:
     pass
 
 
-__all__ = ["Options", "Progress", "Trace", "default_gpu", "load", "predict", "virtual_gpu"]
+__all__ = ["Options", "Progress", "Trace", "default_gpu", "load", "predict", "run_script", "virtual_gpu"]

@@ -54,7 +54,10 @@ def _console(body: str, folder: Path) -> str:
 
 
 def _python(body: str, folder: Path) -> str:
-    """The block itself if it runs; else what went wrong."""
+    """The block itself if it runs; else what went wrong. One that begins with `# name.py` is saved under that name."""
+    named = re.match(r"# (\w+\.py)\n", body)
+    if named:
+        (folder / named[1]).write_text(body)
     result = subprocess.run(
         [sys.executable, "-c", body],
         cwd=folder,

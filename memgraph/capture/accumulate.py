@@ -36,13 +36,15 @@ class Accumulation:
     def __init__(self, sole: References | None) -> None:
         self.sole = sole
         self.seen: list[References] = []
-        self._node: Any = None
+        self._node = (0, 0)
         self._since = 0
 
     def evaluating(self, node: Any, op: int) -> None:
         """Op number `op` runs while this autograd node is evaluated."""
-        if node is not self._node:
-            self._node, self._since = node, op
+        # Not the node itself: it would keep the graph and the parameter behind it alive.
+        key = (id(node), node._sequence_nr())
+        if key != self._node:
+            self._node, self._since = key, op
 
     def in_place(self, args: Sequence[Any], made_by: Callable[[Tensor], int]) -> bool:
         """Whether `add(*args)` is the engine's, and a real run would write into the first argument.

@@ -37,7 +37,7 @@ class Ledger:
         self.names: dict[int, str] = {}
         self.phases: list[tuple[str, int, int]] = []
         self.overflowed = False
-        self._refuse = refuse
+        self.refuse = refuse
         self._columns = tuple(array(code) for code in "bqqqq")
         self._blocks: dict[int, Block] = {}
         self._busy = False
@@ -106,8 +106,8 @@ class Ledger:
         except OutOfMemory as error:
             self._write(Action.OUT_OF_MEMORY, -1, 0, size)
             self.overflowed = True
-            if self._refuse is not None:
-                self._refuse(error)
+            if self.refuse is not None:
+                self.refuse(error)
             self.allocator.capacity = 2**62
             self.allocator.set_limit(None)
             return self.allocator.malloc(size)

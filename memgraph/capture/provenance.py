@@ -8,6 +8,7 @@ import os
 import sys
 import sysconfig
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import CodeType
@@ -44,8 +45,7 @@ class ModulePaths:
 
     def __init__(self, entered: Callable[[torch.nn.Module], None]) -> None:
         self.modules = Modules()
-        self._names: dict[int, str] = {}
-        self._kept: list[torch.nn.Module] = []  # ids stay unique while the module lives
+        self._names: weakref.WeakKeyDictionary[torch.nn.Module, str] = weakref.WeakKeyDictionary()
         self._entered = entered
 
     @contextlib.contextmanager
@@ -58,19 +58,17 @@ class ModulePaths:
         finally:
             before.remove()
             after.remove()
-            self._kept.clear()
 
     def name(self, root: torch.nn.Module) -> None:
         """Give the module and all below it their paths; those that have one keep it."""
-        self._kept.append(root)
         for path, module in root.named_modules():
-            self._names.setdefault(id(module), path)
+            self._names.setdefault(module, path)
 
     def _enter(self, module: torch.nn.Module, _args: Any) -> None:
-        path = self._names.get(id(module))
+        path = self._names.get(module)
         if path is None:
             self.name(module)
-            path = self._names[id(module)]
+            path = self._names[module]
         if not self.modules.stack:
             self._entered(module)
         self.modules.stack.append(path)

@@ -38,6 +38,7 @@ _NO_BUFFER = -1
 _NO_KWARGS: Mapping[str, Any] = {}
 _DEVICE = torch.ops.prim.device.default
 _TAG = "_memgraph_tag"
+_NAME = "_memgraph_name"
 _ACCUMULATION = 2**64 - 1
 """Sequence number of every AccumulateGrad node (torch/csrc/autograd/functions/accumulate_grad.cpp)."""
 
@@ -99,7 +100,6 @@ class Recorder(FakeTensorMode):
         self.forward_ops = ForwardOps()
         self.stage = Stage(ledger)
         self.paths = ModulePaths(self._entered)
-        self.parameter_names: dict[int, str] = {}
         self.specs: dict[int, TensorSpec] = {}
         self.shapes = Shapes()
         self.accumulation = Accumulation(sole)
@@ -155,7 +155,11 @@ class Recorder(FakeTensorMode):
         known = not operator.random and values.all_known(args, kwargs)
         outputs, recipe = self._infer(operator, types, args, kwargs, arguments, known)
         if outputs is not None:
-            self._account(operator, outputs, args, kwargs, recipe)
+            try:
+                self._account(operator, outputs, args, kwargs, recipe)
+            except BaseException:  # out of memory: the op was called, and gave nothing
+                self.calls.append(GraphCall(operator.func, call_args, call_kwargs, ()))
+                raise
         self._follow_values(operator, args, kwargs, outputs, known)
         specs = self._tag(index, outputs, recipe)
         self.ops[index] = op._replace(outputs=specs)
@@ -234,7 +238,7 @@ class Recorder(FakeTensorMode):
         if node._sequence_nr() != _ACCUMULATION:
             return ""
         variable = getattr(node, "variable", None)
-        return self.parameter_names.get(id(variable), "") if variable is not None else ""
+        return parameter_name(variable) if variable is not None else ""
 
     def _reference(self, arg: Any, arguments: Arguments) -> Any:
         """An argument as the graph keeps it: tensors become tags; the key and the specs are collected on the way."""
@@ -319,18 +323,23 @@ class Recorder(FakeTensorMode):
         for position, (tensor, storage) in enumerate(born):
             if position not in named:
                 self._bear(tensor, storage)
-        for step in steps:
-            if isinstance(step, Output):
-                if step.index < len(born):
-                    self._bear(*born[step.index])
-            elif isinstance(step, OnHost):
-                self._know(born[step.index][1], _NO_BUFFER)
-            elif isinstance(step, Temporary):
-                temporaries.append(self.ledger.allocate(step.size, Role.TEMPORARY) if step.size else None)
-            elif isinstance(step, Release):
-                self._release(temporaries, step.index)
-        for position in reversed(range(len(temporaries))):
-            self._release(temporaries, position)
+        try:
+            for step in steps:
+                self._take(step, born, temporaries)
+        finally:
+            for position in reversed(range(len(temporaries))):
+                self._release(temporaries, position)
+
+    def _take(self, step: Any, born: list[tuple[Tensor, torch.UntypedStorage]], temporaries: list[int | None]) -> None:
+        if isinstance(step, Output):
+            if step.index < len(born):
+                self._bear(*born[step.index])
+        elif isinstance(step, OnHost):
+            self._know(born[step.index][1], _NO_BUFFER)
+        elif isinstance(step, Temporary):
+            temporaries.append(self.ledger.allocate(step.size, Role.TEMPORARY) if step.size else None)
+        elif isinstance(step, Release):
+            self._release(temporaries, step.index)
 
     def _release(self, temporaries: list[int | None], position: int) -> None:
         buffer, temporaries[position] = temporaries[position], None
@@ -371,8 +380,7 @@ class Recorder(FakeTensorMode):
         """Its parameters and buffers, by their names."""
         self.paths.name(root)
         for name, tensor in [*root.named_parameters(), *root.named_buffers()]:
-            self.parameter_names.setdefault(id(tensor), name)
-            self.mark(tensor, Category.PARAMETER, self.parameter_names[id(tensor)])
+            self.mark(tensor, Category.PARAMETER, vars(tensor).setdefault(_NAME, name))
 
     def _entered(self, root: torch.nn.Module) -> None:
         if self.stage.model_called():
@@ -384,6 +392,12 @@ class Recorder(FakeTensorMode):
             name = self._accumulating(node)
             if name:
                 self.mark(outputs, Category.GRADIENT, f"gradient of {name}")
+
+
+def parameter_name(tensor: Tensor) -> str:
+    """A parameter's path in the first model that was called with it; empty if none was."""
+    name: str = vars(tensor).get(_NAME, "")
+    return name
 
 
 def _made_by(tensor: Tensor) -> int:

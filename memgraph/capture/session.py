@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any, Self
 
@@ -19,7 +19,7 @@ from memgraph.capture.accumulate import References, run_two_gradients
 from memgraph.capture.categorize import categorize
 from memgraph.capture.ledger import Ledger, Refusal
 from memgraph.capture.operators import Kinds
-from memgraph.capture.recorder import Recorder
+from memgraph.capture.recorder import Recorder, parameter_name
 from memgraph.errors import TorchChanged
 from memgraph.gpu.allocator import Allocator
 from memgraph.gpu.allocator_config import AllocatorConfig
@@ -65,6 +65,8 @@ class VirtualGpu:
         self.kinds = Kinds(self.spec, torch_version(), fake_everywhere=fake_everywhere)
         self.assumptions = Assumptions(fraction)
         self.recorder = Recorder(self.ledger, self.kinds, self.assumptions)
+        self.after_step: Callable[[], None] | None = None
+        """Called when an optimizer has stepped."""
         self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
@@ -165,10 +167,11 @@ class VirtualGpu:
                 if isinstance(value, torch.Tensor):
                     self.recorder.mark(value, Category.OPTIMIZER, f"{key} of {name}" if name else str(key))
         self.recorder.stage.optimizer_ends()
+        if self.after_step is not None:
+            self.after_step()
 
     def _parameters(self, optimizer: Optimizer) -> list[tuple[str, torch.Tensor]]:
-        names = self.recorder.parameter_names
-        return [(names.get(id(p), ""), p) for group in optimizer.param_groups for p in group["params"]]
+        return [(parameter_name(p), p) for group in optimizer.param_groups for p in group["params"]]
 
 
 def torch_version() -> tuple[int, int]:

@@ -21,6 +21,9 @@ INTERRUPTED = 130
 
 _COMMANDS = {
     "analyze": "Predict one training step: where the memory goes.",
+    "diff": "Why two configurations or two traces differ.",
+    "fit": "Which batch and length fit which GPU.",
+    "run": "Run a training script, unmodified, on a virtual GPU.",
     "gpus": "The GPUs that memgraph knows.",
 }
 """Each lives in the module of its name, which is imported when it is called."""

@@ -1,0 +1,107 @@
+"""Somebody's script, unmodified, on a virtual GPU, as `python script.py` or `python -m module` would run it."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import runpy
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from memgraph.capture.session import VirtualGpu
+from memgraph.errors import UsageError
+from memgraph.gpu.out_of_memory import OutOfMemory
+
+
+class StepsDone(BaseException):
+    """Ends a script after as many optimizer steps as were asked for. Not an `Exception`: scripts must not catch it."""
+
+
+class Ended(NamedTuple):
+    """How a script ended."""
+
+    code: int
+    """As its process would have exited."""
+    message: str = ""
+    """What `sys.exit` was given, if that was a text."""
+    error: BaseException | None = None
+    """An exception that nobody caught."""
+
+
+def raise_out_of_memory(gpu: VirtualGpu) -> None:
+    """From here on an allocation that does not fit raises `torch.cuda.OutOfMemoryError`, in PyTorch's words."""
+
+    def refuse(error: OutOfMemory) -> None:
+        raise torch.cuda.OutOfMemoryError(error.message(gpu.spec.memory, gpu.spec.context))
+
+    gpu.ledger.refuse = refuse
+
+
+def run_script(
+    gpu: VirtualGpu, target: str, arguments: Sequence[str], *, module: bool, steps: int | None = None
+) -> Ended:
+    """Run a script to its end, or to the end of optimizer step number `steps`.
+
+    Args:
+        gpu: an open virtual GPU.
+        target: a file, or with `module` a module's name.
+        arguments: the script's own.
+
+    Raises:
+        UsageError: there is no such file.
+    """
+    if not module and not Path(target).is_file():
+        raise UsageError(f"there is no script {target}")
+    raise_out_of_memory(gpu)
+    if steps is not None:
+        gpu.after_step = _stop_after(steps)
+    with _as_main(target, arguments, module):
+        return _ended(target, module)
+
+
+def _ended(target: str, module: bool) -> Ended:
+    try:
+        if module:
+            runpy.run_module(target, run_name="__main__", alter_sys=True)
+        else:
+            runpy.run_path(target, run_name="__main__")
+    except StepsDone:
+        return Ended(0)
+    except SystemExit as ended:
+        return _exit(ended.code)
+    except Exception as error:
+        return Ended(1, error=error)
+    return Ended(0)
+
+
+def _exit(code: object) -> Ended:
+    """`sys.exit()`, `sys.exit(3)` and `sys.exit("a text")` as python takes them."""
+    if code is None:
+        return Ended(0)
+    return Ended(code) if isinstance(code, int) else Ended(1, str(code))
+
+
+@contextlib.contextmanager
+def _as_main(target: str, arguments: Sequence[str], module: bool) -> Iterator[None]:
+    """`sys.argv` and the head of `sys.path` as python sets them for a script."""
+    argv, path = sys.argv, list(sys.path)
+    sys.argv = [target, *arguments]
+    sys.path.insert(0, str(Path.cwd() if module else Path(target).resolve().parent))
+    try:
+        yield
+    finally:
+        sys.argv, sys.path[:] = argv, path
+
+
+def _stop_after(steps: int) -> Callable[[], None]:
+    done = itertools.count(1)
+
+    def stop() -> None:
+        if next(done) >= steps:
+            raise StepsDone
+
+    return stop

@@ -1,0 +1,100 @@
+"""`memgraph run`: a training script, unmodified, on a virtual GPU."""
+
+from __future__ import annotations
+
+import json
+import sys
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from memgraph.errors import MemgraphError
+from memgraph.render import json as render_json
+from memgraph.render import table
+from memgraph.trace import Trace
+from memgraph.units import parse_bytes
+
+if TYPE_CHECKING:
+    from memgraph.capture.script import Ended
+
+
+@click.command(
+    short_help="Run a training script, unmodified, on a virtual GPU.",
+    context_settings={"allow_interspersed_args": False, "ignore_unknown_options": False},
+)
+@click.option("--gpu", help="A card of `memgraph gpus`.  [default: the visible one, or rtx3090]")
+@click.option(
+    "--memory", metavar="SIZE", help="What PyTorch may take, like 24GiB.  [default: the card's, less its context]"
+)
+@click.option("--alloc-conf", help="As PYTORCH_CUDA_ALLOC_CONF.  [default: the environment's]")
+@click.option("--steps", type=click.IntRange(min=1), metavar="N", help="Stop after N optimizer steps.")
+@click.option(
+    "--select", type=click.FloatRange(0, 1), default=1.0, show_default=True, metavar="SHARE",
+    help="How much of their bound sizes that depend on data are taken to be.",
+)  # fmt: skip
+@click.option("-m", "module", is_flag=True, help="SCRIPT is a module's name, as for python -m.")
+@click.option(
+    "--top", type=click.IntRange(min=0), default=8, show_default=True, help="How many of the largest to list."
+)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["table", "json", "none"]),
+    default="table",
+    show_default=True,
+    help="Of the report.",
+)
+@click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="Save the trace here.")
+@click.option("--force", is_flag=True, help="Overwrite the file.")
+@click.argument("script")
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def run(
+    gpu: str | None, memory: str | None, alloc_conf: str | None, steps: int | None, select: float, module: bool, top: int,
+    form: str, output: Path | None, force: bool, script: str, arguments: tuple[str, ...],
+) -> None:  # fmt: skip
+    """Run a training script, unmodified, on a virtual GPU.
+
+    The script sees a CUDA machine: its name, its memory, its statistics, and torch.cuda.OutOfMemoryError where the
+    real card would raise it. Nothing is computed. What the script prints comes first, the report after it on stderr
+    if it is a table, so that the script's own output stays clean.
+
+    \b
+    memgraph run --gpu rtx3090 train.py --batch 8
+    memgraph run --gpu t4 --steps 2 -m mypackage.train --config small.yaml
+    """
+    size = parse_bytes(memory) if memory is not None else None
+    if output is not None:
+        from memgraph.trace_file import check_free
+
+        check_free(output, force=force)
+    from memgraph.api import run_script
+
+    trace, ended = run_script(
+        script, arguments, module=module, gpu=gpu, memory=size, alloc_conf=alloc_conf, steps=steps, fraction=select
+    )
+    sys.stdout.flush()
+    if output is not None:
+        trace.save(output, force=force)
+    _report(trace, form, top)
+    _end(ended)
+
+
+def _report(trace: Trace, form: str, top: int) -> None:
+    if form == "json":
+        click.echo(json.dumps(render_json.report(trace, top), indent=2))
+    elif form == "table":
+        click.echo(f"\n{table.report(trace, top)}", err=True)
+
+
+def _end(ended: Ended) -> None:
+    """End as the script did: with its exit code, its message or its traceback."""
+    if ended.error is not None:
+        text = "".join(traceback.format_exception(ended.error)).rstrip()
+        click.echo(text, err=True)
+        raise MemgraphError(f"the script failed: {type(ended.error).__name__}: {ended.error}")
+    if ended.message:
+        click.echo(ended.message, err=True)
+    if ended.code:
+        click.get_current_context().exit(ended.code)
