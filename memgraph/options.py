@@ -42,7 +42,7 @@ class Options:
     set: Mapping[str, str] = field(default_factory=dict)
     """Fields of the model's configuration."""
     checkpoint: str = "none"
-    """`blocks`: recompute every repeated block in the backward. Or a plan: its file, `plan.json`, or its JSON text."""
+    """`blocks`: recompute every repeated block in the backward."""
     clip: float | None = None
     """Clip the gradients' norm to this."""
     accumulate: int = 1
@@ -56,7 +56,7 @@ class Options:
             ("dtype", self.dtype, DTYPES),
             ("optimizer", self.optimizer, OPTIMIZERS),
             ("optimizer form", self.optimizer_impl, OPTIMIZER_FORMS),
-            ("checkpoint", "blocks" if _names_plan(self.checkpoint) else self.checkpoint, CHECKPOINTS),
+            ("checkpoint", self.checkpoint, CHECKPOINTS),
         ):
             if value not in known:
                 raise unknown_name(name, value, known)
@@ -79,7 +79,3 @@ class Options:
             "optimizer": self.optimizer, "optimizer_impl": self.optimizer_impl, "steps": self.steps,
             "set": dict(self.set), "checkpoint": self.checkpoint, "clip": self.clip, "accumulate": self.accumulate,
         }  # fmt: skip
-
-
-def _names_plan(checkpoint: str) -> bool:
-    return checkpoint.endswith(".json") or checkpoint.startswith("{")

@@ -144,6 +144,19 @@ def test_what_differs_is_not_grouped(tape: Tape, differing: dict[str, object]) -
     assert sorted(row.count for row in consumers(tape.trace())) == [1, 2]
 
 
+def test_named_buffers_of_equal_layers_are_grouped(tape: Tape) -> None:
+    """Whichever ops made them; the head's weight is another."""
+    tape.phase("load", 0)
+    tape.segment(MIB)
+    for name in ("blocks.0.weight", "blocks.1.weight", "head.weight"):
+        tape.op(f"aten.{name}.default")
+        tape.alloc(8, Category.PARAMETER, name)
+    assert [(row.provenance, row.count) for row in consumers(tape.trace())] == [
+        ("parameter blocks.*.weight", 2),
+        ("parameter head.weight", 1),
+    ]
+
+
 @pytest.mark.parametrize(
     "other", [("aten.add.Tensor", "blocks.1", "m.py:1"), ("aten.mm.default", "blocks.1", "m.py:2")]
 )

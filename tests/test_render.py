@@ -129,6 +129,24 @@ def test_long_names_keep_both_ends(tape: Tape) -> None:
     assert text.replace("\n", "").replace(" ", "").endswith("block.attn,model.py:10")
 
 
+@pytest.mark.parametrize(
+    ("op", "module", "said"),
+    [
+        ("aten.mm.default", "head", "at mm in head."),
+        ("aten.mm.default", "", "at mm."),
+        ("triton", "", "at triton."),
+        ("two\nlines", "a\tb", "at two lines in a b."),
+        ("\x1b[31mred", "", "at ?[31mred."),
+    ],
+)
+def test_where_the_peak_falls_is_one_plain_sentence(tape: Tape, op: str, module: str, said: str) -> None:
+    tape.phase("forward", 1)
+    tape.op(op, module)
+    tape.segment(MIB)
+    tape.alloc(1, Category.ACTIVATION)
+    assert f"The peak falls in the forward of step 1, {said}\n" in table.report(tape.trace(), 0)
+
+
 words = st.text(max_size=300) | st.sampled_from(["\x1b[31mred", "a\nb", "\udc80", "‮", "x" * 90])
 
 

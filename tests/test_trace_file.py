@@ -87,6 +87,7 @@ def test_every_field_comes_back(tape: Tape, tmp_path: Path) -> None:
     assert {type(action) for action, *_ in back.events} == {type(action) for action, *_ in trace.events}
     assert type(back.buffers[0].role) is Role and type(back.buffers[0].category) is Category
     assert type(back.ops[0].inputs[0].shape) is tuple
+    assert [column.typecode for column in back.events.columns] == ["b", "q", "q", "q", "q"]
 
 
 texts = st.text(max_size=12)
@@ -351,6 +352,14 @@ def test_nothing_is_overwritten_without_force(toy: Trace, saved: Path) -> None:
     assert memgraph.load(saved).gpu == "h200"
 
 
+def test_a_file_is_replaced_whole(toy: Trace, saved: Path, tmp_path: Path) -> None:
+    """Whoever has the old file open, or linked, keeps it as it was: no byte of it is written to."""
+    before = saved.read_bytes()
+    (tmp_path / "link").hardlink_to(saved)
+    dataclasses.replace(toy, gpu="h200").save(saved, force=True)
+    assert (tmp_path / "link").read_bytes() == before != saved.read_bytes()
+
+
 def test_a_folder_that_is_not_there(toy: Trace, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"t cannot be written: there is no folder .*missing$"):
         toy.save(tmp_path / "missing" / "t")
@@ -419,8 +428,6 @@ def test_the_file_has_the_usual_permissions(saved: Path, tmp_path: Path) -> None
 
 @pytest.mark.parametrize("value", [object(), float("nan"), {1, 2}, {(1, 2): 3}])
 def test_a_setting_that_is_not_plain_is_refused(toy: Trace, tmp_path: Path, value: object) -> None:
-    with pytest.raises(
-        UsageError, match=r"cannot be saved: .*; keep texts and numbers there$"
-    ):
+    with pytest.raises(UsageError, match=r"cannot be saved: .*; keep texts and numbers there$"):
         dataclasses.replace(toy, settings={"note": value}).save(tmp_path / "t")
     assert names(tmp_path) == []

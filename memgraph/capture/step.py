@@ -55,16 +55,7 @@ def _load(job: Job, options: Options) -> nn.Module:
     model.train()
     if options.checkpoint == "blocks":
         checkpoint_blocks(model)
-    elif options.checkpoint != "none":
-        _apply_plan(model, options.checkpoint)
     return model
-
-
-def _apply_plan(model: nn.Module, checkpoint: str) -> None:
-    from memgraph.plan.apply import apply_checkpoints
-    from memgraph.plan.plan_file import named_plan
-
-    apply_checkpoints(model, named_plan(checkpoint))
 
 
 def _one_step(

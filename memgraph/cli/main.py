@@ -77,7 +77,7 @@ def _exit_code(run: Callable[[], Any]) -> int:
         _forget_stdout()
         return 0
     except SystemExit as ended:  # click ends so, with 1, when the reader of its output went away
-        return 0 if isinstance(sys.stdout, click.utils.PacifyFlushWrapper) else int(ended.code or 0)
+        return 0 if type(sys.stdout).__name__.endswith("PacifyFlushWrapper") else int(ended.code or 0)
 
 
 def _say(message: str, code: int) -> int:

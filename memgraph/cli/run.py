@@ -51,8 +51,8 @@ if TYPE_CHECKING:
 @click.argument("script")
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def run(
-    gpu: str | None, memory: str | None, alloc_conf: str | None, steps: int | None, select: float, module: bool, top: int,
-    form: str, output: Path | None, force: bool, script: str, arguments: tuple[str, ...],
+    gpu: str | None, memory: str | None, alloc_conf: str | None, steps: int | None, select: float, module: bool,
+    top: int, form: str, output: Path | None, force: bool, script: str, arguments: tuple[str, ...],
 ) -> None:  # fmt: skip
     """Run a training script, unmodified, on a virtual GPU.
 
