@@ -8,13 +8,13 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from memgraph.ended import Ended
 from memgraph.errors import MemgraphError, UsageError
 from memgraph.options import Options
 from memgraph.trace import Trace
 from memgraph.trace_file import load
 
 if TYPE_CHECKING:
-    from memgraph.capture.script import Ended
     from memgraph.capture.session import VirtualGpu
 
 Progress = Callable[[str, int, int | None], None]

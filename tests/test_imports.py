@@ -19,6 +19,7 @@ BASE = {"errors", "units"}
 TRACE = BASE | {"trace", "trace_file"}
 MAY_IMPORT = {
     "errors": set(),
+    "ended": set(),
     "units": BASE,
     "options": BASE,
     "trace": TRACE,
@@ -26,13 +27,14 @@ MAY_IMPORT = {
     "gpu": BASE | {"gpu"},
     "models": BASE | {"models"},
     "virtual": TRACE | {"gpu", "virtual"},
-    "capture": TRACE | {"gpu", "models", "options", "virtual", "capture"},
+    "capture": TRACE | {"ended", "gpu", "models", "options", "virtual", "capture"},
     "analyze": TRACE | {"gpu", "options", "analyze"},
     "plan": TRACE | {"gpu", "analyze", "options", "plan"},
     "render": TRACE | {"gpu", "options", "analyze", "plan", "render"},
-    "api": TRACE | {"gpu", "models", "options", "virtual", "capture", "analyze", "plan", "study", "api"},
+    "api": TRACE | {"ended", "gpu", "models", "options", "virtual", "capture", "analyze", "plan", "study", "api"},
     "study": TRACE | {"gpu", "models", "options", "virtual", "capture", "analyze", "plan", "api", "study"},
-    "cli": TRACE | {"gpu", "models", "options", "analyze", "plan", "render", "api", "study", "cli", "__init__"},
+    "cli": TRACE
+    | {"ended", "gpu", "models", "options", "analyze", "plan", "render", "api", "study", "cli", "__init__"},
     "__main__": {"cli"},
     "__init__": TRACE | {"options", "api"},
 }

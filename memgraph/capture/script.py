@@ -8,28 +8,17 @@ import runpy
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 
 from memgraph.capture.session import VirtualGpu
+from memgraph.ended import Ended
 from memgraph.errors import UsageError
 from memgraph.gpu.out_of_memory import OutOfMemory
 
 
 class StepsDone(BaseException):
     """Ends a script after as many optimizer steps as were asked for. Not an `Exception`: scripts must not catch it."""
-
-
-class Ended(NamedTuple):
-    """How a script ended."""
-
-    code: int
-    """As its process would have exited."""
-    message: str = ""
-    """What `sys.exit` was given, if that was a text."""
-    error: BaseException | None = None
-    """An exception that nobody caught."""
 
 
 def raise_out_of_memory(gpu: VirtualGpu) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import click
 
+from memgraph.cli.format import format_option
 from memgraph.cli.target import target_options
 from memgraph.errors import DoesNotFit
 from memgraph.gpu.specs import all_gpus
@@ -22,9 +23,7 @@ from memgraph.trace import Trace
 @click.option(
     "--top", type=click.IntRange(min=0), default=8, show_default=True, help="How many of the largest to list."
 )
-@click.option(
-    "--format", "form", type=click.Choice(["table", "json"]), default="table", show_default=True, help="Of the report."
-)
+@format_option
 @click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="Save the trace here.")
 @click.option("--force", is_flag=True, help="Overwrite the file.")
 def analyze(trace: Trace, top: int, form: str, output: Path | None, force: bool) -> None:

@@ -9,8 +9,9 @@ from pathlib import Path
 import click
 
 from memgraph.analyze.diff import difference
+from memgraph.cli.format import format_option
+from memgraph.cli.progress import ProgressBar
 from memgraph.cli.several import Chosen, given, pair, run_options
-from memgraph.cli.target import _Bar
 from memgraph.errors import UsageError
 from memgraph.options import Options
 from memgraph.render import diff_json, table_diff
@@ -22,7 +23,7 @@ from memgraph.trace_file import load
 @click.argument("traces", nargs=-1, metavar="[A] [B]", type=click.Path(path_type=Path))
 @run_options()
 @click.option("--top", type=click.IntRange(min=0), default=8, show_default=True, help="Lines of each split.")
-@click.option("--format", "form", type=click.Choice(["table", "json"]), default="table", show_default=True)
+@format_option
 def diff(traces: tuple[Path, ...], chosen: Chosen, top: int, form: str) -> None:
     """Say why two runs need different memory: the change of the requested peak, in parts that add up to it.
 
@@ -72,6 +73,6 @@ def _like(saved: Trace, chosen: Chosen) -> Options:
 def _predicted(options: Options) -> Trace:
     from memgraph.api import predict
 
-    with _Bar() as bar:
+    with ProgressBar() as bar:
         bar.show(f"batch {options.batch}" + (f", seq {options.seq}" if options.seq else ""), 0, None)
         return predict(options, bar.show)

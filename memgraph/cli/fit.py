@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from memgraph.cli.format import format_option
+from memgraph.cli.progress import ProgressBar
 from memgraph.cli.several import Chosen, given, one, run_options
-from memgraph.cli.target import _Bar
 from memgraph.errors import DoesNotFit, UsageError
 from memgraph.gpu.specs import find
 from memgraph.models.registry import resolve
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 @run_options("gpu", "seq", "batch")
 @click.option("--headroom", default="0%", show_default=True, metavar="SIZE|SHARE", help="To stay free: 1GiB or 10%.")
 @click.option("--confirm/--no-confirm", default=True, help="Trace each answer and one sample more.  [default: confirm]")
-@click.option("--format", "form", type=click.Choice(["table", "json"]), default="table", show_default=True)
+@format_option
 def fit(chosen: Chosen, headroom: str, confirm: bool, form: str) -> None:
     """Find the largest batch that fits, for every card and every length.
 
@@ -48,7 +49,7 @@ def fit(chosen: Chosen, headroom: str, confirm: bool, form: str) -> None:
     gpus = [find(gpu).name for gpu in chosen["gpu"]] if chosen["gpu"] != [None] else [default_gpu()]
     seqs = chosen["seq"] if chosen["seq"] != [None] else [resolve(options.model).default_seq]
     _check_sizes(seqs, chosen["batch"])
-    with _Bar() as bar:
+    with ProgressBar() as bar:
         study = Study(options, bar.show)
         cells = study.grid(gpus, seqs, chosen["batch"], free) if "batch" in given() else []
         limits = study.limits(gpus, seqs, free, confirm=confirm)

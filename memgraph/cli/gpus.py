@@ -7,14 +7,13 @@ import json
 
 import click
 
+from memgraph.cli.format import format_option
 from memgraph.gpu.specs import all_gpus
 from memgraph.render import table
 
 
 @click.command(short_help="The GPUs that are known.")
-@click.option(
-    "--format", "form", type=click.Choice(["table", "json"]), default="table", show_default=True, help="Of the list."
-)
+@format_option
 def gpus(form: str) -> None:
     """The GPUs that --gpu knows, with what they leave for PyTorch.
 

@@ -6,18 +6,15 @@ import json
 import sys
 import traceback
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
+from memgraph.ended import Ended
 from memgraph.errors import MemgraphError
 from memgraph.render import json as render_json
 from memgraph.render import table
 from memgraph.trace import Trace
 from memgraph.units import parse_bytes
-
-if TYPE_CHECKING:
-    from memgraph.capture.script import Ended
 
 
 @click.command(

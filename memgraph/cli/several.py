@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from memgraph.cli.target import _NAMES, _OPTIONS, Command, to_options
+from memgraph.cli.target import RUN_NAMES, RUN_OPTIONS, Command, to_options
 from memgraph.errors import UsageError
 from memgraph.options import Options
 
@@ -25,20 +25,20 @@ def run_options(*listed: str) -> Callable[[Command], Command]:
     Args:
         listed: the options that may be lists; all of them if none is named.
     """
-    names = set(listed or _NAMES) - set(_NEVER)
+    names = set(listed or RUN_NAMES) - set(_NEVER)
 
     def decorate(command: Command) -> Command:
         @functools.wraps(command)
         def with_options(**values: Any) -> Any:
-            return command(chosen={name: values.pop(name) for name in _NAMES}, **values)
+            return command(chosen={name: values.pop(name) for name in RUN_NAMES}, **values)
 
         wrapped: Any = with_options
-        for option in reversed(_OPTIONS):
+        for option in reversed(RUN_OPTIONS):
             wrapped = option(wrapped)
         for parameter in wrapped.__click_params__:
             if parameter.name in names and not parameter.multiple:
                 parameter.type, parameter.callback = _List(parameter.type), _single
-            elif parameter.name in _NAMES and parameter.name != "settings":
+            elif parameter.name in RUN_NAMES and parameter.name != "settings":
                 parameter.callback = _single
         return with_options
 
@@ -70,7 +70,7 @@ def _single(_context: click.Context, _parameter: click.Parameter, value: Any) ->
     return value if isinstance(value, list) else [value]
 
 
-def given(names: Collection[str] = _NAMES) -> list[str]:
+def given(names: Collection[str] = RUN_NAMES) -> list[str]:
     """The options of a run that stand on the command line."""
     context = click.get_current_context()
     return [name for name in names if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE]

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import functools
-import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import click
-from tqdm import tqdm
 
+from memgraph.cli.progress import ProgressBar
 from memgraph.errors import UsageError
 from memgraph.options import AMP, CHECKPOINTS, DTYPES, OPTIMIZER_FORMS, OPTIMIZERS, Options
 from memgraph.trace import Trace
@@ -19,7 +18,7 @@ from memgraph.units import parse_bytes
 
 Command = Callable[..., Any]
 
-_OPTIONS = (
+RUN_OPTIONS = (
     click.option("--model", default="nanovlm-222m", show_default=True, help="A preset, or package.module:factory."),
     click.option("--batch", type=int, help="Samples a step.  [default: 8]"),
     click.option("--seq", type=int, help="Tokens a sample.  [default: the model's own]"),
@@ -61,18 +60,18 @@ def target_options(command: Command) -> Command:
     @click.argument("trace_file", metavar="[TRACE]", required=False, type=click.Path(path_type=Path))
     @functools.wraps(command)
     def with_target(trace_file: Path | None, **values: Any) -> Any:
-        chosen = {name: values.pop(name) for name in _NAMES}
+        chosen = {name: values.pop(name) for name in RUN_NAMES}
         if values.get("output") is not None:
             check_free(values["output"], force=values.get("force", False))
         trace = _saved(trace_file) if trace_file is not None else _predicted(chosen)
         return command(trace=trace, **values)
 
-    for option in reversed(_OPTIONS):
+    for option in reversed(RUN_OPTIONS):
         with_target = option(with_target)
     return with_target
 
 
-_NAMES = (
+RUN_NAMES = (
     "model", "batch", "seq", "gpu", "memory", "amp", "dtype", "optimizer", "optimizer_impl", "steps", "settings",
     "checkpoint", "clip", "accumulate", "alloc_conf",
 )  # fmt: skip
@@ -80,7 +79,7 @@ _NAMES = (
 
 def _saved(path: Path) -> Trace:
     context = click.get_current_context()
-    given = [name for name in _NAMES if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE]
+    given = [name for name in RUN_NAMES if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE]
     if given:
         flags = {parameter.name: parameter.opts[0] for parameter in context.command.params}
         raise UsageError(f"{flags[given[0]]} describes a run, and {path} is one already: give one or the other")
@@ -91,7 +90,7 @@ def _predicted(chosen: dict[str, Any]) -> Trace:
     options = to_options(chosen)
     from memgraph.api import predict  # after the options are known to be good: it imports torch
 
-    with _Bar() as bar:
+    with ProgressBar() as bar:
         return predict(options, bar.show)
 
 
@@ -130,27 +129,3 @@ def _pair(text: str) -> tuple[str, str]:
     if not equals or not name:
         raise UsageError(f"--set {text}: write it like --set vit_img_size=256")
     return name.strip(), value.strip()
-
-
-class _Bar:
-    """A progress bar on stderr while something is traced; nothing where stderr is not a terminal."""
-
-    def __enter__(self) -> _Bar:
-        self._bar = tqdm(
-            total=None,
-            file=sys.stderr,
-            disable=not sys.stderr.isatty(),
-            leave=False,
-            bar_format="{desc} |{bar:20}| {elapsed}",
-        )
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.close()
-
-    def show(self, label: str, done: int, total: int | None) -> None:
-        """As `memgraph.api.Progress`."""
-        self._bar.total = total
-        self._bar.n = done
-        self._bar.set_description_str(label)
-        self._bar.refresh()
