@@ -28,11 +28,13 @@ def check(path: Path, update: bool) -> list[str]:
     """Run the blocks of one file; says what is wrong with which."""
     problems: list[str] = []
     text = path.read_text()
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as root:
+        folder = Path(root) / "project"  # outputs name the file's folder
+        folder.mkdir()
 
         def run(match: re.Match[str]) -> str:
             kind, body = match[1], match[2]
-            fresh = _console(body, Path(folder)) if kind == "console" else _python(body, Path(folder))
+            fresh = _console(body, folder) if kind == "console" else _python(body, folder)
             if not _same(body, fresh):
                 if update and "\n...\n" not in body:
                     return f"```{kind}\n{fresh}```"

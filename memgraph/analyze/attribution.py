@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from memgraph.trace import Buffer, Category, Op, Role, Trace
@@ -16,10 +17,10 @@ class Consumer(NamedTuple):
     """Buffers of one kind that are alive together."""
 
     name: str
-    """A parameter's or the like with `*` for the layer, or empty."""
+    """A parameter's or the like, with `*` for the layer where there are several, or empty."""
     op: str
     module: str
-    """With `*` for the layer's number."""
+    """With `*` for the layer's number where there are several."""
     source: str
     bytes: int
     count: int  # type: ignore[assignment]  # a tuple has a method of this name, which nobody calls on a row
@@ -74,17 +75,23 @@ def _consumer(trace: Trace, members: list[int]) -> Consumer:
     buffers = [trace.buffers[index] for index in members]
     first = buffers[0]
     op = _op(trace, first)
-    module = starred(op.module)
+    name, module = _common(b.name for b in buffers), _common(_op(trace, b).module for b in buffers)
     return Consumer(
-        starred(first.name), op.name, module, op.source, sum(buffer.size for buffer in buffers), len(buffers),
-        first.shape, first.dtype, first.category, _phrase(first, op, module),
+        name, op.name, module, op.source, sum(buffer.size for buffer in buffers), len(buffers),
+        first.shape, first.dtype, first.category, _phrase(first, op, name, module),
     )  # fmt: skip
 
 
-def _phrase(buffer: Buffer, op: Op, module: str) -> str:
-    if buffer.name:
+def _common(paths: Iterable[str]) -> str:
+    """The path that all have, with `*` for the layer's number only where they are of several layers."""
+    found = set(paths)
+    return found.pop() if len(found) == 1 else starred(found.pop())
+
+
+def _phrase(buffer: Buffer, op: Op, name: str, module: str) -> str:
+    if name:
         singular = {Category.PARAMETER: "parameter "}.get(buffer.category, "")
-        return f"{singular}{starred(buffer.name)}"
+        return f"{singular}{name}"
     what = op.name.removeprefix("aten.").rpartition(".")[0] or "something outside any op"
     kind = {Role.OUTPUT: "output of", Role.TEMPORARY: "temporary of", Role.LIBRARY: "library workspace of"}[buffer.role]
     place = f" in {module}" if module else ""

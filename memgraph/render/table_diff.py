@@ -12,6 +12,8 @@ from memgraph.analyze.diff import Difference, Part
 from memgraph.units import format_bytes
 
 WIDTH = 80
+_ROOM = WIDTH - 44
+"""Beside three sizes and a count."""
 
 
 def report(found: Difference, top: int) -> str:
@@ -58,9 +60,9 @@ def _count(part: Part) -> str:
 
 def _what(part: Part) -> str:
     law = ": ".join(filter(None, (part.law, part.formula)))
-    return textwrap.fill(f"{part.name} ({law})" if law and law != part.name else part.name, WIDTH - 28)
+    return textwrap.fill(f"{part.name} ({law})" if law and law != part.name else part.name, _ROOM)
 
 
 def _names(parts: Sequence[Part]) -> str:
     named = ", ".join(part.name for part in parts[:3])
-    return textwrap.fill(named if len(parts) <= 3 else f"{len(parts)} more", WIDTH - 28)
+    return textwrap.fill(named if len(parts) <= 3 else f"{len(parts)} more", _ROOM)
