@@ -70,7 +70,7 @@ def test_a_card_may_go_by_its_drivers_name(toy: Trace) -> None:
 
 
 def test_who_holds_the_peak(toy: Trace) -> None:
-    """The largest first. The activations of the two equal blocks are one row, and only they have a star for the layer."""
+    """The largest first. The activations of two equal blocks are one row, and only they have a star for the layer."""
     rows = consumers(toy)
     assert [(row.bytes, row.count, row.provenance) for row in rows] == [
         (2000, 1, "temporary of mm in blocks.1.mlp, model.py:10"),
