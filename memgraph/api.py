@@ -60,6 +60,11 @@ def predict(options: Options, progress: Progress | None = None) -> Trace:
 
 def run(options: Options, progress: Progress | None = None) -> tuple[Trace, VirtualGpu]:
     """As `predict`, with the virtual GPU, which knows more than its trace: the graph, and each op's arguments."""
+    with _no_garbage_collection():
+        return _run(options, progress or _silent)
+
+
+def _run(options: Options, progress: Progress) -> tuple[Trace, VirtualGpu]:
     from memgraph.capture.session import VirtualGpu
     from memgraph.capture.step import run_steps
     from memgraph.models.job import OwnStep
@@ -69,14 +74,14 @@ def run(options: Options, progress: Progress | None = None) -> tuple[Trace, Virt
     gpu = VirtualGpu(
         options.gpu or default_gpu(), memory=options.memory, alloc_conf=options.alloc_conf, fake_everywhere=True
     )
-    with gpu, _no_garbage_collection(), _failures_named(options.model):
+    with gpu, _failures_named(options.model):
         job = entry.build(options.set, options.batch, options.seq)
         gpu.settings.update({**options.settings(), **job.settings})
         if isinstance(job, OwnStep):
             for _ in range(options.steps):
                 job.step()
         else:
-            run_steps(job, options, gpu.mark, progress or _silent)
+            run_steps(job, options, gpu.mark, progress)
         return gpu.trace, gpu
 
 
@@ -145,8 +150,8 @@ def default_gpu() -> str:
 
 @contextlib.contextmanager
 def _no_garbage_collection() -> Iterator[None]:
-    """A plain step makes no cycles that hold tensors, and the collector would walk the growing record again and again.
-    It also makes two predictions of the same run the same."""
+    """A plain step makes no cycles that hold tensors, and the collector would walk the growing record again and again,
+    as it does torch's modules while they are imported. It also makes two predictions of the same run the same."""
     enabled = gc.isenabled()
     gc.disable()
     try:

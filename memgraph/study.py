@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from memgraph.analyze import fit as search
@@ -24,6 +24,7 @@ from memgraph.gpu.allocator_config import AllocatorConfig
 from memgraph.gpu.specs import GpuSpec, find
 from memgraph.options import Options
 from memgraph.trace import Trace, Usage
+from memgraph.workers import Workers
 
 Progress = Callable[[str, int, int | None], None]
 
@@ -80,11 +81,13 @@ class Study:
     Args:
         options: what to run; batch, length and card are given anew with each question.
         progress: told before each trace.
+        workers: trace beside this process; the caller closes them. Default is to trace here, one after the other.
     """
 
-    def __init__(self, options: Options, progress: Progress | None = None) -> None:
+    def __init__(self, options: Options, progress: Progress | None = None, workers: Workers | None = None) -> None:
         self.options = options
         self.progress = progress
+        self.workers = workers or Workers(0)
         self.traced = 0
         self._runs: dict[tuple[Sizes, str, int | None], Run] = {}
         self._programs: dict[Region, Program | Irregular] = {}
@@ -101,18 +104,24 @@ class Study:
             self._runs[key] = self._trace(sizes, gpu, memory)
         return self._runs[key]
 
-    def _trace(self, sizes: Sizes, gpu: str, memory: int | None) -> Run:
-        from memgraph.api import run
+    def ahead(self, sizes: Iterable[Sizes], gpu: str, memory: int | None = None) -> None:
+        """Begin with what `run` will be asked for, if there is somebody to do it."""
+        for one in sizes:
+            if (one, gpu, memory) not in self._runs:
+                self.workers.ask((one, gpu, memory), self._options(one, gpu, memory))
 
+    def _options(self, sizes: Sizes, gpu: str, memory: int | None) -> Options:
+        return dataclasses.replace(
+            self.options, batch=sizes.batch, seq=sizes.seq, gpu=gpu, memory=memory or self.options.memory
+        )
+
+    def _trace(self, sizes: Sizes, gpu: str, memory: int | None) -> Run:
         if self.progress is not None:
             length = f", seq {sizes.seq}" if sizes.seq is not None else ""
             self.progress(f"tracing batch {sizes.batch}{length} on {gpu}", self.traced, None)
-        options = dataclasses.replace(
-            self.options, batch=sizes.batch, seq=sizes.seq, gpu=gpu, memory=memory or self.options.memory
-        )
-        trace, virtual = run(options)
+        trace, calls = self.workers.take((sizes, gpu, memory), self._options(sizes, gpu, memory))
         self.traced += 1
-        return Run(trace, dict(virtual.recorder.ruled), _point(sizes))
+        return Run(trace, calls, _point(sizes))
 
     # Laws.
 
@@ -136,6 +145,7 @@ class Study:
             return error
 
     def _own(self, region: Region) -> Program:
+        self.ahead(region.samples(), region.gpu)
         runs = [self._case(region, sizes) for sizes in region.samples()]
         return solve_program(runs, find(region.gpu), self.version)
 
@@ -165,9 +175,10 @@ class Study:
 
         One sample stays one, for two run other ops. Sizes that the model refuses are passed over.
         """
-        sizes = Sizes(trace.settings["batch"], trace.settings.get("seq"))
+        others = _around(Sizes(trace.settings["batch"], trace.settings.get("seq")))
+        self.ahead(others[:3], trace.gpu, trace.memory)
         found: list[Trace] = []
-        for other in _around(sizes):
+        for other in others:
             with contextlib.suppress(Exception):  # the model is anybody's, and may refuse a size in any way
                 found.append(self.run(other, trace.gpu, trace.memory).trace)
             if len(found) == 3:
@@ -192,15 +203,18 @@ class Study:
             confirm: trace each answer, and one sample more; the answer is then the traces', not the laws'.
         """
         regions = {(gpu, seq): region for gpu in gpus for region, group in _regions(gpu, seqs) for seq in group}
-        return [
-            self._limit(regions[gpu, seq], seq, self.available(gpu, headroom or Headroom()), confirm)
+        asked = [
+            _Asked(self, regions[gpu, seq], seq, self.available(gpu, headroom or Headroom()))
             for gpu in gpus for seq in seqs
         ]  # fmt: skip
+        found = [one.largest() for one in asked]
+        for one, batch in zip(asked, found, strict=True):
+            if confirm and batch != search.MOST:
+                self.ahead([Sizes(batch or 1, one.seq), Sizes(batch + 1, one.seq)], one.region.gpu, one.available)
+        return [self._limit(one, batch, confirm) for one, batch in zip(asked, found, strict=True)]
 
-    def _limit(self, region: Region, seq: int | None, available: int, confirm: bool) -> Limit:
-        asked = _Asked(self, region, seq, available)
-        batch = search.largest(asked.requested, asked.fits, available, least=2)
-        batch = batch if batch > 1 else int(asked.fits(1))
+    def _limit(self, asked: _Asked, batch: int, confirm: bool) -> Limit:
+        region, seq, available = asked.region, asked.seq, asked.available
         if not confirm or batch == search.MOST:
             return Limit(region.gpu, seq, batch, available, None, None, "", False, asked.note)
         while batch > 0 and not asked.fits_in_trace(batch):
@@ -250,6 +264,11 @@ class _Asked:
         self.spec: GpuSpec = find(region.gpu)
         self.note = ""
         self._requests: tuple[int, Requests] | None = None
+
+    def largest(self) -> int:
+        """The largest batch that fits, by the laws where there are some."""
+        batch = search.largest(self.requested, self.fits, self.available, least=2)
+        return batch if batch > 1 else int(self.fits(1))
 
     def requested(self, batch: int) -> int:
         """Highest bytes requested."""
@@ -371,8 +390,8 @@ def growth_of(trace: Trace, progress: Progress | None = None) -> tuple[Growth, .
     return growth(trace, neighbours_of(trace, progress))
 
 
-def neighbours_of(trace: Trace, progress: Progress | None = None) -> list[Trace]:
+def neighbours_of(trace: Trace, progress: Progress | None = None, workers: Workers | None = None) -> list[Trace]:
     """Three traces around one. Raises as `laws_of`."""
     if trace.origin != "predicted" or not isinstance(trace.settings.get("batch"), int):
         raise UsageError("laws need a predicted trace that says its batch: run `memgraph analyze` with options")
-    return Study(options_of(trace), progress).neighbours(trace)
+    return Study(options_of(trace), progress, workers).neighbours(trace)

@@ -32,9 +32,11 @@ MAY_IMPORT = {
     "plan": TRACE | {"gpu", "analyze", "options", "plan"},
     "render": TRACE | {"gpu", "options", "analyze", "plan", "render"},
     "api": TRACE | {"ended", "gpu", "models", "options", "virtual", "capture", "analyze", "plan", "study", "api"},
-    "study": TRACE | {"gpu", "models", "options", "virtual", "capture", "analyze", "plan", "api", "study"},
+    "study": TRACE | {"gpu", "models", "options", "virtual", "capture", "analyze", "plan", "api", "workers", "study"},
+    "workers": TRACE | {"options", "capture", "api"},
     "cli": TRACE
-    | {"ended", "gpu", "models", "options", "analyze", "plan", "render", "api", "study", "cli", "__init__"},
+    | {"ended", "gpu", "models", "options", "analyze", "plan", "render", "api", "study", "workers"}
+    | {"cli", "__init__"},
     "__main__": {"cli"},
     "__init__": TRACE | {"options", "api"},
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -43,14 +44,15 @@ def fit(chosen: Chosen, headroom: str, confirm: bool, form: str) -> None:
     """
     from memgraph.api import default_gpu
     from memgraph.study import Study
+    from memgraph.workers import Workers
 
     free = parse_headroom(headroom)
     options = one(chosen)
     gpus = [find(gpu).name for gpu in chosen["gpu"]] if chosen["gpu"] != [None] else [default_gpu()]
     seqs = chosen["seq"] if chosen["seq"] != [None] else [resolve(options.model).default_seq]
     _check_sizes(seqs, chosen["batch"])
-    with ProgressBar() as bar:
-        study = Study(options, bar.show)
+    with ProgressBar() as bar, contextlib.closing(Workers()) as workers:
+        study = Study(options, bar.show, workers)
         cells = study.grid(gpus, seqs, chosen["batch"], free) if "batch" in given() else []
         limits = study.limits(gpus, seqs, free, confirm=confirm)
     if form == "json":

@@ -1,0 +1,77 @@
+"""Runs traced in processes of their own, beside this one: tracing is Python, which uses one core."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import sys
+from concurrent.futures import Future, ProcessPoolExecutor
+from typing import Any
+
+from memgraph.options import Options
+from memgraph.trace import Trace
+
+Traced = tuple[Trace, dict[int, Any]]
+"""A trace, and what the workspace rules were asked, by the op's number."""
+
+
+def traced(options: Options) -> Traced:
+    """Run the options here."""
+    from memgraph.api import run
+
+    trace, gpu = run(options)
+    return trace, dict(gpu.recorder.ruled)
+
+
+class Workers:
+    """A pool of forked processes that have torch loaded already. Where processes do not fork there are none.
+
+    They have to be asked before this process runs its first backward: autograd's threads do not survive a fork, and
+    what was asked after it is run here instead.
+
+    Args:
+        count: how many; by default as many as there are cores to run on, at most 8: each takes some 400 MiB.
+    """
+
+    def __init__(self, count: int | None = None) -> None:
+        cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else 1
+        self.count = min(8, cores) if count is None else count
+        self._pool: ProcessPoolExecutor | None = None
+        self._asked: dict[Any, Future[Traced]] = {}
+
+    def ask(self, key: Any, options: Options) -> None:
+        """Have the options run, the answer to be taken under this key."""
+        if self.count > 1 and key not in self._asked:
+            self._asked[key] = self._started().submit(traced, options)
+
+    def take(self, key: Any, options: Options) -> Traced:
+        """The answer, or what running the options here gives or raises if nobody was asked or the process failed."""
+        future = self._asked.pop(key, None)
+        if future is not None:
+            try:
+                return future.result()
+            except Exception:  # whatever it was, it happens here again, where it can be told
+                return traced(options)
+        return traced(options)
+
+    def close(self) -> None:
+        """End the processes, whatever they are at."""
+        if self._pool is not None:
+            self._pool.shutdown(wait=False, cancel_futures=True)
+            for process in list((self._pool._processes or {}).values()):
+                process.terminate()
+            self._pool = None
+        self._asked.clear()
+
+    def _started(self) -> ProcessPoolExecutor:
+        if self._pool is None:
+            import memgraph.capture.step  # noqa: F401  # torch: loaded once, shared by all that are forked
+
+            context = multiprocessing.get_context("fork")
+            self._pool = ProcessPoolExecutor(self.count, context, initializer=_leave_interrupts_to_the_parent)
+        return self._pool
+
+
+def _leave_interrupts_to_the_parent() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
