@@ -376,6 +376,22 @@ def _configured(options: Options) -> str:
     return os.environ.get("PYTORCH_ALLOC_CONF") or os.environ.get("PYTORCH_CUDA_ALLOC_CONF") or ""
 
 
+def with_neighbours(
+    options: Options, progress: Progress | None = None, workers: Workers | None = None
+) -> tuple[Trace, list[Trace]]:
+    """The trace of the options and three around it, all at once if there are workers."""
+    from memgraph.api import default_gpu
+    from memgraph.models.registry import resolve
+
+    study = Study(options, progress, workers)
+    gpu = find(options.gpu or default_gpu())
+    sizes = Sizes(options.batch, options.seq if options.seq is not None else resolve(options.model).default_seq)
+    memory = options.memory or gpu.memory - gpu.context
+    study.ahead([sizes, *_around(sizes)[:3]], gpu.name, memory)
+    trace = study.run(sizes, gpu.name, memory).trace
+    return trace, study.neighbours(trace)
+
+
 def laws_of(trace: Trace, progress: Progress | None = None) -> dict[Consumer, Law]:
     """The law of every consumer at a trace's peak, from three more traces around it.
 

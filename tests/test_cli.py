@@ -249,7 +249,7 @@ def test_a_run_is_saved_and_reported_alike_from_its_file(run: Run, tmp_path: Pat
     again = run("analyze", path, "-o", tmp_path / "copy")
     assert again.out == first.out and path.read_bytes() == (tmp_path / "copy").read_bytes()
     assert "nanovlm-222m: batch 1, seq 64, float32, bf16 autocast, adamw" in first.out
-    assert "next: memgraph analyze --batch 2 | --top 20 | --format json" in first.out
+    assert "next: memgraph analyze --batch 2 | --by law | --top 20 | --format json" in first.out
     assert max(map(len, first.out.splitlines())) <= 80
     trace = memgraph.load(path)
     trace.self_check()
@@ -275,7 +275,7 @@ def test_what_no_card_holds_is_told_as_fast(run: Run) -> None:
     result = run("analyze", *SMALL, "--batch", "100000", "--gpu", "b200")
     assert (result.code, result.err) == (3, "")
     assert "Does not fit: " in result.out and "TiB" in result.out
-    assert "next: memgraph analyze --checkpoint blocks | -o step.memgraph | --format json" in result.out
+    assert "next: memgraph analyze --checkpoint blocks | --by law | -o step.memgraph | --format json" in result.out
 
 
 def test_what_fits_barely_and_what_does_not(run: Run) -> None:
@@ -468,3 +468,13 @@ def test_every_card_of_the_catalogue_can_be_asked_for(run: Run, toy: Trace, tmp_
     for card in json.loads(run("gpus", "--format", "json").out):
         dataclasses.replace(toy, gpu=card["name"]).save(tmp_path / card["name"])
         assert card["title"] in run("analyze", tmp_path / card["name"]).out.replace("\n", " ")
+
+
+def test_growth_is_shown_when_it_is_asked_for(run: Run) -> None:
+    """Attention by hand keeps matrices of S² elements; each law says what its bytes come from."""
+    small = ("--set", "lm_n_blocks=1", "--set", "vit_n_blocks=1", "--set", "attention=manual", "--top", "4")
+    shown = run("analyze", "--batch", 64, "--seq", 256, *small, "--by", "law")
+    assert (shown.code, shown.err) == (0, "") and re.search(r"^B·S² +\d", shown.out, re.MULTILINE)
+    report = json.loads(run("analyze", "--batch", 64, "--seq", 256, *small, "--by", "law", "--format", "json").out)
+    assert sum(row["bytes"] for row in report["growth"]) == report["peak"]["requested"]
+    assert report["top"][0]["law"] == "B·S·49153·4"

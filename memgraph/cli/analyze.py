@@ -5,16 +5,18 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
 
+from memgraph.analyze.laws import growth, laws_for
 from memgraph.cli.format import format_option
 from memgraph.cli.target import target_options
 from memgraph.errors import DoesNotFit
 from memgraph.gpu.specs import all_gpus
 from memgraph.render import json as render_json
-from memgraph.render import table
+from memgraph.render import table, table_laws
 from memgraph.trace import Trace
 
 
@@ -23,10 +25,25 @@ from memgraph.trace import Trace
 @click.option(
     "--top", type=click.IntRange(min=0), default=8, show_default=True, help="How many of the largest to list."
 )
+@click.option("--laws", is_flag=True, help="How each grows with batch and length; traces three more sizes.")
+@click.option(
+    "--by",
+    type=click.Choice(["law"]),
+    help="Group the peak by its growth: what grows as S², what does not. With --laws.",
+)
 @format_option
 @click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="Save the trace here.")
 @click.option("--force", is_flag=True, help="Overwrite the file.")
-def analyze(trace: Trace, top: int, form: str, output: Path | None, force: bool) -> None:
+def analyze(
+    trace: Trace,
+    top: int,
+    laws: bool,
+    by: str | None,
+    form: str,
+    output: Path | None,
+    force: bool,
+    neighbours: Sequence[Trace] = (),
+) -> None:
     """Predict one training step, and say where the memory goes and whether it fits.
 
     The step really runs, forward, backward and optimizer, on a CUDA device that is not there. TRACE is a saved trace;
@@ -35,14 +52,19 @@ def analyze(trace: Trace, top: int, form: str, output: Path | None, force: bool)
     \b
     memgraph analyze --seq 512
     memgraph analyze --batch 32 --gpu a100-40gb --checkpoint blocks
+    memgraph analyze step.memgraph --by law
     memgraph analyze --model mypackage.train:make --format json
     """
     if output is not None:
         trace.save(output, force=force)
+    found = laws_for(trace, neighbours) if laws or by else {}
+    grown = growth(trace, neighbours) if by == "law" else ()
     if form == "json":
-        click.echo(json.dumps(render_json.report(trace, top), indent=2))
+        click.echo(json.dumps(render_json.report(trace, top, found, grown), indent=2))
     else:
-        click.echo(table.report(trace, top, _paint, _draws_blocks()))
+        click.echo(table.report(trace, top, _paint, _draws_blocks(), found))
+        if grown:
+            click.echo(f"\n{table_laws.by_degree(grown)}")
         if trace.origin == "predicted" and isinstance(trace.settings.get("batch"), int):
             click.echo(f"\n{_next_steps(trace, output)}")
     if not trace.fits:
@@ -61,7 +83,7 @@ def _draws_blocks() -> bool:
 
 def _next_steps(trace: Trace, output: Path | None) -> str:
     second = "--top 20" if output is not None else "-o step.memgraph"
-    return f"next: memgraph analyze {_next_size(trace)} | {second} | --format json"
+    return f"next: memgraph analyze {_next_size(trace)} | --by law | {second} | --format json"
 
 
 def _next_size(trace: Trace) -> str:

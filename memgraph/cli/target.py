@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -55,7 +56,8 @@ RUN_OPTIONS = (
 
 def target_options(command: Command) -> Command:
     """Give a command the argument TRACE and the options of a run; it is called with `trace`. If the command has an
-    `output` and a `force`, whether the file may be written is asked before anything runs."""
+    `output` and a `force`, whether the file may be written is asked before anything runs. If it has `laws` and they are
+    wanted, it is called with `neighbours` too: the same run at other sizes, for `memgraph.analyze.laws`."""
 
     @click.argument("trace_file", metavar="[TRACE]", required=False, type=click.Path(path_type=Path))
     @functools.wraps(command)
@@ -63,7 +65,10 @@ def target_options(command: Command) -> Command:
         chosen = {name: values.pop(name) for name in RUN_NAMES}
         if values.get("output") is not None:
             check_free(values["output"], force=values.get("force", False))
-        trace = _saved(trace_file) if trace_file is not None else _predicted(chosen)
+        if values.get("laws") or values.get("by") == "law":
+            trace, values["neighbours"] = _with_neighbours(trace_file, chosen)
+        else:
+            trace = _saved(trace_file) if trace_file is not None else _predicted(chosen)
         return command(trace=trace, **values)
 
     for option in reversed(RUN_OPTIONS):
@@ -92,6 +97,18 @@ def _predicted(chosen: dict[str, Any]) -> Trace:
 
     with ProgressBar() as bar:
         return predict(options, bar.show)
+
+
+def _with_neighbours(path: Path | None, chosen: dict[str, Any]) -> tuple[Trace, list[Trace]]:
+    saved = _saved(path) if path is not None else None
+    options = to_options(chosen)
+    from memgraph.study import neighbours_of, with_neighbours
+    from memgraph.workers import Workers
+
+    with ProgressBar() as bar, contextlib.closing(Workers()) as workers:
+        if saved is not None:
+            return saved, neighbours_of(saved, bar.show, workers)
+        return with_neighbours(options, bar.show, workers)
 
 
 def to_options(chosen: dict[str, Any]) -> Options:

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
-from memgraph.analyze.attribution import consumers
+from memgraph.analyze.attribution import Consumer, consumers
+from memgraph.analyze.laws import Growth, Law
 from memgraph.analyze.peak import categories, verdict
 from memgraph.trace import SCHEMA, Trace
 
 
-def report(trace: Trace, top: int) -> dict[str, Any]:
-    """The object of `memgraph analyze --format json`. Sizes in bytes."""
+def report(
+    trace: Trace, top: int, laws: Mapping[Consumer, Law] = MappingProxyType({}), grown: Sequence[Growth] = ()
+) -> dict[str, Any]:
+    """The object of `memgraph analyze --format json`. Sizes in bytes.
+
+    Args:
+        laws: of the consumers, where they were asked for.
+        grown: the peak by degree, where it was asked for.
+    """
     peak, after, fit = trace.peak, trace.after_load, verdict(trace)
     return {
         "schema": SCHEMA,
@@ -31,11 +41,17 @@ def report(trace: Trace, top: int) -> dict[str, Any]:
         "top": [
             {
                 "name": row.name, "op": row.op, "module": row.module, "source": row.source, "bytes": row.bytes,
-                "count": row.count, "shape": list(row.shape), "dtype": row.dtype, "law": None,
+                "count": row.count, "shape": list(row.shape), "dtype": row.dtype,
+                "law": laws[row].text if row in laws else None,
                 "category": str(row.category), "provenance": row.provenance,
             }
             for row in consumers(trace)[:top]
         ],
+        **({"growth": [_grown(row) for row in grown]} if grown else {}),
         "assumptions": list(trace.assumptions),
         "unknown_ops": list(trace.unknown_ops),
     }  # fmt: skip
+
+
+def _grown(row: Growth) -> dict[str, Any]:
+    return {"degree": row.degree, "bytes": row.bytes, "buffers": row.buffers, "law": row.law.text}

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from tabulate import tabulate
 
 from memgraph.analyze.attribution import Consumer, consumers
+from memgraph.analyze.laws import Law
 from memgraph.analyze.peak import Verdict, categories, verdict
 from memgraph.analyze.timeline import bins
 from memgraph.errors import UsageError
 from memgraph.gpu.specs import GpuSpec, find
+from memgraph.render import table_laws
 from memgraph.trace import Peak, Trace
 from memgraph.units import format_bytes
 
@@ -27,13 +30,20 @@ def plain(_colour: str, text: str) -> str:
     return text
 
 
-def report(trace: Trace, top: int, paint: Paint = plain, fancy: bool = False) -> str:
+def report(
+    trace: Trace,
+    top: int,
+    paint: Paint = plain,
+    fancy: bool = False,
+    laws: Mapping[Consumer, Law] = MappingProxyType({}),
+) -> str:
     """The first screen of `memgraph analyze`.
 
     Args:
         top: how many consumers to list.
         paint: how to colour.
         fancy: draw the timeline with block characters.
+        laws: how consumers grow, where that was asked for.
     """
     blocks = [_what(trace), _peak(trace, paint)]
     if fancy and len(trace.events):
@@ -41,7 +51,7 @@ def report(trace: Trace, top: int, paint: Paint = plain, fancy: bool = False) ->
     if trace.peak.requested:
         blocks.append(_categories(trace))
     if rows := consumers(trace)[:top]:
-        blocks.append(_consumers(rows))
+        blocks.append(table_laws.laws(laws, top) if laws else _consumers(rows))
     blocks += [_notes("assumed", trace.assumptions), _notes("unknown op", trace.unknown_ops)]
     return "\n\n".join(filter(None, blocks))
 
