@@ -8,6 +8,7 @@ does `old += new`.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -20,10 +21,13 @@ ADD_IN_PLACE = torch.ops.aten.add_.Tensor
 
 
 class References(NamedTuple):
-    """How many hold a tensor and its storage, those included that stand on the call's own stack."""
+    """How many hold a tensor and its storage, those included that stand on the call's own stack. All of Python together
+    is one holder of the tensor, so those who hold its Python object, as a hook that keeps a gradient does, are counted
+    apart."""
 
     tensor: int
     storage: int
+    python: int
 
 
 class Accumulation:
@@ -56,7 +60,8 @@ class Accumulation:
         old, new = args
         if made_by(old) >= self._since or old.shape != new.shape:
             return False
-        references = References(old._use_count(), torch._C._storage_Use_Count(old.untyped_storage()._cdata))  # type: ignore[attr-defined]
+        storage = torch._C._storage_Use_Count(old.untyped_storage()._cdata)  # type: ignore[attr-defined]
+        references = References(old._use_count(), storage, sys.getrefcount(old))
         self.seen.append(references)
         return references == self.sole and _is_dense(old)
 

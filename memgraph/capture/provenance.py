@@ -22,6 +22,8 @@ _INTERNAL = tuple(
     f"{folder}{os.sep}" for folder in (Path(torch.__file__).parent, _PACKAGE, sysconfig.get_paths()["stdlib"])
 )
 _MODELS = f"{_PACKAGE / 'models'}{os.sep}"
+_FACADE = str(_PACKAGE / "api.py")
+"""Who called memgraph stands above it on the stack, and is not where a step's ops come from."""
 
 
 class Modules(threading.local):
@@ -86,9 +88,10 @@ class SourceLines:
         self._texts: dict[tuple[str, int], str] = {}
 
     def current(self) -> str:
-        """The user's line that is running now; empty in autograd's threads."""
+        """The user's line that is running now; empty in autograd's threads, and where a step of memgraph's own runs an
+        op, as its optimizer does."""
         frame = sys._getframe(2)
-        while frame is not None:
+        while frame is not None and frame.f_code.co_filename != _FACADE:
             code = frame.f_code
             file = self._files.get(code)
             if file is None:

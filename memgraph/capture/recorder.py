@@ -151,19 +151,16 @@ class Recorder(FakeTensorMode):
         call_kwargs = self._reference_by_name(kwargs, arguments) if kwargs else _NO_KWARGS
         op = self._describe(operator, tuple(arguments.specs))
         self.ops.append(op)
+        self.calls.append(GraphCall(operator.func, call_args, call_kwargs, ()))  # all there is of one that fails
         self.ledger.op = index
         known = not operator.random and values.all_known(args, kwargs)
         outputs, recipe = self._infer(operator, types, args, kwargs, arguments, known)
         if outputs is not None:
-            try:
-                self._account(operator, outputs, args, kwargs, recipe)
-            except BaseException:  # out of memory: the op was called, and gave nothing
-                self.calls.append(GraphCall(operator.func, call_args, call_kwargs, ()))
-                raise
+            self._account(operator, outputs, args, kwargs, recipe)
         self._follow_values(operator, args, kwargs, outputs, known)
         specs = self._tag(index, outputs, recipe)
         self.ops[index] = op._replace(outputs=specs)
-        self.calls.append(GraphCall(operator.func, call_args, call_kwargs, specs))
+        self.calls[index] = GraphCall(operator.func, call_args, call_kwargs, specs)
         return outputs
 
     def _infer(
