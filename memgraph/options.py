@@ -11,9 +11,10 @@ from memgraph.errors import UsageError, unknown_name
 
 AMP = ("bf16", "fp16", "none")
 DTYPES = ("float32", "bfloat16", "float16")
-OPTIMIZERS = ("adamw", "adam", "sgd", "sgd-momentum", "adafactor")
+OPTIMIZERS = ("adamw", "adam", "sgd", "sgd-momentum", "adafactor", "adamw-8bit")
 OPTIMIZER_FORMS = ("default", "foreach", "fused", "loop")
 CHECKPOINTS = ("none", "blocks")
+ZERO_GRADS = ("none", "zeros")
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,10 @@ class Options:
     """Fields of the model's configuration."""
     checkpoint: str = "none"
     """`blocks`: recompute every repeated block in the backward."""
+    freeze: str = ""
+    """Modules whose parameters are not trained, by path, with commas: `vision_encoder,MP`."""
+    zero_grad: str = "none"
+    """Between steps gradients are set to `none`, which frees them, or to `zeros`, which keeps them."""
     clip: float | None = None
     """Clip the gradients' norm to this."""
     accumulate: int = 1
@@ -57,6 +62,7 @@ class Options:
             ("optimizer", self.optimizer, OPTIMIZERS),
             ("optimizer form", self.optimizer_impl, OPTIMIZER_FORMS),
             ("checkpoint", self.checkpoint, CHECKPOINTS),
+            ("zero_grad", self.zero_grad, ZERO_GRADS),
         ):
             if value not in known:
                 raise unknown_name(name, value, known)
@@ -77,5 +83,6 @@ class Options:
         return {
             "model": self.model, "batch": self.batch, "seq": self.seq, "amp": self.amp, "dtype": self.dtype,
             "optimizer": self.optimizer, "optimizer_impl": self.optimizer_impl, "steps": self.steps,
-            "set": dict(self.set), "checkpoint": self.checkpoint, "clip": self.clip, "accumulate": self.accumulate,
+            "set": dict(self.set), "checkpoint": self.checkpoint, "freeze": self.freeze, "zero_grad": self.zero_grad,
+            "clip": self.clip, "accumulate": self.accumulate,
         }  # fmt: skip

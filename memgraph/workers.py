@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import signal
 import sys
 from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
+from memgraph.errors import ShimError
 from memgraph.options import Options
 from memgraph.trace import Trace
 
@@ -46,21 +49,23 @@ class Workers:
             self._asked[key] = self._started().submit(traced, options)
 
     def take(self, key: Any, options: Options) -> Traced:
-        """The answer, or what running the options here gives or raises if nobody was asked or the process failed."""
+        """The answer, or what running the options here gives if nobody was asked or the process came to nothing.
+
+        Raises:
+            MemgraphError: the run fails.
+        """
         future = self._asked.pop(key, None)
         if future is not None:
-            try:
+            with contextlib.suppress(BrokenProcessPool, ShimError):  # the latter: autograd does not run after a fork
                 return future.result()
-            except Exception:  # whatever it was, it happens here again, where it can be told
-                return traced(options)
         return traced(options)
 
     def close(self) -> None:
         """End the processes, whatever they are at."""
         if self._pool is not None:
-            self._pool.shutdown(wait=False, cancel_futures=True)
             for process in list((self._pool._processes or {}).values()):
                 process.terminate()
+            self._pool.shutdown(wait=True, cancel_futures=True)
             self._pool = None
         self._asked.clear()
 

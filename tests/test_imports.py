@@ -33,9 +33,10 @@ MAY_IMPORT = {
     "render": TRACE | {"gpu", "options", "analyze", "plan", "render"},
     "api": TRACE | {"ended", "gpu", "models", "options", "virtual", "capture", "analyze", "plan", "study", "api"},
     "study": TRACE | {"gpu", "models", "options", "virtual", "capture", "analyze", "plan", "api", "workers", "study"},
+    "advisor": TRACE | {"gpu", "models", "options", "analyze", "api", "study", "workers"},
     "workers": TRACE | {"options", "capture", "api"},
     "cli": TRACE
-    | {"ended", "gpu", "models", "options", "analyze", "plan", "render", "api", "study", "workers"}
+    | {"ended", "gpu", "models", "options", "analyze", "plan", "render", "api", "study", "workers", "advisor"}
     | {"cli", "__init__"},
     "__main__": {"cli"},
     "__init__": TRACE | {"options", "api"},

@@ -10,7 +10,8 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from memgraph.errors import UsageError
+from memgraph.errors import UsageError, unknown_name
+from memgraph.models.eight_bit import AdamW8bit
 from memgraph.models.job import Batch, Job, feed
 from memgraph.options import Options
 
@@ -53,6 +54,7 @@ def _load(job: Job, options: Options) -> nn.Module:
         model = model.to(_DTYPES[options.dtype])
     model.to(DEVICE)
     model.train()
+    freeze(model, options.freeze)
     if options.checkpoint == "blocks":
         checkpoint_blocks(model)
     return model
@@ -73,7 +75,7 @@ def _one_step(
     for micro in range(options.accumulate):
         feed(batch, _as_parameters(job.inputs(), options), DEVICE)
         if micro == 0:
-            optimizer.zero_grad(set_to_none=True)
+            optimizer.zero_grad(set_to_none=options.zero_grad == "none")
         mark("forward")
         with _autocast(options):
             held["outputs"], held["loss"] = job.forward(model, batch)
@@ -125,7 +127,25 @@ def make_optimizer(model: nn.Module, options: Options) -> torch.optim.Optimizer:
         if "fused" in form:
             raise UsageError("adafactor has no fused form: use foreach or loop")
         return torch.optim.Adafactor(parameters, lr=_LEARNING_RATE, **form)
+    if options.optimizer == "adamw-8bit":
+        return AdamW8bit(parameters, form)
     raise UsageError(f"unknown optimizer {options.optimizer!r}")
+
+
+def freeze(model: nn.Module, paths: str) -> None:
+    """Train no parameter of these modules.
+
+    Args:
+        paths: with commas between them; empty for none.
+
+    Raises:
+        UsageError: there is no such module.
+    """
+    modules = dict(model.named_modules())
+    for path in filter(None, (part.strip() for part in paths.split(","))):
+        if path not in modules:
+            raise unknown_name("module", path, [name for name in modules if name])
+        modules[path].requires_grad_(False)
 
 
 def _form(name: str) -> dict[str, Any]:

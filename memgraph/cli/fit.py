@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 @click.command(short_help="The largest batch for each card and length.")
-@run_options("gpu", "seq", "batch")
+@run_options(("gpu", "seq", "batch"))
 @click.option("--headroom", default="0%", show_default=True, metavar="SIZE|SHARE", help="To stay free: 1GiB or 10%.")
 @click.option("--confirm/--no-confirm", default=True, help="Trace each answer and one sample more.  [default: confirm]")
 @format_option

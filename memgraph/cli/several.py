@@ -15,17 +15,17 @@ from memgraph.options import Options
 Chosen = dict[str, list[Any]]
 """Each option's values: one, or as many as were given."""
 
-_NEVER = ("alloc_conf",)
+_NEVER = ("alloc_conf", "freeze")
 """Options whose value has commas of its own."""
 
 
-def run_options(*listed: str) -> Callable[[Command], Command]:
+def run_options(listed: Collection[str] = RUN_NAMES) -> Callable[[Command], Command]:
     """Give a command the options of a run; it is called with `chosen`.
 
     Args:
-        listed: the options that may be lists; all of them if none is named.
+        listed: the options that may be lists.
     """
-    names = set(listed or RUN_NAMES) - set(_NEVER)
+    names = set(listed) - set(_NEVER)
 
     def decorate(command: Command) -> Command:
         @functools.wraps(command)

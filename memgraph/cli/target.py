@@ -12,7 +12,7 @@ import click
 
 from memgraph.cli.progress import ProgressBar
 from memgraph.errors import UsageError
-from memgraph.options import AMP, CHECKPOINTS, DTYPES, OPTIMIZER_FORMS, OPTIMIZERS, Options
+from memgraph.options import AMP, CHECKPOINTS, DTYPES, OPTIMIZER_FORMS, OPTIMIZERS, ZERO_GRADS, Options
 from memgraph.trace import Trace
 from memgraph.trace_file import check_free, load
 from memgraph.units import parse_bytes
@@ -48,6 +48,10 @@ RUN_OPTIONS = (
         metavar="|".join(CHECKPOINTS),
         help="Recompute blocks in the backward.",
     ),
+    click.option("--freeze", default="", metavar="MODULE[,…]", help="Modules that are not trained."),
+    click.option(
+        "--zero-grad", default="none", show_default=True, metavar="|".join(ZERO_GRADS), help="Gradients between steps."
+    ),
     click.option("--clip", type=float, help="Clip the gradients' norm."),
     click.option("--accumulate", type=int, default=1, show_default=True, help="Micro-batches a step."),
     click.option("--alloc-conf", help="As PYTORCH_CUDA_ALLOC_CONF.  [default: the environment's]"),
@@ -78,7 +82,7 @@ def target_options(command: Command) -> Command:
 
 RUN_NAMES = (
     "model", "batch", "seq", "gpu", "memory", "amp", "dtype", "optimizer", "optimizer_impl", "steps", "settings",
-    "checkpoint", "clip", "accumulate", "alloc_conf",
+    "checkpoint", "freeze", "zero_grad", "clip", "accumulate", "alloc_conf",
 )  # fmt: skip
 
 

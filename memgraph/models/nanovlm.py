@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from memgraph.errors import MemgraphError, UsageError
+from memgraph.models.chunked_loss import chunked_cross_entropy
 from memgraph.models.job import Batch, Job
 from memgraph.models.nanovlm_config import NanoVLMConfig
 from memgraph.models.nanovlm_language import LanguageTower
@@ -57,6 +58,7 @@ class NanoVLM(nn.Module):
         self.image_token_id = config.image_token_id
         self.image_tokens = config.mp_image_token_length
         self.vision_encoder = VisionTower(config)
+        self.loss_chunks = config.loss_chunks
         self.decoder = LanguageTower(config)
         self.MP = Projector(config)
 
@@ -81,7 +83,14 @@ class NanoVLM(nn.Module):
         logits, _caches = self.decoder(embd, attention_mask)
         if targets is None:
             return logits, None
-        logits = self.decoder.head(logits)
+        return self._learn(logits, targets)
+
+    def _learn(self, hidden: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits and loss; in chunks there are never all logits, and the hidden states are returned in their place."""
+        if self.loss_chunks > 1:
+            rows, wanted = hidden.reshape(-1, hidden.size(-1)), targets.reshape(-1)
+            return hidden, chunked_cross_entropy(self.decoder.head, rows, wanted, self.loss_chunks)
+        logits = self.decoder.head(hidden)
         return logits, cross_entropy(logits, targets)
 
     def _place(self, input_ids: Tensor, token_embd: Tensor, image_embd: Tensor) -> Tensor:
@@ -111,8 +120,7 @@ class ManyImageNanoVLM(NanoVLM):
         logits, _caches = self.decoder(token_embd, attention_mask)
         if targets is None:
             return logits, None
-        logits = self.decoder.head(logits)
-        return logits, cross_entropy(logits, targets)
+        return self._learn(logits, targets)
 
     def _place(self, input_ids: Tensor, token_embd: Tensor, image_embd: Tensor) -> Tensor:
         """The token embeddings with the image embeddings put where image tokens are, in order."""

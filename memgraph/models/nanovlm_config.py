@@ -60,6 +60,8 @@ class NanoVLMConfig:
     mp_pixel_shuffle_factor: int = 2
     """Patches a side that are folded into one image token."""
 
+    loss_chunks: int = 1
+    """Parts in which logits and loss are computed, each again in the backward; not in the original."""
     images_per_sample: int = 1
     """Images (tiles, where a picture is cut into tiles) in each sample."""
     image_placement: Placement = "argmax"
