@@ -24,7 +24,9 @@ def build_graph(calls: Sequence[Any], ops: Sequence[Op]) -> Graph:
         key = (tag.op, tag.index)
         if key not in made:
             made[key] = (
-                _outside(graph, tag.index, tag.spec) if tag.op < 0 else _item(graph, made[tag.op, -1], tag.index)
+                _outside(graph, tag.index, tag.spec)
+                if tag.op < 0
+                else _item(graph, made[tag.op, -1], tag.index, tag.spec)
             )
         return made[key]
 
@@ -56,10 +58,14 @@ def _outside(graph: Graph, number: int, spec: TensorSpec) -> Node:
     return node
 
 
-def _item(graph: Graph, node: Node, index: int) -> Node:
+def _item(graph: Graph, node: Node, index: int, spec: TensorSpec) -> Node:
+    """One of a call's results: it has a shape and dtype of its own, and comes from where the call does."""
     import operator
 
-    return graph.call_function(operator.getitem, (node, index))
+    item = graph.call_function(operator.getitem, (node, index))
+    item.meta.update(node.meta)
+    item.meta.update(shape=spec.shape, dtype=spec.dtype)
+    return item
 
 
 def _describe(node: Node, op: Op, outputs: Sequence[TensorSpec]) -> None:

@@ -30,6 +30,7 @@ from memgraph.virtual.assume import Assumptions
 from memgraph.virtual.attention import attention_as_on
 from memgraph.virtual.device import virtual_device
 from memgraph.virtual.dispatch import cuda_kernels_exist
+from memgraph.virtual.reading import tensors_are_read
 
 _NO_SPEC = TensorSpec((), "")
 
@@ -74,6 +75,7 @@ class VirtualGpu:
             stack.callback(self._close)
             stack.enter_context(virtual_device())
             stack.enter_context(patches.tensors_behave())
+            stack.enter_context(tensors_are_read(self._assume_here))
             stack.enter_context(
                 patches.cuda_answers(cuda.answers(self.spec, self.ledger.allocator, self.ledger.empty_cache))
             )
@@ -137,6 +139,10 @@ class VirtualGpu:
                 f"torch {torch.__version__}'s autograd engine accumulates gradients in a way not seen before"
             )
         return trial.accumulation.seen[0]
+
+    def _assume_here(self, text: str) -> None:
+        source = self.recorder.sources.current()
+        self.assumptions.state(f"{text} at {source}" if source else text)
 
     def _estimates(self) -> list[str]:
         return [

@@ -25,6 +25,7 @@ BY_VALUE = frozenset(
         aten.nonzero.default,
         aten.masked_select.default,
         aten.equal.default,
+        aten.allclose.default,
         aten._unique2.default,
         aten.unique_dim.default,
         aten.unique_consecutive.default,
@@ -33,6 +34,13 @@ BY_VALUE = frozenset(
     }
 )
 """Ops whose result, or its size, depends on values."""
+
+_CONDITIONS = frozenset({aten.equal.default, aten.allclose.default})
+_FLAGS = {aten._unique2.default: 2, aten.unique_consecutive.default: 1}
+"""The place of `return_inverse`, which `return_counts` follows."""
+_UNBOUNDED = frozenset({aten.repeat_interleave.Tensor, aten.bincount.default})
+_SIZED = frozenset({aten.nonzero.default, aten.masked_select.default, aten.index.Tensor, *_FLAGS, *_UNBOUNDED})
+"""Those with a policy for their result's size."""
 
 
 class Assumptions:
@@ -66,10 +74,17 @@ class Assumptions:
         where = f" at {source}" if source else ""
         if func is aten._local_scalar_dense.default:
             return self._scalar(args[0], where)
+        if func in _CONDITIONS:
+            return self._false(where)
+        if func not in _SIZED or _of_slices(func, args, kwargs):
+            raise MemgraphError(
+                f"{func}{where} has a result whose size depends on values, and memgraph has no policy for it: "
+                "replace it, or give it a mask of small integers, whose values are followed"
+            )
         size = _selected(func, args)
         if size is None:
-            size = self._bound(func, args, where)
-        return self._sized(mode, func, args, size)
+            size = self._unbounded(func, args, kwargs, where) if func in _UNBOUNDED else self._bound(func, args, where)
+        return self._sized(mode, func, args, kwargs, size)
 
     def from_values(self, mode: FakeTensorMode, real: Any) -> Any:
         """Fake tensors on the device, shaped like known results; a scalar is itself."""
@@ -81,10 +96,13 @@ class Assumptions:
             return tuple(self.from_values(mode, item) for item in real)
         return real
 
+    def _false(self, where: str) -> bool:
+        self.state(f"a condition on unknown values{where} is taken to be False")
+        return False
+
     def _scalar(self, tensor: Tensor, where: str) -> bool | int | float:
         if tensor.dtype is torch.bool:
-            self.state(f"a condition on unknown values{where} is taken to be False")
-            return False
+            return self._false(where)
         value = 1 if not tensor.dtype.is_floating_point else 1.0
         self.state(f"an unknown value read{where} is taken to be {value}")
         return value
@@ -97,25 +115,46 @@ class Assumptions:
         )
         return size
 
-    def _sized(self, mode: FakeTensorMode, func: OpOverload, args: Sequence[Any], size: int) -> Any:
+    def _unbounded(self, func: OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any], where: str) -> int:
+        """Neither the sum of repetitions nor the largest value counted has a bound: one for each element."""
+        least = args[2] if len(args) > 2 else kwargs.get("minlength", 0)
+        size = max(_elements(func, args), least if func is aten.bincount.default else 0)
+        self.state(f"the result of {func.overloadpacket.__name__}{where} is taken to have {size:,} elements")
+        return size
+
+    def _sized(
+        self, mode: FakeTensorMode, func: OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any], size: int
+    ) -> Any:
         tensor = args[0]
         if func is aten.nonzero.default:
             return _empty(mode, (size, tensor.dim()), torch.int64)
         if func is aten.masked_select.default:
             return _empty(mode, (size,), tensor.dtype)
-        if func is aten.repeat_interleave.Tensor:
-            return _empty(mode, (size,), torch.int64)
         if func is aten.index.Tensor:
             return _empty(mode, _indexed_shape(tensor, args[1], size), tensor.dtype)
-        if func in (aten._unique2.default, aten.unique_consecutive.default):
-            inverse = _empty(mode, tuple(tensor.shape), torch.int64)
-            return _empty(mode, (size,), tensor.dtype), inverse, _empty(mode, (size,), torch.int64)
-        if func is aten.bincount.default:
-            return _empty(mode, (size,), torch.int64)
-        raise MemgraphError(
-            f"{func} has a result whose size depends on values, and memgraph has no policy for it: "
-            "give it values or replace it"
-        )
+        if func in _FLAGS:
+            inverse, counts = _wanted(func, args, kwargs)
+            return (
+                _empty(mode, (size,), tensor.dtype),
+                _empty(mode, tuple(tensor.shape) if inverse else (0,), torch.int64),
+                _empty(mode, (size if counts else 0,), torch.int64),
+            )
+        return _empty(mode, (size,), torch.int64)
+
+
+def _wanted(func: OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[bool, bool]:
+    """Whether a unique is asked for the inverse and the counts; what is not asked for is empty
+    (aten/src/ATen/native/cuda/Unique.cu)."""
+    first = _FLAGS[func]
+    inverse = args[first] if len(args) > first else kwargs.get("return_inverse", False)
+    counts = args[first + 1] if len(args) > first + 1 else kwargs.get("return_counts", False)
+    return bool(inverse), bool(counts)
+
+
+def _of_slices(func: OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
+    """Whether a unique compares slices along a dimension rather than elements."""
+    dimension = args[3] if len(args) > 3 else kwargs.get("dim")
+    return func is aten.unique_consecutive.default and dimension is not None
 
 
 def _selected(func: OpOverload, args: Sequence[Any]) -> int | None:

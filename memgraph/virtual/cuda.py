@@ -99,19 +99,27 @@ def memory_statistics(allocator: Allocator) -> dict[str, int]:
     return stats
 
 
+def memory_summary(allocator: Allocator) -> str:
+    """As `torch.cuda.memory_summary`, of what the model knows. Bytes."""
+    stats = memory_statistics(allocator)
+    names = ("allocated_bytes", "requested_bytes", "reserved_bytes")
+    rows = [(name, stats[f"{name}.all.current"], stats[f"{name}.all.peak"]) for name in names]
+    return "\n".join(f"{name:<16} current {current:>16} peak {peak:>16}" for name, current, peak in rows)
+
+
 def answers(gpu: GpuSpec, allocator: Allocator, empty_cache: Callable[[], None]) -> Mapping[str, Any]:
     """Name in `torch.cuda` → what it is while the virtual GPU is open."""
 
-    def memory_info(*_: Any) -> tuple[int, int]:
+    def memory_info(*_: Any, **__: Any) -> tuple[int, int]:
         return gpu.memory - gpu.context - allocator.reserved, gpu.memory
 
-    def set_fraction(fraction: float, *_: Any) -> None:
+    def set_fraction(fraction: float, *_: Any, **__: Any) -> None:
         allocator.set_limit(int(fraction * gpu.memory))
 
     def nothing(*_: Any, **__: Any) -> None:
         pass
 
-    def rng_state(*_: Any) -> torch.Tensor:
+    def rng_state(*_: Any, **__: Any) -> torch.Tensor:
         return torch.zeros(16, dtype=torch.uint8)
 
     return {
@@ -122,15 +130,15 @@ def answers(gpu: GpuSpec, allocator: Allocator, empty_cache: Callable[[], None])
         "device_count": lambda: 1,
         "current_device": lambda: 0,
         "set_device": nothing,
-        "get_device_name": lambda *_: gpu.title,
-        "get_device_capability": lambda *_: gpu.capability,
-        "get_device_properties": lambda *_: device_properties(gpu),
+        "get_device_name": lambda *_, **__: gpu.title,
+        "get_device_capability": lambda *_, **__: gpu.capability,
+        "get_device_properties": lambda *_, **__: device_properties(gpu),
         "is_bf16_supported": lambda including_emulation=True: including_emulation or gpu.capability >= (8, 0),
         "is_current_stream_capturing": lambda: False,
         "synchronize": nothing,
         "ipc_collect": nothing,
-        "current_stream": lambda *_: VirtualStream(),
-        "default_stream": lambda *_: VirtualStream(),
+        "current_stream": lambda *_, **__: VirtualStream(),
+        "default_stream": lambda *_, **__: VirtualStream(),
         "stream": _stream_context,
         "set_stream": nothing,
         "Stream": VirtualStream,
@@ -147,12 +155,13 @@ def answers(gpu: GpuSpec, allocator: Allocator, empty_cache: Callable[[], None])
         "empty_cache": empty_cache,
         "mem_get_info": memory_info,
         "set_per_process_memory_fraction": set_fraction,
-        "memory_stats": lambda *_: memory_statistics(allocator),
-        "memory_allocated": lambda *_: allocator.allocated,
-        "max_memory_allocated": lambda *_: allocator.peak_allocated,
-        "memory_reserved": lambda *_: allocator.reserved,
-        "max_memory_reserved": lambda *_: allocator.peak_reserved,
-        "reset_peak_memory_stats": lambda *_: allocator.reset_peaks(),
-        "reset_max_memory_allocated": lambda *_: allocator.reset_peaks(),
+        "memory_stats": lambda *_, **__: memory_statistics(allocator),
+        "memory_summary": lambda *_, **__: memory_summary(allocator),
+        "memory_allocated": lambda *_, **__: allocator.allocated,
+        "max_memory_allocated": lambda *_, **__: allocator.peak_allocated,
+        "memory_reserved": lambda *_, **__: allocator.reserved,
+        "max_memory_reserved": lambda *_, **__: allocator.peak_reserved,
+        "reset_peak_memory_stats": lambda *_, **__: allocator.reset_peaks(),
+        "reset_max_memory_allocated": lambda *_, **__: allocator.reset_peaks(),
         "reset_accumulated_memory_stats": nothing,
     }

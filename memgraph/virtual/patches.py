@@ -7,6 +7,7 @@ A name that is gone raises `TorchChanged`, so that nothing goes on half-patched.
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -55,7 +56,21 @@ def tensors_behave() -> Iterator[None]:
         stack.enter_context(replaced(FakeTensor, "__deepcopy__", deepcopy_fake))
         stack.enter_context(replaced(fake_tensor.log, "disabled", True))  # it logs what is raised, with two tracebacks
         stack.enter_context(convolutions_go_to_cudnn())
+        stack.enter_context(_refused_arguments_are_only_raised())
         yield
+
+
+@contextlib.contextmanager
+def _refused_arguments_are_only_raised() -> Iterator[None]:
+    """FakeTensor also logs a traceback of its own when an op refuses its arguments (`_dispatch_impl`,
+    torch/_subclasses/fake_tensor.py); a real device only raises."""
+    log = logging.getLogger(FakeTensor.__module__)
+    before = log.level
+    log.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        log.setLevel(before)
 
 
 @contextlib.contextmanager

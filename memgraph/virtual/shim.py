@@ -66,10 +66,23 @@ def _build(path: Path) -> None:
 
 
 def _compile(output: Path) -> None:
-    result = subprocess.run(_command(output), capture_output=True, text=True, check=False)
+    command = _command(output)
+    try:
+        result = subprocess.run(command, capture_output=True, text=True, check=False)
+    except OSError as error:
+        raise _failed(f"cannot run {command[0]}: {error.strerror or error}; set CXX to a C++ compiler") from error
     if result.returncode != 0:
-        first = next((line for line in result.stderr.splitlines() if "error" in line), result.stderr.strip()[:200])
-        raise ShimError(f"building the virtual device for torch {torch.__version__} failed: {first.strip()}")
+        raise _failed(_first_error(result.stderr) or f"the compiler said nothing (exit code {result.returncode})")
+
+
+def _failed(reason: str) -> ShimError:
+    return ShimError(f"building the virtual device for torch {torch.__version__} failed: {reason}")
+
+
+def _first_error(text: str) -> str:
+    """The first line that speaks of an error, else the first that says anything."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return next((line for line in lines if "error" in line), lines[0] if lines else "")[:200]
 
 
 def _command(output: Path) -> list[str]:

@@ -1,0 +1,225 @@
+"""What nobody knows is assumed: a condition is False, a number 1, a size its bound. Each assumption is stated once,
+with its line and how often it was made."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import memgraph
+from memgraph.api import run_script
+from memgraph.errors import MemgraphError
+from memgraph.virtual.assume import Assumptions
+
+HERE = f"{Path(__file__).parent.name}/{Path(__file__).name}"
+
+
+def line() -> int:
+    """The number of the caller's line."""
+    return sys._getframe(1).f_lineno
+
+
+def floats(*shape: int) -> Tensor:
+    """Values that nobody knows."""
+    return torch.randn(shape, device="cuda")
+
+
+def assumed(op: Callable[[], Any]) -> tuple[Any, tuple[str, ...]]:
+    """What an expression gives on a virtual GPU, and what had to be assumed, without the place."""
+    with memgraph.virtual_gpu("rtx3090") as gpu:
+        result = op()
+    place = f" at {HERE}:{op.__code__.co_firstlineno}"
+    assert all(place in text for text in gpu.trace.assumptions)
+    gpu.trace.self_check()
+    return result, tuple(text.replace(place, "") for text in gpu.trace.assumptions)
+
+
+CONDITION = ("a condition on unknown values is taken to be False",)
+
+
+@pytest.mark.parametrize(
+    ("op", "value", "text"),
+    [
+        (lambda: floats().item(), 1.0, ("an unknown value read is taken to be 1.0",)),
+        (lambda: float(floats(3).mean()), 1.0, ("an unknown value read is taken to be 1.0",)),
+        (lambda: int(torch.randint(0, 9, (1,), device="cuda")), 1, ("an unknown value read is taken to be 1",)),
+        (lambda: floats(3).tolist(), [1.0] * 3, ("an unknown value read is taken to be 1.0 (3 times)",)),
+        (lambda: bool((floats(3) > 0).any()), False, CONDITION),
+        (lambda: "yes" if floats() > 0 else "no", "no", CONDITION),
+        (lambda: torch.equal(floats(3), floats(3)), False, CONDITION),
+        (lambda: torch.allclose(floats(3), floats(3)), False, CONDITION),
+        (lambda: f"{floats():.3f}", "1.000", ("an unknown value read is taken to be 1.0",)),
+        (
+            lambda: floats(3).cpu().numpy().tolist(), [1.0] * 3,
+            ("the values of a tensor that is turned into an array are taken to be 1",),
+        ),
+    ],
+)  # fmt: skip
+def test_values(op: Callable[[], Any], value: object, text: tuple[str, ...]) -> None:
+    assert assumed(op) == (value, text)
+
+
+def shapes(result: Any) -> Any:
+    """Shapes in place of tensors."""
+    return tuple(result.shape) if isinstance(result, Tensor) else [shapes(part) for part in result]
+
+
+@pytest.mark.parametrize(
+    ("op", "shape", "text"),
+    [
+        (lambda: torch.nonzero(floats(4, 5)), (20, 2), "nonzero: 20 of at most 20"),
+        (lambda: torch.where(floats(4, 5) > 0), [(20,), (20,)], "nonzero: 20 of at most 20"),
+        (lambda: floats(4, 5)[floats(4, 5) > 0], (20,), "index: 20 of at most 20"),
+        (lambda: floats(4, 5)[floats(4) > 0], (4, 5), "index: 4 of at most 4"),
+        (lambda: floats(4, 5, 6)[:, floats(5) > 0], (4, 5, 6), "index: 5 of at most 5"),
+        (lambda: floats(4, 5, 6)[floats(4, 5) > 0], (20, 6), "index: 20 of at most 20"),
+        (lambda: floats(4).masked_select(floats(4) > 0), (4,), "masked_select: 4 of at most 4"),
+        (lambda: torch.unique(floats(7)), (7,), "_unique2: 7 of at most 7"),
+        (
+            lambda: torch.unique(floats(7), return_inverse=True, return_counts=True),
+            [(7,), (7,), (7,)], "_unique2: 7 of at most 7",
+        ),
+        (lambda: torch.unique_consecutive(floats(7)), (7,), "unique_consecutive: 7 of at most 7"),
+    ],
+)  # fmt: skip
+def test_sizes_are_their_bounds(op: Callable[[], Any], shape: object, text: str) -> None:
+    result, texts = assumed(op)
+    assert shapes(result) == shape
+    assert texts == (f"{text} elements are taken to be selected",)
+
+
+@pytest.mark.parametrize(
+    ("op", "size"),
+    [
+        (lambda: torch.bincount(torch.randint(0, 9, (6,), device="cuda")), 6),
+        (lambda: torch.bincount(torch.randint(0, 9, (6,), device="cuda"), minlength=50), 50),
+        (lambda: torch.repeat_interleave(torch.randint(0, 9, (6,), device="cuda")), 6),
+    ],
+)
+def test_sizes_without_a_bound_are_said_to_have_none(op: Callable[[], Tensor], size: int) -> None:
+    result, (text,) = assumed(op)
+    assert result.shape == (size,)
+    assert text.endswith(f" is taken to have {size} elements")
+
+
+def test_what_a_unique_is_not_asked_for_takes_no_memory() -> None:
+    """7 floats and the 7 that are selected of them, 28 bytes each; the inverse and the counts are empty."""
+    with memgraph.virtual_gpu("rtx3090") as gpu:
+        chosen = torch.unique(floats(7))
+    assert [buffer.size for buffer in gpu.trace.buffers] == [28, 28]
+    assert chosen.shape == (7,)
+
+
+def test_a_size_may_be_taken_to_be_a_share_of_its_bound(tmp_path: Path) -> None:
+    script = tmp_path / "select.py"
+    script.write_text("import torch\nx = torch.randn(1000, device='cuda')\ny = x[x > 0]\nprint(len(y))\n")
+    trace, ended = run_script(str(script), gpu="rtx3090", fraction=0.25)
+    assert ended.code == 0
+    assert trace.assumptions == (
+        f"index at {tmp_path.name}/select.py:3: 250 of at most 1,000 elements are taken to be selected",
+    )
+
+
+def test_a_mask_that_is_known_needs_no_assumption_although_the_values_are_not() -> None:
+    result, texts = assumed(lambda: floats(5, 3)[torch.arange(5, device="cuda") > 2])
+    assert (tuple(result.shape), texts) == ((2, 3), ())
+
+
+def test_assigning_through_a_mask_needs_no_assumption() -> None:
+    def assign() -> Tensor:
+        x = floats(5)
+        x[x > 0] = 1.0
+        return x
+
+    result, texts = assumed(assign)
+    assert (tuple(result.shape), texts) == ((5,), ())
+
+
+# Loops.
+
+
+def test_a_loop_that_goes_on_while_something_holds_ends_at_once() -> None:
+    with memgraph.virtual_gpu("rtx3090") as gpu:
+        x, turns = floats(3), 0
+        here = line() + 1
+        while x.abs().sum() > 0.1:
+            x, turns = x * 0.5, turns + 1
+    assert turns == 0
+    assert gpu.trace.assumptions == (f"a condition on unknown values at {HERE}:{here} is taken to be False",)
+
+
+def test_a_loop_that_goes_on_until_something_holds_ends_at_its_limit_and_says_how_often() -> None:
+    with memgraph.virtual_gpu("rtx3090") as gpu:
+        done, turns = torch.zeros(3, dtype=torch.bool, device="cuda"), 0
+        here = line() + 1
+        while turns < 100 and not done.all():
+            done, turns = done | (floats(3) > 0), turns + 1
+    assert turns == 100
+    # Before the first turn nothing is done, and that is known; the other 99 times it is assumed.
+    assert gpu.trace.assumptions == (f"a condition on unknown values at {HERE}:{here} is taken to be False (99 times)",)
+
+
+# Stated.
+
+
+def test_each_place_is_stated_by_itself() -> None:
+    with memgraph.virtual_gpu("rtx3090") as gpu:
+        first = line() + 1
+        floats().item()
+        floats().item()
+    assert gpu.trace.assumptions == (
+        f"an unknown value read at {HERE}:{first} is taken to be 1.0",
+        f"an unknown value read at {HERE}:{first + 1} is taken to be 1.0",
+    )
+
+
+def test_how_often_is_counted() -> None:
+    assumptions = Assumptions()
+    for text in ("a", "b", "a", "a"):
+        assumptions.state(text)
+    assert assumptions.stated == ("a (3 times)", "b")
+
+
+@pytest.mark.parametrize(
+    "op",
+    [
+        lambda: torch.unique(floats(4, 2), dim=0),
+        lambda: torch.unique_consecutive(floats(4, 2), dim=0),
+    ],
+)
+def test_what_there_is_no_policy_for_is_refused_in_one_line_and_nothing_is_assumed(op: Callable[[], Any]) -> None:
+    with memgraph.virtual_gpu("rtx3090") as gpu, pytest.raises(MemgraphError) as refused:
+        op()
+    text = str(refused.value)
+    assert "\n" not in text
+    assert f" at {HERE}:" in text
+    assert "no policy" in text
+    assert gpu.trace.assumptions == ()
+
+
+# Reading without values.
+
+
+def test_an_array_of_a_device_tensor_or_of_one_with_a_gradient_is_refused_as_torch_does() -> None:
+    with memgraph.virtual_gpu("rtx3090"):
+        x = floats(3)
+        with pytest.raises(TypeError, match="can't convert cuda:0 device type tensor to numpy"):
+            x.numpy()
+        with pytest.raises(RuntimeError, match="Can't call numpy\\(\\) on Tensor that requires grad"):
+            x.requires_grad_().cpu().numpy()
+
+
+def test_a_saved_model_says_that_it_has_no_values(tmp_path: Path) -> None:
+    path = tmp_path / "model.pt"
+    with memgraph.virtual_gpu("rtx3090") as gpu:
+        here = line() + 1
+        torch.save(torch.nn.Linear(3, 2).cuda().state_dict(), path)
+    assert gpu.trace.assumptions == (f"a tensor is saved without values at {HERE}:{here} (2 times)",)
+    with pytest.raises(MemgraphError, match=r"^a torch\.float32 tensor of shape \[2, 3\] was saved on a virtual GPU"):
+        torch.load(path, weights_only=False)

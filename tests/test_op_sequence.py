@@ -1,0 +1,57 @@
+"""The ATen calls of nanoVLM's step on a virtual H200 are those of a real one, call by call, on every build of torch.
+
+`data/op_sequence_h200_small.txt.gz` was written on an H200 with torch 2.11.0+cu130 by
+`python benchmarks/op_sequence.py real … small`: two training steps of nanoVLM with two blocks in each stack, batch 2,
+128 tokens, bf16 autocast, AdamW; each line is a call that touches the device, with shapes and dtypes.
+"""
+
+from __future__ import annotations
+
+import difflib
+import gzip
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+RECORDED = Path(__file__).parent / "data" / "op_sequence_h200_small.txt.gz"
+
+
+@pytest.fixture(scope="module")
+def script() -> ModuleType:
+    """`benchmarks/op_sequence.py`."""
+    spec = importlib.util.spec_from_file_location("op_sequence", ROOT / "benchmarks" / "op_sequence.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def recorded() -> list[str]:
+    """The real GPU's calls."""
+    header, *calls = gzip.decompress(RECORDED.read_bytes()).decode().splitlines()
+    assert header == "# torch 2.11.0+cu130, NVIDIA H200"
+    return calls
+
+
+def test_the_recording_is_of_a_whole_run(recorded: list[str]) -> None:
+    assert len(recorded) == 1981
+    # Two blocks of each stack, forward, in two steps.
+    assert sum(call.startswith("aten._scaled_dot_product_cudnn_attention.default") for call in recorded) == 8
+    assert sum(call.startswith("aten.silu_backward.default") for call in recorded) == 4
+
+
+def test_a_virtual_h200_makes_the_same_calls(script: ModuleType, recorded: list[str]) -> None:
+    calls = script.collect("virtual", True)
+    differences = [
+        line
+        for line in difflib.unified_diff(recorded, calls, lineterm="", n=0)
+        if line[:1] in "+-" and line[:3] not in ("+++", "---")
+    ]
+    assert differences == []
