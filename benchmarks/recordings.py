@@ -45,7 +45,7 @@ def pack(run: Mapping[str, Any]) -> dict[str, Any]:
 def read(path: Path) -> Trace:
     """A packed run as a measured trace. Block sizes come from the allocator model, given the recorded segments."""
     run = json.loads(gzip.decompress(path.read_bytes()))
-    allocator = Allocator(2**50, addresses=RecordedAddresses(_placed(run)))
+    allocator = Allocator(2**50, addresses=RecordedAddresses(_placed(run)), torch=version_of(run["torch"]))
     events = Events()
     segments = iter(run["segments"])
     requests = iter(enumerate(run["requested"]))
@@ -68,6 +68,12 @@ def read(path: Path) -> Trace:
         buffers=tuple(Buffer(size, -1) for size in run["requested"]), events=events,
         phases=tuple(Phase(*phase) for phase in run["phases"]),
     )  # fmt: skip
+
+
+def version_of(torch: str) -> tuple[int, int]:
+    """`2.11.0+cu130` as (2, 11)."""
+    major, minor = torch.split(".")[:2]
+    return int(major), int(minor)
 
 
 def _event(action: Action, index: int, block: Any) -> Event:
