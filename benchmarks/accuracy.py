@@ -168,7 +168,7 @@ Measured: {"; ".join(cards)}, native caching allocator with its default settings
 Predicted: torch {torch_version}, no GPU. Unless a row says otherwise: nanovlm-222m, AdamW in its `foreach` form, bf16
 autocast over fp32 parameters, two steps.
 
-- {len(rows)} runs, {total:,} allocations; **{hits:,} ({100 * hits / total:.3f} %) predicted to the byte and in order**;
+- {len(rows)} runs, {total:,} allocations; **{hits:,} ({100 * hits / total:.4f} %) predicted to the byte and in order**;
   in the worst run {100 * least:.2f} %.
 - Requested peak: exact to the byte in {exact} of {len(rows)} runs; at most {100 * worst[0]:.4f} % off.
 - Allocated peak: at most {100 * worst[1]:.3f} % off. Reserved peak: at most {100 * worst[2]:.3f} % off.
