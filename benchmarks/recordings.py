@@ -2,6 +2,7 @@
 allocator model reproduces each of them from those of the segments, which are.
 
     python benchmarks/recordings.py pack FOLDER benchmarks/recordings     from the files of record_runs.py
+    python benchmarks/recordings.py addresses RUN.json.gz OUT.json.gz     the address of every block, for a test
 """
 
 from __future__ import annotations
@@ -10,13 +11,14 @@ import gzip
 import json
 import sys
 from array import array
+from bisect import bisect_right
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from memgraph.gpu.allocator import Allocator
+from memgraph.gpu.allocator import Allocator, Block
 from memgraph.gpu.segments import RecordedAddresses
-from memgraph.trace import Action, Buffer, Event, Events, Phase, Trace
+from memgraph.trace import Action, Buffer, Event, Events, Phase, Trace, Usage
 
 FOLDER = Path(__file__).parent / "recordings"
 _SEGMENTS = (Action.SEGMENT_ALLOC, Action.SEGMENT_FREE)
@@ -42,10 +44,15 @@ def pack(run: Mapping[str, Any]) -> dict[str, Any]:
     return {**kept, "freed": freed, "segments": segments}
 
 
-def read(path: Path) -> Trace:
-    """A packed run as a measured trace. Block sizes come from the allocator model, given the recorded segments."""
-    run = json.loads(gzip.decompress(path.read_bytes()))
-    allocator = Allocator(2**50, addresses=RecordedAddresses(_placed(run)))
+def read(path: Path, torch: str | None = None) -> Trace:
+    """A packed run as a measured trace, of its own torch or as if another's allocator had served it."""
+    return unpack(json.loads(gzip.decompress(path.read_bytes())), torch)
+
+
+def unpack(run: Mapping[str, Any], torch: str | None = None) -> Trace:
+    """The same, decompressed. Blocks come from the allocator model, given the recorded segments."""
+    version = version_of(torch or run["torch"])
+    allocator = Allocator(2**50, addresses=RecordedAddresses(_placed(run)), torch=version)
     events = Events()
     segments = iter(run["segments"])
     requests = iter(enumerate(run["requested"]))
@@ -70,6 +77,30 @@ def read(path: Path) -> Trace:
     )  # fmt: skip
 
 
+def allocated_by(trace: Trace, torch: str) -> tuple[Usage, Usage]:
+    """Memory after load and the highest, if the caching allocator of that torch served the trace's requests: which of
+    equal blocks serves depends on the version."""
+    allocator = Allocator(trace.memory, torch=version_of(torch))
+    load = max((phase.stop for phase in trace.phases if phase.name == "load"), default=0)
+    blocks: dict[int, Block] = {}
+    after_load = Usage(0, 0, 0)
+    actions, buffers = trace.events.columns[:2]
+    for place, (action, buffer) in enumerate(zip(actions, buffers, strict=True)):
+        if place == load:
+            after_load = Usage(allocator.requested, allocator.allocated, allocator.reserved)
+        if action == Action.ALLOC:
+            blocks[buffer] = allocator.malloc(trace.buffers[buffer].size)
+        elif action == Action.FREE:
+            allocator.free(blocks.pop(buffer))
+    return after_load, Usage(allocator.peak_requested, allocator.peak_allocated, allocator.peak_reserved)
+
+
+def version_of(torch: str) -> tuple[int, int]:
+    """`2.11.0+cu130` as (2, 11)."""
+    major, minor = torch.split(".")[:2]
+    return int(major), int(minor)
+
+
 def _event(action: Action, index: int, block: Any) -> Event:
     return Event(action, index, -1, block.address, block.size)
 
@@ -81,8 +112,22 @@ def _placed(run: Mapping[str, Any]) -> Iterator[int]:
             yield address
 
 
+def addresses(run: Mapping[str, Any]) -> dict[str, list[int]]:
+    """Where each allocation went: the number of its segment, in order of address, and 512-byte units into it."""
+    rows = list(zip(run["actions"], run["addresses"], strict=True))
+    starts = sorted(address for action, address in rows if action == Action.SEGMENT_ALLOC)
+    places = [address for action, address in rows if action == Action.ALLOC]
+    segments = [bisect_right(starts, address) - 1 for address in places]
+    offsets = [(address - starts[segment]) // 512 for address, segment in zip(places, segments, strict=True)]
+    return {"segments": starts, "segment": segments, "offset": offsets}
+
+
 def main() -> None:
-    _, source, target = sys.argv[1:]
+    command, source, target = sys.argv[1:]
+    if command == "addresses":
+        text = json.dumps(addresses(json.loads(gzip.decompress(Path(source).read_bytes()))), separators=(",", ":"))
+        Path(target).write_bytes(gzip.compress(text.encode(), 9, mtime=0))
+        return
     for path in sorted(Path(source).glob("*.json.gz")):
         packed = pack(json.loads(gzip.decompress(path.read_bytes())))
         text = json.dumps(packed, separators=(",", ":")).encode()

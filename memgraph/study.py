@@ -280,7 +280,10 @@ class _Asked:
         requests = self._law(batch)
         if requests is None:
             return self.fits_in_trace(batch)
-        return replay(requests.events, requests.sizes, self.available, self.study.config).fits
+        return replay(
+            requests.events, requests.sizes, self.available, self.study.config,
+            torch=self.study.version, total=self.spec.memory,
+        ).fits  # fmt: skip
 
     def fits_in_trace(self, batch: int) -> bool:
         """The same, of a fresh trace."""
@@ -373,7 +376,7 @@ def _odd(length: int, low: int, high: int) -> int:
 def _configured(options: Options) -> str:
     if options.alloc_conf is not None:
         return options.alloc_conf
-    return os.environ.get("PYTORCH_ALLOC_CONF") or os.environ.get("PYTORCH_CUDA_ALLOC_CONF") or ""
+    return os.environ.get("PYTORCH_CUDA_ALLOC_CONF") or os.environ.get("PYTORCH_ALLOC_CONF") or ""
 
 
 def with_neighbours(

@@ -1,8 +1,9 @@
 """What the caching allocator would reserve for a list of requests: `memgraph.gpu.allocator` in less than half the time.
 
 A search over batches asks this hundreds of times for some 25,000 events each, so blocks are integers into columns and
-a free list is one sorted list of integers. Only the plain configuration is done here; any other goes to the model
-itself. `tests/test_growth.py` proves that both give the same on random requests, with and without enough memory.
+a free list is one sorted list of integers, size first, then address; where blocks of one size go by the age of their
+segment, addresses are given in that order. Only the plain configuration is done here; any other, and torch 2.12, goes
+to the model itself. `tests/test_replay_fast.py` proves that both give the same.
 """
 
 from __future__ import annotations
@@ -15,15 +16,17 @@ from memgraph.gpu.allocator import (
     LARGE_BUFFER,
     MIN_BLOCK,
     MIN_LARGE_ALLOC,
+    NEWEST,
     ROUND_LARGE,
     SMALL_BUFFER,
     SMALL_SIZE,
     Allocator,
     Block,
+    Ties,
 )
 from memgraph.gpu.allocator_config import AllocatorConfig
 from memgraph.gpu.out_of_memory import OutOfMemory
-from memgraph.gpu.segments import DownwardSlots
+from memgraph.gpu.segments import DownwardSlots, Upward
 
 _ADDRESS_BITS = 48
 _ADDRESS = (1 << _ADDRESS_BITS) - 1
@@ -40,7 +43,15 @@ class Replayed(NamedTuple):
     """The highest."""
 
 
-def replay(events: Sequence[int], sizes: Sequence[int], capacity: int, config: AllocatorConfig = _PLAIN) -> Replayed:
+def replay(
+    events: Sequence[int],
+    sizes: Sequence[int],
+    capacity: int,
+    config: AllocatorConfig = _PLAIN,
+    *,
+    torch: tuple[int, int] = NEWEST,
+    total: int | None = None,
+) -> Replayed:
     """Put requests through the caching allocator of an empty card, until one is refused.
 
     Args:
@@ -48,14 +59,16 @@ def replay(events: Sequence[int], sizes: Sequence[int], capacity: int, config: A
         sizes: requested bytes of each buffer, all above 0.
         capacity: bytes that the card can give.
         config: as PYTORCH_CUDA_ALLOC_CONF.
+        torch: (major, minor) of the torch whose allocator it is.
+        total: bytes of the card's memory; default `capacity`.
     """
-    if config != _PLAIN:
-        return _replay_model(events, sizes, capacity, config)
-    return _Plain(capacity).run(events, sizes)
+    ties = Ties.of(torch)
+    if config != _PLAIN or ties is Ties.BLOCK:
+        return _replay_model(events, sizes, Allocator(capacity, config, torch=torch, total=total))
+    return _Plain(capacity, ties).run(events, sizes)
 
 
-def _replay_model(events: Sequence[int], sizes: Sequence[int], capacity: int, config: AllocatorConfig) -> Replayed:
-    allocator = Allocator(capacity, config)
+def _replay_model(events: Sequence[int], sizes: Sequence[int], allocator: Allocator) -> Replayed:
     blocks: dict[int, Block] = {}
     try:
         for event in events:
@@ -71,7 +84,7 @@ def _replay_model(events: Sequence[int], sizes: Sequence[int], capacity: int, co
 class _Plain:
     """The allocator in its plain configuration. Blocks are numbers; -1 stands for none."""
 
-    def __init__(self, capacity: int) -> None:
+    def __init__(self, capacity: int, ties: Ties) -> None:
         self.capacity = capacity
         self.reserved = self.peak_reserved = 0
         self.address: list[int] = []
@@ -84,7 +97,7 @@ class _Plain:
         """Of the large and of the small blocks: size and address in one number, sorted."""
         self.at: dict[int, int] = {}
         """The free block at an address."""
-        self.place = DownwardSlots().place
+        self.place = (DownwardSlots() if ties is Ties.ADDRESS else Upward()).place
 
     def run(self, events: Sequence[int], sizes: Sequence[int]) -> Replayed:
         """Serve all events. One long loop on purpose: calls would take half of the time."""

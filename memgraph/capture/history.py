@@ -7,7 +7,7 @@ bytes, frees, segments. It knows addresses and order, not ops.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -115,12 +115,21 @@ def _rounded(size: int) -> int:
 
 
 def _phases(marks: list[tuple[str, int, int]], events: Events) -> tuple[Phase, ...]:
-    """Each mark stands before the event that follows as many allocations as had been made."""
-    positions = [index for index, action in enumerate(events.columns[0]) if action == Action.ALLOC] + [len(events)]
+    """Each mark stands before the event that follows as many allocations as had been made; a segment that was taken
+    for that allocation comes after the mark too."""
+    actions = events.columns[0]
+    positions = [_with_segment(actions, index) for index, action in enumerate(actions) if action == Action.ALLOC]
+    positions.append(len(events))
     base = marks[0][2]
     starts = [positions[min(count - base, len(positions) - 1)] for _, _, count in marks] + [len(events)]
     starts[0] = 0
     return tuple(Phase(name, step, starts[i], starts[i + 1]) for i, (name, step, _) in enumerate(marks))
+
+
+def _with_segment(actions: Sequence[int], allocation: int) -> int:
+    """Where an allocation begins: at its segment, if one was taken for it."""
+    taken = allocation > 0 and actions[allocation - 1] == Action.SEGMENT_ALLOC
+    return allocation - 1 if taken else allocation
 
 
 def _statistics() -> dict[str, int]:

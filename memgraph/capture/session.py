@@ -62,8 +62,9 @@ class VirtualGpu:
         self.memory = memory if memory is not None else self.spec.memory - self.spec.context
         self.settings = dict(settings or {})
         config = AllocatorConfig.parse(alloc_conf if alloc_conf is not None else _configured())
-        self.ledger = Ledger(Allocator(self.memory, config), refuse)
-        self.kinds = Kinds(self.spec, torch_version(), fake_everywhere=fake_everywhere)
+        version = torch_version()
+        self.ledger = Ledger(Allocator(self.memory, config, torch=version, total=self.spec.memory), refuse)
+        self.kinds = Kinds(self.spec, version, fake_everywhere=fake_everywhere)
         self.assumptions = Assumptions(fraction)
         self.recorder = Recorder(self.ledger, self.kinds, self.assumptions)
         self.after_step: Callable[[], None] | None = None
@@ -187,4 +188,4 @@ def torch_version() -> tuple[int, int]:
 
 
 def _configured() -> str:
-    return os.environ.get("PYTORCH_ALLOC_CONF") or os.environ.get("PYTORCH_CUDA_ALLOC_CONF") or ""
+    return os.environ.get("PYTORCH_CUDA_ALLOC_CONF") or os.environ.get("PYTORCH_ALLOC_CONF") or ""

@@ -1,13 +1,19 @@
 """PyTorch's CUDA caching allocator, as a model: the same blocks, the same addresses, the same out-of-memory.
 
 Written from c10/cuda/CUDACachingAllocator.cpp of torch 2.11 to 2.15 (`DeviceCachingAllocator`). Requests are rounded to
-512 bytes and served from cached blocks by best fit (size, then address); segments of 2 MiB serve small requests (up to
-1 MiB), 20 MiB those below 10 MiB, larger ones get their own, rounded to 2 MiB. Blocks are split, and merged with their
-neighbours when freed. When the card is full, cached segments are given back and the request is tried again.
+512 bytes and served from cached blocks by best fit; segments of 2 MiB serve small requests (up to 1 MiB), 20 MiB those
+below 10 MiB, larger ones get their own, rounded to 2 MiB. Blocks are split, and merged with their neighbours when
+freed. When the card is full, cached segments are given back and the request is tried again.
+
+Which of equal blocks serves depends on the version (`Ties`): up to torch 2.11 it is the lowest address, which the
+driver decides; since then it is the order in which they came. `tests/data/allocator_*.json.gz` holds what the five
+versions' own allocators did.
 """
 
 from __future__ import annotations
 
+import enum
+import itertools
 from bisect import bisect_left, insort
 from collections.abc import Callable, Iterator
 
@@ -20,8 +26,31 @@ MIN_BLOCK = 512
 SMALL_SIZE = 1 * MIB
 SMALL_BUFFER = 2 * MIB
 LARGE_BUFFER = 20 * MIB
+"""Unless `large_segment_size_mb` says otherwise."""
 MIN_LARGE_ALLOC = 10 * MIB
 ROUND_LARGE = 2 * MIB
+
+NEWEST = (2, 15)
+"""The newest torch (major, minor) whose allocator is known."""
+
+
+class Ties(enum.Enum):
+    """Which of the free blocks of one size serves a request."""
+
+    ADDRESS = "address"
+    """The one with the lowest address: up to torch 2.11."""
+    BLOCK = "block"
+    """The one that was made first; cutting a block makes its front: torch 2.12."""
+    SEGMENT = "segment"
+    """The one whose segment was taken first, then the lowest address: from torch 2.13."""
+
+    @classmethod
+    def of(cls, torch: tuple[int, int]) -> Ties:
+        """As torch (major, minor) does it."""
+        if torch < (2, 12):
+            return cls.ADDRESS
+        return cls.BLOCK if torch == (2, 12) else cls.SEGMENT
+
 
 OnSegment = Callable[[bool, int, int], None]
 """Told of segments: True when one is taken from the card, its address and its bytes."""
@@ -32,7 +61,7 @@ class Segment:
 
     __slots__ = ("address", "expandable", "first", "page", "size", "small", "stream")
 
-    def __init__(self, address: int, size: int, small: bool, stream: int, page: int = 0) -> None:
+    def __init__(self, address: int, size: int, small: bool, stream: int, page: int = 0, order: int = 0) -> None:
         self.address = address
         self.size = size
         self.small = small
@@ -40,7 +69,7 @@ class Segment:
         self.page = page
         """Bytes that are mapped at once; 0 for a plain segment."""
         self.expandable = page > 0
-        self.first: Block = Block(address, size, self)
+        self.first: Block = Block(address, size, self, order)
 
     def blocks(self) -> Iterator[Block]:
         """Its blocks in order of address."""
@@ -53,12 +82,14 @@ class Segment:
 class Block:
     """A stretch of a segment. `size` counts as allocated while it is in use; `requested` is what was asked."""
 
-    __slots__ = ("address", "age", "in_use", "mapped", "next", "previous", "requested", "segment", "size")
+    __slots__ = ("address", "age", "in_use", "mapped", "next", "order", "previous", "requested", "segment", "size")
 
-    def __init__(self, address: int, size: int, segment: Segment) -> None:
+    def __init__(self, address: int, size: int, segment: Segment, order: int = 0) -> None:
         self.address = address
         self.size = size
         self.segment = segment
+        self.order = order
+        """Its place among blocks of one size; blocks of equal order go by address."""
         self.requested = 0
         self.in_use = False
         self.mapped = True
@@ -67,24 +98,34 @@ class Block:
         self.age = 0
 
 
-class _Pool:
-    """The free blocks of one stream and kind, sorted by (size, address)."""
+_Key = tuple[int, int, int]
 
-    __slots__ = ("by_key", "calls", "keys")
+
+class _Clock:
+    """Counts the requests of one kind, of all streams: the age of a free block."""
 
     def __init__(self) -> None:
-        self.keys: list[tuple[int, int]] = []
-        self.by_key: dict[tuple[int, int], Block] = {}
-        self.calls = 0
+        self.now = 0
+
+
+class _Pool:
+    """The free blocks of one stream and kind, sorted by (size, order, address)."""
+
+    __slots__ = ("by_key", "clock", "keys")
+
+    def __init__(self, clock: _Clock) -> None:
+        self.keys: list[_Key] = []
+        self.by_key: dict[_Key, Block] = {}
+        self.clock = clock
 
     def add(self, block: Block) -> None:
-        key = (block.size, block.address)
+        key = (block.size, block.order, block.address)
         insort(self.keys, key)
         self.by_key[key] = block
-        block.age = self.calls
+        block.age = self.clock.now
 
     def remove(self, block: Block) -> None:
-        key = (block.size, block.address)
+        key = (block.size, block.order, block.address)
         del self.keys[bisect_left(self.keys, key)]
         del self.by_key[key]
 
@@ -100,6 +141,8 @@ class Allocator:
         config: as PYTORCH_CUDA_ALLOC_CONF.
         addresses: where segments are put.
         on_segment: told of every segment taken and given back.
+        torch: (major, minor) of the torch whose allocator this is.
+        total: the card's memory, of which `per_process_memory_fraction` is a share; default `capacity`.
     """
 
     def __init__(
@@ -109,18 +152,24 @@ class Allocator:
         *,
         addresses: SegmentAddresses | None = None,
         on_segment: OnSegment | None = None,
+        torch: tuple[int, int] = NEWEST,
+        total: int | None = None,
     ) -> None:
         self.capacity = capacity
-        self.limit: int | None = None
-        """What `set_per_process_memory_fraction` allows; None if it was not called."""
         self.config = config or AllocatorConfig()
+        self.limit = _limit(self.config, total or capacity)
+        """What `set_per_process_memory_fraction` or the setting allows; None if neither was used."""
         self.on_segment = on_segment
         self.requested = self.allocated = self.reserved = 0
         self.peak_requested = self.peak_allocated = self.peak_reserved = 0
         self.num_ooms = self.num_alloc_retries = 0
         self.segments: dict[int, Segment] = {}
+        self.torch = torch
+        self.ties = Ties.of(torch)
+        self._orders = itertools.repeat(0) if self.ties is Ties.ADDRESS else itertools.count(1)
         self._addresses = addresses or DownwardSlots()
         self._pools: dict[tuple[bool, int], _Pool] = {}
+        self._clocks = (_Clock(), _Clock())
         self._max_split = self.config.max_split_size or 2**62
 
     # What torch offers.
@@ -136,7 +185,7 @@ class Allocator:
         pool = self._pool(small, stream)
         block = self._cached(pool, rounded) or self._fresh(pool, rounded, small, stream)
         if block is None:
-            raise self._out_of_memory(size)
+            raise self._out_of_memory(size, rounded)
         self._split(pool, block, rounded)
         block.in_use, block.requested = True, size
         self._count(size, block.size)
@@ -157,7 +206,7 @@ class Allocator:
             for block in pool:
                 if block.segment.expandable:
                     self._unmap(pool, block)
-                elif block.previous is None and block.next is None:
+                elif _is_whole(block):
                     self._release(pool, block)
 
     def set_limit(self, limit: int | None) -> None:
@@ -172,8 +221,8 @@ class Allocator:
 
     def _cached(self, pool: _Pool, size: int) -> Block | None:
         """The smallest free block that is large enough, lowest address first."""
-        pool.calls += 1
-        at = bisect_left(pool.keys, (size, 0))
+        pool.clock.now += 1
+        at = bisect_left(pool.keys, (size, 0, 0))
         if at == len(pool.keys):
             return None
         block = pool.by_key[pool.keys[at]]
@@ -198,9 +247,9 @@ class Allocator:
 
     def _fresh(self, pool: _Pool, size: int, small: bool, stream: int) -> Block | None:
         """A block from a new segment; where there is no room, cached memory is given back first."""
-        wanted = allocation_size(size)
+        wanted = allocation_size(size, self.config.large_segment_size)
         if self.limit is not None and self.config.garbage_collection_threshold > 0:
-            self._collect_garbage(stream)
+            self._collect_garbage()
         block = self._take(pool, size, wanted, small, stream)
         if block is None and self._release_oversized(pool, size):
             block = self._take(pool, size, wanted, small, stream)
@@ -217,7 +266,7 @@ class Allocator:
             return self._expand(pool, size, small, stream)
         if self.reserved + wanted > self.capacity:
             return None
-        segment = Segment(self._addresses.place(wanted), wanted, small, stream)
+        segment = Segment(self._addresses.place(wanted), wanted, small, stream, order=next(self._orders))
         self.segments[segment.address] = segment
         self._reserve(segment.address, wanted)
         return segment.first
@@ -230,7 +279,9 @@ class Allocator:
         else:
             worth = size < self._max_split and remaining > SMALL_SIZE
         if worth:
-            pool.add(_cut(block, size))
+            rest = _cut(block, size)
+            self._renew(block)
+            pool.add(rest)
 
     def _merge(self, pool: _Pool, block: Block) -> None:
         """Join a free block with its free neighbours, which leave the pool."""
@@ -248,42 +299,40 @@ class Allocator:
         self._unreserve(block.address, block.size)
 
     def _release_oversized(self, pool: _Pool, size: int) -> bool:
-        """With `max_split_size`: give back one large cached block that would serve, or several of the largest."""
-        if self.config.max_split_size is None:
+        """With `max_split_size`: give back one large cached block that would serve, or several of the largest.
+        Expandable segments are left alone."""
+        if self.config.max_split_size is None or self.config.expandable_segments:
             return False
         wanted = max(size, self._max_split)
-        at = bisect_left(pool.keys, (wanted, 0))
+        at = bisect_left(pool.keys, (wanted, 0, 0))
         if at < len(pool.keys):
-            self._release_whole(pool, pool.by_key[pool.keys[at]])
+            self._release(pool, pool.by_key[pool.keys[at]])
             return True
         released = 0
         for key in reversed(list(pool.keys)):
             if released >= wanted or key[0] < self._max_split:
                 break
             released += key[0]
-            self._release_whole(pool, pool.by_key[key])
+            self._release(pool, pool.by_key[key])
         return released >= wanted
 
-    def _release_whole(self, pool: _Pool, block: Block) -> None:
-        if block.segment.expandable:
-            self._unmap(pool, block)
-        else:
-            self._release(pool, block)
-
-    def _collect_garbage(self, stream: int) -> None:
-        """Free whole cached segments of the large pool, those older than the average first, until below the
-        threshold."""
+    def _collect_garbage(self) -> None:
+        """Give back whole cached segments of the large kind, those that are older than the average, until what is
+        reserved is below the threshold. Expandable ones stay."""
         goal = self.reserved - int(self.config.garbage_collection_threshold * (self.limit or 0))
-        pool = self._pool(False, stream)
+        now = self._clocks[False].now
         while goal > 0:
-            whole = [block for block in pool if block.previous is None and block.next is None]
+            whole = [(pool, block) for pool in self._large_pools() for block in pool if _is_whole(block)]
             if not whole:
                 return
-            average = sum(pool.calls - block.age for block in whole) / len(whole)
-            for block in whole:
-                if goal > 0 and pool.calls - block.age >= average:
+            average = sum(now - block.age for _, block in whole) / len(whole)
+            for pool, block in whole:
+                if now - block.age >= average:
                     goal -= block.size
-                    self._release_whole(pool, block)
+                    self._release(pool, block)
+
+    def _large_pools(self) -> list[_Pool]:
+        return [pool for (small, _), pool in self._pools.items() if not small]
 
     # Expandable segments.
 
@@ -301,17 +350,17 @@ class Allocator:
         return block
 
     def _room(self, size: int, small: bool, stream: int) -> Block:
-        """The start of a free stretch of addresses, in an existing segment or a new one."""
-        for segment in self.segments.values():
+        """The start of the lowest free stretch of addresses, in an existing segment or a new one."""
+        for segment in sorted(self.segments.values(), key=lambda each: each.address):
             if segment.expandable and segment.small == small and segment.stream == stream:
                 for block in segment.blocks():
                     if not block.mapped:
                         start = block.previous if block.previous is not None and not block.previous.in_use else block
                         if _stretch(start, size) >= size:
                             return start
-        page = SMALL_BUFFER if small else LARGE_BUFFER
+        page = SMALL_BUFFER if small else self.config.large_segment_size
         length = -(-min(self.capacity, 2**42) * 9 // 8 // page) * page
-        segment = Segment(self._addresses.place(length), length, small, stream, page)
+        segment = Segment(self._addresses.place(length), length, small, stream, page, next(self._orders))
         segment.first.mapped = False
         self.segments[segment.address] = segment
         return segment.first
@@ -323,7 +372,7 @@ class Allocator:
         if self.reserved + mapped > self.capacity:
             return False
         if mapped < block.size:
-            _cut(block, mapped).mapped = False
+            self._renew(_cut(block, mapped)).mapped = False
         block.mapped = True
         self._reserve(block.address, mapped)
         self._merge(pool, block)
@@ -340,20 +389,28 @@ class Allocator:
         pool.remove(block)
         if start > block.address:
             rest = _cut(block, start - block.address)
-            pool.add(block)
+            pool.add(self._renew(block))
             block = rest
         if block.size > stop - start:
-            pool.add(_cut(block, stop - start))
+            pool.add(self._renew(_cut(block, stop - start)))
         block.mapped = False
         self._unreserve(start, stop - start)
         self._merge(pool, block)
+        if block.previous is None and block.next is None:
+            del self.segments[block.segment.address]
+
+    def _renew(self, block: Block) -> Block:
+        """A block that torch makes anew, where that gives it a place of its own."""
+        if self.ties is Ties.BLOCK:
+            block.order = next(self._orders)
+        return block
 
     # Counting.
 
     def _pool(self, small: bool, stream: int) -> _Pool:
         pool = self._pools.get((small, stream))
         if pool is None:
-            pool = self._pools[small, stream] = _Pool()
+            pool = self._pools[small, stream] = _Pool(self._clocks[small])
         return pool
 
     def _count(self, requested: int, allocated: int) -> None:
@@ -373,11 +430,18 @@ class Allocator:
         if self.on_segment is not None:
             self.on_segment(False, address, size)
 
-    def _out_of_memory(self, size: int) -> OutOfMemory:
+    def _out_of_memory(self, size: int, rounded: int) -> OutOfMemory:
         self.num_ooms += 1
         return OutOfMemory(
-            size, capacity=self.capacity, reserved=self.reserved, allocated=self.allocated, limit=self.limit
-        )
+            size, segment=allocation_size(rounded, self.config.large_segment_size), capacity=self.capacity,
+            reserved=self.reserved, allocated=self.allocated, limit=self.limit,
+            expandable=self.config.expandable_segments, torch=self.torch,
+        )  # fmt: skip
+
+
+def _limit(config: AllocatorConfig, total: int) -> int | None:
+    share = config.per_process_memory_fraction
+    return int(share * total) if share < 1 else None
 
 
 def round_size(size: int, config: AllocatorConfig) -> int:
@@ -399,18 +463,23 @@ def _next_division(size: int, divisions: int) -> int:
     return -(-size // step) * step if step else floor * 2
 
 
-def allocation_size(size: int) -> int:
+def allocation_size(size: int, large: int = LARGE_BUFFER) -> int:
     """The bytes of the segment that a rounded request needs when no cached block serves it."""
     if size <= SMALL_SIZE:
         return SMALL_BUFFER
     if size < MIN_LARGE_ALLOC:
-        return LARGE_BUFFER
+        return large
     return -(-size // ROUND_LARGE) * ROUND_LARGE
+
+
+def _is_whole(block: Block) -> bool:
+    """Whether it is a plain segment of its own."""
+    return block.previous is None and block.next is None and not block.segment.expandable
 
 
 def _cut(block: Block, size: int) -> Block:
     """Shorten a block to `size`; the rest is a block of its own, after it."""
-    rest = Block(block.address + size, block.size - size, block.segment)
+    rest = Block(block.address + size, block.size - size, block.segment, block.order)
     rest.previous, rest.next = block, block.next
     if block.next is not None:
         block.next.previous = rest

@@ -11,16 +11,21 @@ from memgraph.errors import UsageError, unknown_name
 MIB = 2**20
 _KNOWN = (
     "max_split_size_mb", "max_non_split_rounding_mb", "garbage_collection_threshold", "roundup_power2_divisions",
-    "expandable_segments", "backend",
+    "expandable_segments", "large_segment_size_mb", "per_process_memory_fraction", "backend",
 )  # fmt: skip
 _WITHOUT_EFFECT = (
     "pinned_use_cuda_host_register", "pinned_num_register_threads", "pinned_use_background_threads",
-    "pinned_reserve_segment_size_mb", "release_lock_on_cudamalloc", "release_lock_on_hipmalloc",
-    "graph_capture_record_stream_reuse", "per_process_memory_fraction", "throw_on_cudamalloc_oom",
+    "pinned_reserve_segment_size_mb", "pinned_free_catch_all", "pinned_max_round_threshold_mb",
+    "pinned_max_cached_size_mb", "release_lock_on_cudamalloc", "release_lock_on_hipmalloc",
+    "graph_capture_record_stream_reuse", "throw_on_cudamalloc_oom",
 )  # fmt: skip
 """Settings of page-locked memory, locking and graphs: nothing that a plain step's device memory depends on."""
 
-Divisions = tuple[tuple[int, int], ...]
+_INTERVALS = 16
+"""Powers of two that have divisions of their own: from 1 MiB (and what is below it) to 32 GiB (and above)."""
+
+Divisions = tuple[int, ...]
+"""For each interval, into how many steps it is divided; 0 for none. Empty: none anywhere."""
 
 
 @dataclass(frozen=True)
@@ -35,9 +40,12 @@ class AllocatorConfig:
     garbage_collection_threshold: float = 0.0
     """Share of the allowed memory above which old cached blocks are freed; 0 is never."""
     roundup_power2_divisions: Divisions = ()
-    """(upper bound in MiB, divisions) in rising order; sizes are rounded up to that many steps between powers of
-    two."""
+    """Sizes are rounded up to that many steps between powers of two."""
     expandable_segments: bool = False
+    large_segment_size: int = 20 * MIB
+    """The segment that serves requests above 1 and below 10 MiB."""
+    per_process_memory_fraction: float = 1.0
+    """Share of the card's memory that may be reserved."""
 
     @classmethod
     def parse(cls, text: str) -> AllocatorConfig:
@@ -52,15 +60,21 @@ class AllocatorConfig:
                 continue
             if name not in _KNOWN:
                 raise unknown_name("allocator setting", name, _KNOWN)
-            settings.update(_setting(name, value))
+            settings.update(_setting(name, value, settings.get("large_segment_size", 20 * MIB)))
+        if "large_segment_size" in settings:
+            settings.setdefault("max_non_split_rounding", settings["large_segment_size"])
         return cls(**settings)
 
     def divisions_of(self, size: int) -> int:
         """Into how many steps the power-of-two interval of `size` bytes is divided; 0 for none."""
-        for bound, divisions in self.roundup_power2_divisions:
-            if size <= bound * MIB:
-                return divisions
-        return self.roundup_power2_divisions[-1][1] if self.roundup_power2_divisions else 0
+        if not self.roundup_power2_divisions:
+            return 0
+        return self.roundup_power2_divisions[_interval(size // MIB)]
+
+
+def _interval(mib: int) -> int:
+    """0 below 2 MiB, 1 below 4, and so on."""
+    return min(max(mib, 1).bit_length() - 1, _INTERVALS - 1)
 
 
 def _pairs(text: str) -> list[tuple[str, str]]:
@@ -80,7 +94,7 @@ def _pairs(text: str) -> list[tuple[str, str]]:
     return pairs
 
 
-def _setting(name: str, value: str) -> dict[str, Any]:
+def _setting(name: str, value: str, large: int) -> dict[str, Any]:
     if name == "expandable_segments":
         return {name: _boolean(name, value)}
     if name == "garbage_collection_threshold":
@@ -91,9 +105,10 @@ def _setting(name: str, value: str) -> dict[str, Any]:
         if value != "native":
             raise UsageError(f"backend:{value} is another allocator; memgraph models backend:native")
         return {}
-    minimum = 20 if name == "max_split_size_mb" else 1
-    size = int(_number(name, value, minimum - 0.5, 2**43)) * MIB
-    return {name.removesuffix("_mb"): size}
+    if name == "per_process_memory_fraction":
+        return {name: _number(name, value, 0.0, 1.0, closed=True)}
+    least = 11 if name == "large_segment_size_mb" else large // MIB
+    return {name.removesuffix("_mb"): int(_number(name, value, least, 2**43, closed=True)) * MIB}
 
 
 def _boolean(name: str, value: str) -> bool:
@@ -102,29 +117,38 @@ def _boolean(name: str, value: str) -> bool:
     return value == "True"
 
 
-def _number(name: str, value: str, above: float, below: float) -> float:
+def _number(name: str, value: str, low: float, high: float, *, closed: bool = False) -> float:
+    """A number between `low` and `high`; these too where the range is closed."""
     try:
         number = float(value)
     except ValueError:
         raise UsageError(f"{name}:{value} is not a number") from None
-    if not above < number < below:
-        raise UsageError(f"{name}:{value} is out of range: torch takes values above {above:g} and below {below:g}")
+    if not (low < number < high or (closed and number in (low, high))):
+        bounds = f"from {low:g} to {high:g}" if closed else f"above {low:g} and below {high:g}"
+        raise UsageError(f"{name}:{value} is out of range: torch takes values {bounds}")
     return number
 
 
 def _divisions(value: str) -> Divisions:
-    """`4`, or `[256:1,512:2,>:8]` where each entry goes up to that many MiB."""
+    """`4`, or `[256:1,512:2,>:8]`: an entry is for sizes from that many MiB to the next power of two. The first one is
+    also for all below it, `>` for all above the entry before it, and what no entry names is not divided."""
     if not value.startswith("["):
-        return ((2**43, _power_of_two(value)),)
-    entries = []
-    for entry in value.strip("[]").split(","):
-        bound, _, divisions = entry.partition(":")
-        entries.append((2**43 if bound.strip() == ">" else _power_of_two(bound), _power_of_two(divisions)))
-    return tuple(sorted(entries))
+        return (_power_of_two(value, least=1),) * _INTERVALS
+    divisions, last = [0] * _INTERVALS, 0
+    for number, entry in enumerate(value.strip("[]").split(",")):
+        bound, _, steps = entry.partition(":")
+        if bound.strip() == ">":
+            divisions[last + 1 :] = [_power_of_two(steps)] * (_INTERVALS - last - 1)
+            continue
+        last = _interval(_power_of_two(bound, least=1))
+        below = range(last) if number == 0 else ()
+        for place in (*below, last):
+            divisions[place] = _power_of_two(steps)
+    return tuple(divisions)
 
 
-def _power_of_two(text: str) -> int:
-    number = int(_number("roundup_power2_divisions", text, -0.5, 2**43))
-    if number and number & (number - 1):
+def _power_of_two(text: str, least: int = 0) -> int:
+    number = int(_number("roundup_power2_divisions", text, least, 2**43, closed=True))
+    if number & (number - 1):
         raise UsageError(f"roundup_power2_divisions: {number} is not a power of two")
     return number

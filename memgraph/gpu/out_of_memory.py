@@ -2,20 +2,49 @@
 
 from __future__ import annotations
 
+_FRAGMENTED = (
+    " If reserved but unallocated memory is large try setting PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True to "
+    "avoid fragmentation.  See documentation for Memory Management  "
+    "(https://docs.pytorch.org/docs/stable/notes/cuda.html#optimizing-memory-usage-with-pytorch-cuda-alloc-conf)"
+)
+_ADDRESSES = (
+    " expandable_segments is enabled. If instead the process is running out of virtual address space (VSZ), expandable "
+    "segments may be over-reserving VA (each segment reserves ~9/8 of device memory, times the number of streams); "
+    "reduce it via PYTORCH_CUDA_ALLOC_CONF expandable_segments_reserve / expandable_segments_reserve_by_class."
+)
+
 
 class OutOfMemory(Exception):
     """A request that the card cannot serve. Sizes in bytes."""
 
-    def __init__(self, size: int, *, capacity: int, reserved: int, allocated: int, limit: int | None = None) -> None:
+    def __init__(
+        self,
+        size: int,
+        *,
+        segment: int,
+        capacity: int,
+        reserved: int,
+        allocated: int,
+        limit: int | None = None,
+        expandable: bool = False,
+        torch: tuple[int, int],
+    ) -> None:
         super().__init__(f"out of memory: {size} bytes asked, {reserved} of {capacity} reserved")
         self.size = size
+        self.segment = segment
+        """What the allocator wanted from the card to serve it."""
         self.capacity = capacity
         self.reserved = reserved
         self.allocated = allocated
         self.limit = limit
+        self.expandable = expandable
+        """Whether its segments can grow."""
+        self.torch = torch
+        """Whose allocator it was, (major, minor)."""
 
     def message(self, total: int, context: int) -> str:
-        """As torch 2.11 to 2.15 word it (`DeviceCachingAllocator::malloc`).
+        """As that torch, 2.11 to 2.15, words it (`DeviceCachingAllocator::malloc`); what it says of the request is
+        the segment's size.
 
         Args:
             total: the card's memory.
@@ -24,14 +53,17 @@ class OutOfMemory(Exception):
         in_use = self.reserved + context
         allowed = "" if self.limit is None else f" {_size(self.limit)} allowed;"
         return (
-            f"CUDA out of memory. Tried to allocate {_size(self.size)}. GPU 0 has a total capacity of {_size(total)} "
-            f"of which {_size(max(0, total - in_use))} is free. Including non-PyTorch memory, this process has "
-            f"{_size(in_use)} memory in use.{allowed} Of the allocated memory {_size(self.allocated)} is allocated "
-            f"by PyTorch, and {_size(self.reserved - self.allocated)} is reserved by PyTorch but unallocated. If "
-            "reserved but unallocated memory is large try setting PYTORCH_ALLOC_CONF=expandable_segments:True to avoid "
-            "fragmentation.  See documentation for Memory Management  "
-            "(https://pytorch.org/docs/stable/notes/cuda.html#environment-variables)"
+            f"CUDA out of memory. Tried to allocate {_size(self.segment)}. GPU 0 has a total capacity of "
+            f"{_size(total)} of which {_size(max(0, total - in_use))} is free. Including non-PyTorch memory, this "
+            f"process has {_size(in_use)} memory in use.{allowed} Of the allocated memory {_size(self.allocated)} is "
+            f"allocated by PyTorch, and {_size(self.reserved - self.allocated)} is reserved by PyTorch but "
+            f"unallocated.{self._advice()}"
         )
+
+    def _advice(self) -> str:
+        if not self.expandable or self.torch < (2, 14):
+            return _FRAGMENTED
+        return _ADDRESSES if self.torch >= (2, 15) else ""
 
 
 def _size(size: int) -> str:

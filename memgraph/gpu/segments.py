@@ -8,6 +8,8 @@ from typing import Protocol
 MIB = 2**20
 _SLOT = 32 * MIB
 _TOP = 0x7F00_0000_0000
+_LOWEST = 2 * MIB
+"""No address that is made up is below it."""
 
 
 class SegmentAddresses(Protocol):
@@ -40,6 +42,18 @@ class DownwardSlots:
     def _take(self, size: int) -> int:
         self._bottom -= -(-size // _SLOT) * _SLOT
         return self._bottom
+
+
+class Upward:
+    """Each segment above the one before: the order in which they came is that of their addresses."""
+
+    def __init__(self) -> None:
+        self._top = _LOWEST
+
+    def place(self, size: int) -> int:
+        address = self._top
+        self._top += size
+        return address
 
 
 class RecordedAddresses:

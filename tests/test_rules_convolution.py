@@ -1,0 +1,144 @@
+"""Convolutions against 240 recorded calls of an H200: what PyTorch does itself everywhere, what cuDNN takes for patch
+embeddings. What cuDNN takes elsewhere is an estimate, and the rule says so."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import pytest
+
+from memgraph.gpu.call import Release, Steps, Temporary, TensorMeta
+from tests.recorded_ops import cases, in_bytes, tidied
+from tests.workspace_calls import H200, RTX3090, new, run, strided, told
+
+
+class Shape(NamedTuple):
+    """A case of benchmarks/ops_convolution.py: square images and kernels."""
+
+    batch: int
+    channels: int
+    side: int
+    filters: int
+    kernel: int
+    stride: int
+    padding: int
+    groups: int
+
+
+SHAPES = {
+    "vit224_n1": Shape(1, 3, 224, 768, 16, 16, 0, 1),
+    "vit224_n8": Shape(8, 3, 224, 768, 16, 16, 0, 1),
+    "vit224_n12": Shape(12, 3, 224, 768, 16, 16, 0, 1),
+    "vit224_n16": Shape(16, 3, 224, 768, 16, 16, 0, 1),
+    "vit384_n8": Shape(8, 3, 384, 768, 16, 16, 0, 1),
+    "vit512_n4": Shape(4, 3, 512, 768, 16, 16, 0, 1),
+    "stem_n8": Shape(8, 3, 224, 64, 7, 2, 3, 1),
+    "stem_n32": Shape(32, 3, 224, 64, 7, 2, 3, 1),
+    "cifar_n64": Shape(64, 3, 32, 64, 3, 1, 1, 1),
+    "res3x3_64": Shape(32, 64, 56, 64, 3, 1, 1, 1),
+    "res3x3_128s2": Shape(32, 128, 56, 128, 3, 2, 1, 1),
+    "res3x3_256": Shape(32, 256, 14, 256, 3, 1, 1, 1),
+    "res3x3_512": Shape(16, 512, 7, 512, 3, 1, 1, 1),
+    "res1x1_64_256": Shape(32, 64, 56, 256, 1, 1, 0, 1),
+    "res1x1_s2": Shape(32, 256, 56, 512, 1, 2, 0, 1),
+    "unet3x3": Shape(4, 320, 64, 320, 3, 1, 1, 1),
+    "odd": Shape(5, 13, 33, 27, 3, 1, 1, 1),
+    "group32": Shape(8, 128, 28, 128, 3, 1, 1, 32),
+    "depthwise": Shape(32, 96, 56, 96, 3, 1, 1, 96),
+    "depthwise7": Shape(32, 96, 56, 96, 7, 1, 3, 96),
+}
+DTYPES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
+RECORDED = cases("convolution")
+EXACT = [
+    f"conv {shape} {kind} nchw {way}"
+    for shape in ("vit224_n8", "vit224_n12", "vit224_n16", "vit384_n8")
+    for kind in ("bf16", "fp16", "fp32")
+    for way in ("forward", "backward")
+    if (shape, kind, way) != ("vit384_n8", "fp32", "backward")  # 192 bytes more than the rule says
+]
+
+
+def image(shape: tuple[int, int, int, int], dtype: str, layout: str) -> TensorMeta:
+    """Dense, with channels outside or inside."""
+    _, channels, height, width = shape
+    inside = (height * width * channels, 1, width * channels, channels)
+    return strided(shape, inside, dtype) if layout == "nhwc" else new(*shape, dtype=dtype)
+
+
+def call(name: str, card: object = H200) -> tuple[Steps, tuple[TensorMeta, ...]]:
+    """The rule's answer to a recorded case, and the outputs."""
+    _, which, kind, layout, way = name.split()
+    shape, dtype = SHAPES[which], DTYPES[kind]
+    side = (shape.side + 2 * shape.padding - shape.kernel) // shape.stride + 1
+    source = image((shape.batch, shape.channels, shape.side, shape.side), dtype, layout)
+    weight = image((shape.filters, shape.channels // shape.groups, shape.kernel, shape.kernel), dtype, layout)
+    out = image((shape.batch, shape.filters, side, side), dtype, layout)
+    bias = new(shape.filters, dtype=dtype)
+    rest = ((shape.stride,) * 2, (shape.padding,) * 2, (1, 1), False, (0, 0), shape.groups)
+    if way == "forward":
+        outputs: tuple[TensorMeta, ...] = (out,)
+        found = run("convolution", source, weight, bias, *rest, out=outputs, card=card)
+    else:
+        wanted = (shape.channels > 3, True, True)  # an image needs no gradient
+        outputs = tuple(each for each, wants in zip((source, weight, bias), wanted, strict=True) if wants)
+        args = (out, source, weight, (shape.filters,), *rest, wanted)
+        found = run("convolution_backward", *args, out=outputs, card=card)
+    assert found is not None
+    return found, outputs
+
+
+def test_all_recorded_calls_are_of_these_shapes() -> None:
+    assert len(RECORDED) == 240 == len(SHAPES) * len(DTYPES) * 2 * 2
+    assert {name.split()[1] for name in RECORDED} == set(SHAPES)
+
+
+@pytest.mark.parametrize("name", EXACT)
+def test_patch_embeddings_are_exact(name: str) -> None:
+    assert in_bytes(*call(name)) == tidied(list(RECORDED[name]))
+
+
+def is_library(step: object) -> bool:
+    return isinstance(step, Temporary) and step.name.startswith("cuDNN workspace")
+
+
+@pytest.mark.parametrize("name", RECORDED)
+def test_all_but_cudnns_own_is_exact(name: str) -> None:
+    """Outputs, copies, and the scratch of the bias gradient's sum: sizes and order."""
+    steps, outputs = call(name)
+    found = in_bytes(tuple(step for step in steps if not is_library(step) and not isinstance(step, Release)), outputs)
+    own = [abs(size) for size in found if size > 0]
+    recorded = [size for size in list(RECORDED[name]) if size > 0 and size in own]
+    if name.split()[1].startswith("depthwise"):  # PyTorch's own kernels make the weight's gradient first
+        own, recorded = sorted(own), sorted(recorded)
+    assert own == recorded
+
+
+def test_an_embedding_of_patches_by_hand() -> None:
+    # 8 images of 224: input 8 × 8 (3, padded) × 224² × 2 bytes, weight 768 × 8 × 256 × 2, output 8 × 768 × 14² × 2.
+    size = 8 * 8 * 224**2 * 2 + 768 * 8 * 256 * 2 + 8 * 768 * 14**2 * 2 + 16
+    assert size == 11_976_720
+    assert told(call("conv vit224_n8 bf16 nchw forward")[0]) == ["out 0", size]
+    # 16 images are 3,136 places: above 2,500 the weight's gradient is split in three, partial sums in fp32.
+    size = 20_807_696 - 16 + 6 * 768 * 8 * 256 * 2 + 128 + 16
+    assert size == 39_682_192
+    assert told(call("conv vit224_n16 bf16 nchw backward")[0]) == ["out 0", size, "free 0", "out 1"]
+
+
+def test_what_was_not_measured_is_called_an_estimate() -> None:
+    for name, card in (("conv res3x3_256 bf16 nchw forward", H200), ("conv vit224_n8 bf16 nchw forward", RTX3090)):
+        steps, _ = call(name, card)
+        assert [step.name for step in steps if isinstance(step, Temporary)] == ["cuDNN workspace (estimate)"]
+    steps, _ = call("conv vit224_n8 bf16 nchw forward")
+    assert [step.name for step in steps if isinstance(step, Temporary)] == ["cuDNN workspace"]
+
+
+def test_a_strided_input_is_made_contiguous_first() -> None:
+    source = strided((8, 3, 224, 224), (224 * 224 * 3 * 2, 224 * 224 * 2, 224, 1), "float32")
+    weight, out = new(768, 3, 16, 16), new(8, 768, 14, 14)
+    rest = ((16, 16), (0, 0), (1, 1), False, (0, 0), 1)
+    assert told(run("convolution", source, weight, None, *rest, out=out)) == [8 * 3 * 224 * 224 * 4, "out 0"]
+
+
+def test_depthwise_kernels_of_pytorch_itself_take_nothing() -> None:
+    assert told(call("conv depthwise fp32 nchw forward")[0]) == ["out 0"]
+    assert sorted(map(str, told(call("conv depthwise fp32 nchw backward")[0]))) == ["out 0", "out 1", "out 2"]
