@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
+from collections.abc import Callable
 from typing import NamedTuple
 
 from memgraph.trace import Buffer, Category, Op, Role, Trace
@@ -40,10 +41,25 @@ def grouped(trace: Trace, event: int | None = None) -> tuple[tuple[Consumer, tup
     moment = trace.peak.event if event is None else event
     groups: defaultdict[tuple[object, ...], list[int]] = defaultdict(list)
     for index in trace.live_at(moment):
-        buffer = trace.buffers[index]
-        groups[_key(buffer, _op(trace, buffer))].append(index)
+        groups[kind_of(trace, index)].append(index)
     rows = [(_consumer(trace, members), tuple(members)) for members in groups.values()]
     return tuple(sorted(rows, key=lambda row: (-row[0].bytes, row[0].provenance)))
+
+
+def kind_of(trace: Trace, index: int) -> tuple[object, ...]:
+    """What buffers have in common that are grouped: equal for equal buffers of equal layers."""
+    buffer = trace.buffers[index]
+    return _key(buffer, _op(trace, buffer))
+
+
+def describe(buffer: Buffer, op: Op, *, layered: bool = True) -> str:
+    """A buffer in a phrase: `output of _log_softmax in decoder, nanovlm.py:139`.
+
+    Args:
+        op: the one that allocated it.
+        layered: put `*` for the numbers of layers.
+    """
+    return _phrase(buffer, op, starred if layered else str)
 
 
 def starred(path: str) -> str:
@@ -77,16 +93,16 @@ def _consumer(trace: Trace, members: list[int]) -> Consumer:
     module = starred(op.module)
     return Consumer(
         starred(first.name), op.name, module, op.source, sum(buffer.size for buffer in buffers), len(buffers),
-        first.shape, first.dtype, first.category, _phrase(first, op, module),
+        first.shape, first.dtype, first.category, _phrase(first, op),
     )  # fmt: skip
 
 
-def _phrase(buffer: Buffer, op: Op, module: str) -> str:
+def _phrase(buffer: Buffer, op: Op, path: Callable[[str], str] = starred) -> str:
     if buffer.name:
         singular = {Category.PARAMETER: "parameter "}.get(buffer.category, "")
-        return f"{singular}{starred(buffer.name)}"
+        return f"{singular}{path(buffer.name)}"
     what = op.name.removeprefix("aten.").rpartition(".")[0] or "something outside any op"
     kind = {Role.OUTPUT: "output of", Role.TEMPORARY: "temporary of", Role.LIBRARY: "library workspace of"}[buffer.role]
-    place = f" in {module}" if module else ""
+    place = f" in {path(op.module)}" if op.module else ""
     source = f", {op.source}" if op.source else ""
     return f"{kind} {what}{place}{source}"

@@ -23,6 +23,7 @@ _COMMANDS = {
     "analyze": "Predict one training step: where the memory goes.",
     "diff": "Why two configurations or two traces differ.",
     "fit": "Which batch and length fit which GPU.",
+    "timeline": "Draw it: a picture, a page, or a file for other viewers.",
     "run": "Run a training script, unmodified, on a virtual GPU.",
     "gpus": "The GPUs that memgraph knows.",
 }
