@@ -9,7 +9,7 @@ from typing import NamedTuple
 import click
 
 from memgraph.analyze.bands import BY
-from memgraph.analyze.strips import Chart, chart, window_of
+from memgraph.analyze.strips import Chart, Window, chart, window_of
 from memgraph.cli.progress import ProgressBar
 from memgraph.cli.target import target_options
 from memgraph.errors import UsageError, unknown_name
@@ -30,9 +30,14 @@ class Order(NamedTuple):
     overlays: tuple[Trace, ...]
 
     @property
+    def window(self) -> Window:
+        """The part of the run that is asked for."""
+        return window_of(self.trace, self.phase, self.around)
+
+    @property
     def chart(self) -> Chart:
         """The stack of bands."""
-        return chart(self.trace, self.by, self.top, window_of(self.trace, self.phase, self.around))
+        return chart(self.trace, self.by, self.top, self.window)
 
 
 def _kind(output: Path) -> str:
@@ -109,7 +114,8 @@ def _graphviz(kind: str) -> Callable[[Order], bytes]:
 def _page(order: Order) -> bytes:
     from memgraph.render.html import page
 
-    return page(order.trace, order.chart, order.laws, order.overlays)
+    whole = chart(order.trace, order.by, order.top)
+    return page(order.trace, whole, order.laws, order.overlays, view=order.window)
 
 
 def _snapshot(order: Order) -> bytes:

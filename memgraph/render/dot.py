@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import Any, TypeAlias
 
 from memgraph.errors import MemgraphError
 
-if TYPE_CHECKING:
-    from graphviz import Digraph as Picture  # type: ignore[import-untyped]
+Picture: TypeAlias = Any
+"""A `graphviz.Digraph`; the package has no types."""
 
 KINDS = ("dot", "svg", "png", "pdf")
 """What can be made of a picture."""
@@ -19,7 +19,7 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 
 def new(title: str, **attributes: str) -> Picture:
     """An empty picture."""
-    from graphviz import Digraph
+    from graphviz import Digraph  # type: ignore[import-untyped]
 
     picture = Digraph(title, engine="neato")
     picture.attr(fontname="Helvetica,Arial,sans-serif", **attributes)

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from memgraph.analyze.bands import Band
 from memgraph.analyze.strips import Chart, Piece, pieces
 from memgraph.analyze.tell import headline, moment, story
 from memgraph.render import dot
-from memgraph.render.palette import CURVES, ink, lighter, shade
+from memgraph.render.dot import Picture
+from memgraph.render.palette import CURVES, ink, shades
 from memgraph.trace import Trace
 from memgraph.units import format_bytes
-
-if TYPE_CHECKING:
-    from memgraph.render.dot import Picture
 
 WIDTH, HEIGHT = 1000.0, 560.0
 """Of the plot, in points."""
@@ -71,23 +68,13 @@ def timeline(trace: Trace, chart: Chart, laws: Mapping[int, str] | None = None) 
     scale = scale_of(chart)
     _phases(picture, trace, chart, scale)
     _grid(picture, chart, scale)
-    colours = colours_of(chart)
+    colours = shades(band.category for band in chart.bands)
     for place, piece in enumerate(pieces(chart)):
         _box(picture, piece, place, scale, colours[piece.band], _tip(trace, chart.bands[piece.band], laws or {}))
     _numbers(picture, chart, scale, colours)
     _peak(picture, trace, chart, scale)
     _list(picture, trace, chart, colours)
     return picture
-
-
-def colours_of(chart: Chart) -> tuple[str, ...]:
-    """A colour for each band: its category's, in shades that set neighbours apart."""
-    seen: Counter[str] = Counter()
-    found = []
-    for band in chart.bands:
-        found.append(shade(band.category, seen[band.category]))
-        seen[band.category] += 1
-    return tuple(found)
 
 
 def _node(picture: Picture, name: str, box: tuple[float, float, float, float], **attributes: str) -> None:
@@ -256,6 +243,3 @@ def _tip(trace: Trace, band: Band, laws: Mapping[int, str]) -> str:
     if len(law) == 1 and not band.rest:
         lines.append(f"grows as {law.pop()}")
     return "\n".join(lines)
-
-
-__all__ = ["HEIGHT", "WIDTH", "Scale", "colours_of", "lighter", "numbers", "scale_of", "ticks", "timeline"]

@@ -5,6 +5,9 @@ Source: M. Okabe, K. Ito, "Color Universal Design", 2008.
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable
+
 from memgraph.trace import Category
 
 COLOURS = {
@@ -26,9 +29,14 @@ _SHADES = (0.0, 0.3, 0.15, 0.45)
 """Share of white in neighbours of one category, so that each is seen."""
 
 
-def shade(category: Category, place: int) -> str:
-    """The colour of the `place`-th band of a category."""
-    return lighter(COLOURS[category], _SHADES[place % len(_SHADES)])
+def shades(categories: Iterable[Category]) -> tuple[str, ...]:
+    """A colour for each band of a stack: its category's, in shades that set neighbours apart."""
+    seen: Counter[Category] = Counter()
+    found = []
+    for category in categories:
+        found.append(lighter(COLOURS[category], _SHADES[seen[category] % len(_SHADES)]))
+        seen[category] += 1
+    return tuple(found)
 
 
 def lighter(colour: str, white: float) -> str:
