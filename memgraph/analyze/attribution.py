@@ -41,10 +41,26 @@ def grouped(trace: Trace, event: int | None = None) -> tuple[tuple[Consumer, tup
     moment = trace.peak.event if event is None else event
     groups: defaultdict[tuple[object, ...], list[int]] = defaultdict(list)
     for index in trace.live_at(moment):
-        buffer = trace.buffers[index]
-        groups[_key(buffer, _op(trace, buffer))].append(index)
+        groups[kind_of(trace, index)].append(index)
     rows = [(_consumer(trace, members), tuple(members)) for members in groups.values()]
     return tuple(sorted(rows, key=lambda row: (-row[0].bytes, row[0].provenance)))
+
+
+def kind_of(trace: Trace, index: int) -> tuple[object, ...]:
+    """What buffers have in common that are grouped: equal for equal buffers of equal layers."""
+    buffer = trace.buffers[index]
+    return _key(buffer, _op(trace, buffer))
+
+
+def describe(buffer: Buffer, op: Op, *, layered: bool = True) -> str:
+    """A buffer in a phrase: `output of _log_softmax in decoder, nanovlm.py:139`.
+
+    Args:
+        op: the one that allocated it.
+        layered: put `*` for the numbers of layers.
+    """
+    path = starred if layered else str
+    return _phrase(buffer, op, path(buffer.name), path(op.module))
 
 
 def starred(path: str) -> str:

@@ -24,6 +24,7 @@ _COMMANDS = {
     "diff": "Why two configurations or two traces differ.",
     "fit": "Which batch and length fit which GPU.",
     "advise": "The ways to make it fit, each with its effect.",
+    "timeline": "Draw it: a picture, a page, or a file for other viewers.",
     "run": "Run a training script, unmodified, on a virtual GPU.",
     "gpus": "The GPUs that memgraph knows.",
 }

@@ -1,0 +1,61 @@
+"""Pictures by graphviz: the only file that uses it. A `.dot` needs no program, any other kind needs `dot`."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, TypeAlias
+
+from memgraph.errors import MemgraphError
+
+Picture: TypeAlias = Any
+"""A `graphviz.Digraph`; the package has no types."""
+
+KINDS = ("dot", "svg", "png", "pdf")
+"""What can be made of a picture."""
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
+"""What XML does not allow, and what no name needs."""
+
+
+def new(title: str, **attributes: str) -> Picture:
+    """An empty picture."""
+    from graphviz import Digraph  # type: ignore[import-untyped]
+
+    picture = Digraph(title, engine="neato")
+    picture.attr(fontname="Helvetica,Arial,sans-serif", **attributes)
+    picture.attr("node", fontname="Helvetica,Arial,sans-serif")
+    picture.attr("edge", fontname="Helvetica,Arial,sans-serif")
+    return picture
+
+
+def text(words: str) -> str:
+    """Words as they are: graphviz takes none of them for an escape or for markup."""
+    from graphviz import escape
+
+    return escape(_CONTROL.sub("?", words))
+
+
+def rendered(picture: Picture, kind: str, *, fixed: bool) -> bytes:
+    """The content of a file.
+
+    Args:
+        kind: one of `KINDS`.
+        fixed: the nodes say where they are (`neato -n2`); else `dot` places them.
+
+    Raises:
+        MemgraphError: the program `dot` is not there, or fails.
+    """
+    if kind == "dot":
+        return picture.source.encode()
+    from graphviz import CalledProcessError, ExecutableNotFound
+
+    picture.engine = "neato" if fixed else "dot"
+    try:
+        return bytes(picture.pipe(format=kind, neato_no_op=2 if fixed else None, quiet=True))
+    except ExecutableNotFound as error:
+        raise MemgraphError(
+            f"a .{kind} needs the program dot: install graphviz (apt-get install graphviz, brew install graphviz), "
+            "or write a .dot"
+        ) from error
+    except CalledProcessError as error:
+        raise MemgraphError(f"dot failed: {' '.join(str(error.stderr).split())[:300]}; write a .dot instead") from error
