@@ -17,6 +17,7 @@ from torch.utils import _foreach_utils
 
 from memgraph.errors import TorchChanged
 from memgraph.virtual.copying import deepcopy_fake
+from memgraph.virtual.recurrent import flatten_parameters
 
 _MISSING = object()
 
@@ -53,6 +54,7 @@ def tensors_behave() -> Iterator[None]:
         stack.enter_context(_tensor_constructor_moves_through_the_dispatcher())
         stack.enter_context(replaced(FakeTensor, "__deepcopy__", deepcopy_fake))
         stack.enter_context(convolutions_go_to_cudnn())
+        stack.enter_context(_recurrent_weights_flatten())
         yield
 
 
@@ -109,7 +111,7 @@ def _convert(tensor: torch.Tensor, fn: Callable[[Any], Any]) -> None:
         tensor.data = converted
 
 
-def _become(tensor: torch.Tensor, fake: FakeTensor) -> None:
+def _become(tensor: torch.Tensor, fake: torch.Tensor) -> None:
     """`tensor.data = fake`, whatever the tensor was: it stays the same object, and references to it stay good. No op is
     dispatched, as none is for real tensors."""
     kept = {
@@ -125,6 +127,22 @@ def _become(tensor: torch.Tensor, fake: FakeTensor) -> None:
     vars(tensor).clear()
     vars(tensor).update(vars(fake) | kept)
     vars(fake).clear()
+
+
+@contextlib.contextmanager
+def _recurrent_weights_flatten() -> Iterator[None]:
+    """Recurrent modules put their weights into one buffer with cuDNN's help; they tell shared parameters from others by
+    their addresses, which fake tensors do not have."""
+    original = torch.nn.RNNBase.flatten_parameters
+
+    def flatten(self: torch.nn.RNNBase) -> None:
+        if not any(isinstance(param, FakeTensor) for param in self._flat_weights):
+            original(self)
+        else:
+            flatten_parameters(self, _become)
+
+    with replaced(torch.nn.RNNBase, "flatten_parameters", flatten):
+        yield
 
 
 @contextlib.contextmanager
