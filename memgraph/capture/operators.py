@@ -53,10 +53,12 @@ class Operator:
 
     __slots__ = (
         "by_value",
+        "composite",
         "decomposes",
         "factory",
         "func",
         "inside",
+        "kernel",
         "mutates",
         "name",
         "only_aliases",
@@ -69,11 +71,13 @@ class Operator:
         self.func = func
         self.name = str(func)
         self.decomposes = func._can_decompose() and func not in CUDA_KERNELS
+        self.composite = kinds.composites.get(func, func.decompose)
         self.mutates = schema.is_mutable
         self.only_aliases = _only_aliases(func)
         self.returns_nothing = schema.is_mutable and not schema.returns
         self.by_value = func in BY_VALUE
         self.factory = func in _FOLLOWED_FACTORIES
+        self.kernel = kinds.kernels.get(func)
         self.random = torch.Tag.nondeterministic_seeded in func.tags
         self.inside: Callable[[Sequence[Any], Mapping[str, Any], Sequence[Tensor]], Inside] = kinds.inside(func)
 
@@ -94,6 +98,10 @@ class Kinds:
         self.unknown: set[str] = set()
         self.estimated: set[str] = set()
         self.libraries = Libraries(gpu, torch_version)
+        self.kernels: dict[OpOverload, Callable[..., Any]] = {}
+        """What ops return for tensors without values, where torch does not know it without CUDA."""
+        self.composites: dict[OpOverload, Callable[..., Any]] = {}
+        """Composite ops that take other steps on the virtual GPU than on this build of torch."""
         self._operators: dict[OpOverload, Operator] = {}
         self._dtypes: dict[torch.dtype, str] = {}
 

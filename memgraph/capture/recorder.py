@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -135,7 +135,7 @@ class Recorder(FakeTensorMode):
         operator = self.operators.of(func)
         if operator.decomposes:
             with self:
-                return func.decompose(*args, **kwargs)
+                return (operator.composite if FakeTensor in types else func.decompose)(*args, **kwargs)
         if func is ADD and self._accumulates_in_place(args):
             operator = self.operators.of(ADD_IN_PLACE)
         if FakeTensor in types or self.operators.makes_fake(func, args, kwargs):
@@ -183,7 +183,11 @@ class Recorder(FakeTensorMode):
         try:
             if known and operator.by_value:
                 return self.assumptions.from_values(self, values.run_for_real(operator.func, args, kwargs)), None
-            outputs = super().dispatch(operator.func, types, args, kwargs)  # type: ignore[arg-type]
+            if operator.kernel is not None:
+                with self:
+                    outputs = operator.kernel(*args, **kwargs)
+            else:
+                outputs = super().dispatch(operator.func, types, args, kwargs)  # type: ignore[arg-type]
             return outputs, self.shapes.learn(key, operator.func, arguments.tensors, outputs)
         except (DataDependentOutputException, DynamicOutputShapeException):
             return self.assumptions.instead(self, operator.func, args, kwargs, self.sources.current()), None
@@ -305,7 +309,7 @@ class Recorder(FakeTensorMode):
 
     def _new_storages(self, outputs: Any) -> list[tuple[Tensor, torch.UntypedStorage]]:
         born: dict[int, tuple[Tensor, torch.UntypedStorage]] = {}
-        for tensor in outputs if isinstance(outputs, (list, tuple)) else (outputs,):
+        for tensor in _each(outputs):
             if isinstance(tensor, FakeTensor) and tensor.fake_device.type == "cuda":
                 storage = tensor.untyped_storage()
                 key = storage._cdata
@@ -395,6 +399,15 @@ def parameter_name(tensor: Tensor) -> str:
     """A parameter's path in the first model that was called with it; empty if none was."""
     name: str = vars(tensor).get(_NAME, "")
     return name
+
+
+def _each(outputs: Any) -> Iterator[Any]:
+    """An op's outputs one by one, those in a list among them too."""
+    if isinstance(outputs, (list, tuple)):
+        for output in outputs:
+            yield from _each(output)
+    else:
+        yield outputs
 
 
 def _made_by(tensor: Tensor) -> int:

@@ -29,8 +29,11 @@ from memgraph.virtual import cuda, patches
 from memgraph.virtual.assume import Assumptions
 from memgraph.virtual.attention import attention_as_on
 from memgraph.virtual.device import virtual_device
-from memgraph.virtual.dispatch import cuda_kernels_exist
+from memgraph.virtual.dispatch import composites_are, cuda_kernels_exist
+from memgraph.virtual.kernels import kernels
+from memgraph.virtual.linear import COMPOSITES
 from memgraph.virtual.reading import tensors_are_read
+from memgraph.virtual.recurrent import Recurrent
 
 _NO_SPEC = TensorSpec((), "")
 
@@ -81,7 +84,7 @@ class VirtualGpu:
                 patches.cuda_answers(cuda.answers(self.spec, self.ledger.allocator, self.ledger.empty_cache))
             )
             stack.enter_context(cuda_kernels_exist())
-            stack.enter_context(attention_as_on(self.spec, self.kinds.torch_version, self.assumptions.state))
+            self._take_the_gpus_paths(stack)
             stack.enter_context(self.recorder.paths.following())
             self._follow_optimizers(stack)
             self.recorder.accumulation.sole = self._sole_references()
@@ -150,6 +153,14 @@ class VirtualGpu:
             f"the workspace that cuDNN takes for {name} on this GPU was not measured and is an estimate"
             for name in sorted(self.kinds.estimated)
         ]
+
+    def _take_the_gpus_paths(self, stack: contextlib.ExitStack) -> None:
+        """Ops that do something else on this GPU than on this build of torch."""
+        recurrent, state = Recurrent(self.spec), self.assumptions.state
+        attention = attention_as_on(self.spec, self.kinds.torch_version, state)
+        self.kinds.kernels |= {**kernels(state), **recurrent.kernels()}
+        self.kinds.composites |= {**attention, **COMPOSITES, **recurrent.composites()}
+        stack.enter_context(composites_are(self.kinds.composites))
 
     def _close(self) -> None:
         self.recorder.recording = False

@@ -1,19 +1,18 @@
 """`scaled_dot_product_attention` on the virtual GPU: the kernel that GPU would choose, on every build of torch.
 
 A CPU-only build has no CUDA choice and falls through to the math path; a build with another GPU would choose for that
-one. So the operator gets a kernel of our own at `AutogradCUDA`, above autograd and below autocast, as torch's own
-composite has. It does what aten/src/ATen/native/transformers/attention.cpp does around the kernels. Tried on torch 2.11
-to 2.15.
+one. Ours, put in its place by `dispatch.composites_are`, does what aten/src/ATen/native/transformers/attention.cpp does
+around the kernels. Tried on torch 2.11 to 2.15.
 """
 
 from __future__ import annotations
 
-import contextlib
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from torch._ops import OpOverload
 from torch.nn import functional as F
 
 from memgraph.gpu.attention import Backend, Request, choose
@@ -23,9 +22,10 @@ from memgraph.gpu.specs import GpuSpec
 aten = torch.ops.aten
 
 
-@contextlib.contextmanager
-def attention_as_on(gpu: GpuSpec, torch_version: tuple[int, int], state: Callable[[str], None]) -> Iterator[None]:
-    """While open, attention on fake CUDA tensors takes the kernel that `gpu` would.
+def attention_as_on(
+    gpu: GpuSpec, torch_version: tuple[int, int], state: Callable[[str], None]
+) -> dict[OpOverload, Callable[..., Tensor]]:
+    """Attention on fake CUDA tensors that takes the kernel that `gpu` would.
 
     Args:
         state: told what is assumed.
@@ -49,12 +49,7 @@ def attention_as_on(gpu: GpuSpec, torch_version: tuple[int, int], state: Callabl
         backend = choose(request, gpu.capability).backend
         return _KERNELS[backend](query, key, value, mask, dropout_p, is_causal, scale)
 
-    library = torch.library.Library("aten", "IMPL")
-    library.impl("scaled_dot_product_attention", attention, "AutogradCUDA")
-    try:
-        yield
-    finally:
-        library._destroy()
+    return {aten.scaled_dot_product_attention.default: attention}
 
 
 def _same_dtype(query: Tensor, key: Tensor, value: Tensor) -> None:

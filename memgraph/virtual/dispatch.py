@@ -12,7 +12,7 @@ The list is what torch 2.15's CUDA build registers under both keys: `torch._C._d
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -38,6 +38,19 @@ def cuda_kernels_exist() -> Iterator[None]:
         for func in CUDA_KERNELS:
             if not torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), "CUDA") or _composite_only(func):
                 library.impl(func, _unreachable, "CUDA")
+        yield
+    finally:
+        library._destroy()
+
+
+@contextlib.contextmanager
+def composites_are(ours: Mapping[OpOverload, Callable[..., Any]]) -> Iterator[None]:
+    """While open, these composite ops are ours on CUDA tensors: at `AutogradCUDA`, above autograd and below autocast,
+    as torch's own are. Tensors of the inference mode pass by that key; for them the recorder asks `ours` itself."""
+    library = torch.library.Library("aten", "IMPL")
+    try:
+        for func, kernel in ours.items():
+            library.impl(func.name().removeprefix("aten::"), kernel, "AutogradCUDA")
         yield
     finally:
         library._destroy()

@@ -19,6 +19,7 @@ from torch.utils import _foreach_utils
 
 from memgraph.errors import TorchChanged
 from memgraph.virtual.copying import deepcopy_fake
+from memgraph.virtual.recurrent import flatten_parameters
 
 _MISSING = object()
 
@@ -57,6 +58,7 @@ def tensors_behave() -> Iterator[None]:
         stack.enter_context(replaced(fake_tensor.log, "disabled", True))  # it logs what is raised, with two tracebacks
         stack.enter_context(convolutions_go_to_cudnn())
         stack.enter_context(_refused_arguments_are_only_raised())
+        stack.enter_context(_recurrent_weights_flatten())
         yield
 
 
@@ -126,7 +128,7 @@ def _convert(tensor: torch.Tensor, fn: Callable[[Any], Any]) -> None:
         tensor.data = converted
 
 
-def _become(tensor: torch.Tensor, fake: FakeTensor) -> None:
+def _become(tensor: torch.Tensor, fake: torch.Tensor) -> None:
     """`tensor.data = fake`, whatever the tensor was: it stays the same object, and references to it stay good. No op is
     dispatched, as none is for real tensors."""
     kept = {
@@ -142,6 +144,22 @@ def _become(tensor: torch.Tensor, fake: FakeTensor) -> None:
     vars(tensor).clear()
     vars(tensor).update(vars(fake) | kept)
     vars(fake).clear()
+
+
+@contextlib.contextmanager
+def _recurrent_weights_flatten() -> Iterator[None]:
+    """Recurrent modules put their weights into one buffer with cuDNN's help; they tell shared parameters from others by
+    their addresses, which fake tensors do not have."""
+    original = torch.nn.RNNBase.flatten_parameters
+
+    def flatten(self: torch.nn.RNNBase) -> None:
+        if not any(isinstance(param, FakeTensor) for param in self._flat_weights):
+            original(self)
+        else:
+            flatten_parameters(self, _become)
+
+    with replaced(torch.nn.RNNBase, "flatten_parameters", flatten):
+        yield
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ _MADE = """
 arange empty empty_like empty_permuted empty_strided eye fill full full_like lift lift_fresh linspace logspace
 new_empty new_empty_strided new_full new_ones new_zeros ones ones_like rand rand_like randint randint_like randn
 randn_like range scalar_tensor tril_indices triu_indices zero zeros zeros_like bernoulli cauchy exponential geometric
-log_normal normal normal_functional random uniform
+log_normal normal normal_functional random uniform _cudnn_init_dropout_state
 """
 
 _VIEWS = """
@@ -25,7 +25,7 @@ diagonal_backward diagonal_copy diagonal_scatter expand_copy flip gather index_a
 masked_fill permute_copy pixel_shuffle pixel_unshuffle repeat scatter scatter_add select_backward select_copy
 select_scatter slice_backward slice_copy slice_scatter split_copy split_with_sizes_copy squeeze_copy stack t_copy take
 transpose_copy tril triu unbind_copy unfold_backward unfold_copy unsqueeze_copy value_selecting_reduction_backward
-view_copy where
+view_copy where _pack_padded_sequence
 """
 
 _ELEMENTWISE = """
