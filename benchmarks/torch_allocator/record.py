@@ -18,6 +18,7 @@ import re
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,14 @@ CARDS = ((1000, 1), (400, 2), (150, 1), (150, 2))
 LENGTH = 250
 USED = 3 * 2**29
 """What NVML says of the process, in bytes."""
+
+
+def _cases() -> Iterator[tuple[str, float | None, tuple[int, int]]]:
+    """Each setting on one card; expandable segments, which have the most rules, on all."""
+    for number, (settings, fraction) in enumerate(SETTINGS):
+        cards = CARDS if settings == "expandable_segments:True" else CARDS[number % len(CARDS) :][:1]
+        for card in cards:
+            yield settings, fraction, card
 
 
 def requests(seed: int, streams: int) -> str:
@@ -110,8 +119,7 @@ def _run(*command: str) -> None:
 def record(torches: list[Torch]) -> list[dict[str, Any]]:
     """All settings on all cards; versions that did the same are written once."""
     runs = []
-    for seed, (settings, fraction) in enumerate(SETTINGS):
-        mib, streams = CARDS[seed % len(CARDS)]
+    for seed, (settings, fraction, (mib, streams)) in enumerate(_cases()):
         calls = requests(seed, streams)
         answers: dict[str, Any] = {}
         for torch in torches:
