@@ -213,8 +213,10 @@ def test_flash_splits_the_keys_where_the_card_would_idle() -> None:
     assert flash_splits(32, 256, 256, 64, 132) == 1
     # 8 × 64 = 512 blocks fill the card: no split however long the keys.
     assert flash_splits(8, 4096, 4096, 64, 132) == 1
-    # 55 × 4 = 220 blocks fill 83 % of the slots: no split, although 6 parts would fill all of them.
-    assert flash_splits(55, 256, 2048, 64, 132) == 1
+    # 53 × 4 = 212 of 264 slots are 80.3 %: no split, although 6 of 24 parts would fill 96 %.
+    assert flash_splits(53, 256, 24 * 256, 64, 132) == 1
+    # 52 × 4 = 208 are 78.8 %: in 5, 1040 of 4 × 264 = 1056 are 98.5 %; fewer are no better than 1.
+    assert flash_splits(52, 256, 24 * 256, 64, 132) == 5
     # One query and 2048 keys: 8 parts of 256, 32 rows: 256 of 264 slots.
     assert flash_splits(32, 1, 2048, 64, 132) == 8
 
