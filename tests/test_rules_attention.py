@@ -173,6 +173,21 @@ def test_before_ampere_there_is_no_flash_and_no_bfloat16() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("width", "kernel"), [(256, Backend.CUDNN), (264, Backend.EFFICIENT), (252, Backend.FLASH), (260, Backend.MATH)]
+)
+def test_wide_and_odd_heads(width: int, kernel: Backend) -> None:
+    # cuDNN takes multiples of 8 up to 256, flash anything up to 256 (padded), the efficient one any multiple of 8.
+    assert choose(request(Variant((2, 4, 64, width), (2, 4, 64, width))), (9, 0)).backend is kernel
+
+
+def test_only_the_efficient_kernel_gives_a_mask_its_gradient() -> None:
+    wanting = dataclasses.replace(request(VARIANTS["mask_full"]), mask_needs_grad=True)
+    choice = choose(wanting, (9, 0))
+    assert choice.backend is Backend.EFFICIENT
+    assert choice.refusals == ("cudnn: the mask needs a gradient", "flash: takes no mask")
+
+
 def test_the_order_of_preference() -> None:
     assert preference((9, 0))[0] is Backend.CUDNN
     assert preference((8, 6)) == (Backend.FLASH, Backend.EFFICIENT, Backend.MATH)
@@ -198,6 +213,10 @@ def test_flash_splits_the_keys_where_the_card_would_idle() -> None:
     assert flash_splits(32, 256, 256, 64, 132) == 1
     # 8 × 64 = 512 blocks fill the card: no split however long the keys.
     assert flash_splits(8, 4096, 4096, 64, 132) == 1
+    # 53 × 4 = 212 of 264 slots are 80.3 %: no split, although 6 of 24 parts would fill 96 %.
+    assert flash_splits(53, 256, 24 * 256, 64, 132) == 1
+    # 52 × 4 = 208 are 78.8 %: in 5, 1040 of 4 × 264 = 1056 are 98.5 %; fewer are no better than 1.
+    assert flash_splits(52, 256, 24 * 256, 64, 132) == 5
     # One query and 2048 keys: 8 parts of 256, 32 rows: 256 of 264 slots.
     assert flash_splits(32, 1, 2048, 64, 132) == 8
 
@@ -209,6 +228,14 @@ def test_the_efficient_workspace_is_the_gradient_in_blocks_and_their_locks() -> 
     assert efficient_workspace(100, 100, 80) == 128 * 128 * 4 + 16
     # Width 256: 64 × 128 blocks, two for each 64 queries; keys and values too.
     assert efficient_workspace(128, 128, 256) == 2 * 2 * (64 * 128 * 4 + 16) + 2 * 128 * 256 * 4
+
+
+def test_flash_with_dropout_never_splits_the_keys() -> None:
+    variant = VARIANTS["decode"]
+    outputs = forward_outputs("flash", variant)
+    assert told(forward("flash", variant, outputs)) == ["out 0", "out 1", 1024, 65_536, "out 2", "out 3"]
+    dropping = variant._replace(dropout=0.1)
+    assert told(forward("flash", dropping, outputs)) == ["out 0", "out 1", "out 2", "out 3", 16]
 
 
 def test_flash_takes_a_strided_gradient_as_it_is_if_heads_are_inside() -> None:

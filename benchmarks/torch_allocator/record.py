@@ -18,8 +18,9 @@ import re
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 HERE = Path(__file__).parent
 MIB = 2**20
@@ -41,12 +42,34 @@ USED = 3 * 2**29
 """What NVML says of the process, in bytes."""
 
 
-def requests(seed: int, streams: int) -> str:
+class Case(NamedTuple):
+    """What is asked of which allocator."""
+
+    settings: str
+    fraction: float | None
+    card: tuple[int, int]
+    even: bool = False
+    """Whether all sizes are multiples of 5 MiB, so that many free blocks are equal."""
+
+
+def cases() -> Iterator[Case]:
+    """Each setting on one card; expandable segments, which have the most rules, on all."""
+    for number, (settings, fraction) in enumerate(SETTINGS):
+        cards = CARDS if settings == "expandable_segments:True" else (CARDS[-1 - number % len(CARDS)],)
+        for card in cards:
+            yield Case(settings, fraction, card)
+    for settings in ("", "expandable_segments:True"):
+        for card in CARDS[:2]:
+            yield Case(settings, None, card, even=True)
+
+
+def requests(seed: int, streams: int, even: bool) -> str:
     """Random calls, as `drive.cpp` reads them; 52 of 100 ask for memory."""
     draw, live, asked, calls = random.Random(seed), list[int](), 0, list[str]()
     for _ in range(LENGTH):
         if not live or draw.random() < 0.52:
-            calls.append(f"a {_size(draw)} {draw.randrange(streams)}")
+            size = 5 * MIB * draw.randint(1, 4) if even else _size(draw)
+            calls.append(f"a {size} {draw.randrange(streams)}")
             live.append(asked)
             asked += 1
         elif draw.random() < 0.97:
@@ -110,17 +133,18 @@ def _run(*command: str) -> None:
 def record(torches: list[Torch]) -> list[dict[str, Any]]:
     """All settings on all cards; versions that did the same are written once."""
     runs = []
-    for seed, (settings, fraction) in enumerate(SETTINGS):
-        mib, streams = CARDS[seed % len(CARDS)]
-        calls = requests(seed, streams)
+    for seed, case in enumerate(cases()):
+        mib, streams = case.card
+        calls = requests(seed, streams, case.even)
         answers: dict[str, Any] = {}
         for torch in torches:
-            columns, refusal = torch.ask(calls, settings, mib * MIB, fraction)
+            columns, refusal = torch.ask(calls, case.settings, mib * MIB, case.fraction)
             same = next((key for key, value in answers.items() if value == (columns, refusal)), None)
             key = torch.version if same is None else f"{same} {torch.version}"
             answers.pop(same, None)
             answers[key] = (columns, refusal)
-        runs.append({"settings": settings, "capacity": mib * MIB, "fraction": fraction, "calls": calls, "did": answers})
+        facts = {"settings": case.settings, "capacity": mib * MIB, "fraction": case.fraction}
+        runs.append({**facts, "calls": calls, "did": answers})
     return runs
 
 

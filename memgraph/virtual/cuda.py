@@ -114,7 +114,7 @@ def answers(gpu: GpuSpec, allocator: Allocator, empty_cache: Callable[[], None])
         return gpu.memory - gpu.context - allocator.reserved, gpu.memory
 
     def set_fraction(fraction: float, *_: Any, **__: Any) -> None:
-        allocator.set_limit(int(fraction * gpu.memory))
+        allocator.set_limit(int(fraction * gpu.memory) if fraction < 1 else None)  # all of it is no limit to torch
 
     def nothing(*_: Any, **__: Any) -> None:
         pass
