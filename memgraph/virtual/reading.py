@@ -30,7 +30,26 @@ def tensors_are_read(assume: Assume) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         for owner, name, value in changes:
             stack.enter_context(replaced(owner, name, value))
+        stack.enter_context(_shallow_copies())
         yield
+
+
+@contextlib.contextmanager
+def _shallow_copies() -> Iterator[None]:
+    """`copy.copy` goes through `__reduce_ex__` unless there is a `__copy__`, which tensors do not have."""
+    FakeTensor.__copy__ = copy_fake  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        del FakeTensor.__copy__  # type: ignore[attr-defined]
+
+
+def copy_fake(self: FakeTensor) -> Tensor:
+    """As `copy.copy` of a real tensor: another tensor on the same storage, a leaf of its own."""
+    own = self.detach()
+    if isinstance(self, torch.nn.Parameter):
+        return torch.nn.Parameter(own, self.requires_grad)
+    return own.requires_grad_(self.requires_grad)
 
 
 def format_fake(tensor: Tensor, spec: str) -> str:
