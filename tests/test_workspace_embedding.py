@@ -96,9 +96,42 @@ def test_other_cards_sort_with_other_tiles() -> None:
     )  # 4096 items are two tiles of 3840, not one of 4608: 256 × 4 B more to look back
 
 
-def test_frequency_scaling_is_not_known() -> None:
-    args = (new(8, 512, 576), new(8, 512, dtype="int64"), 49153, -1, True)
-    assert run("embedding_dense_backward", *args, out=new(49153, 576)) is None
+SORTED = [51_200, 51_200, 51_200, 121_343, "free 3", "free 2"]
+"""Recorded on an H200 for 6,400 indices: sorted, original places, places; the sort's own."""
+
+
+def test_recorded_frequency_scaling_counts_each_index() -> None:
+    args = (new(64, 100, 128), new(64, 100, dtype="int64"), 5000, -1, True)
+    found = told(run("embedding_dense_backward", *args, out=new(5000, 128)))
+    assert found[:12] == [*SORTED, 51_200, 1279, "free 5", 1279, "free 6", "out 0"]
+    few = (new(4, 128), new(4, dtype="int64"), 5000, -1, True)
+    assert told(run("embedding_dense_backward", *few, out=new(5000, 128)))[0] != "out 0"
+
+
+def test_recorded_embedding_bag() -> None:
+    # 64 bags of 100: the sizes of the bags, the bag of each of 6,400 indices, the result; for a maximum, its places.
+    bags = (new(64, 128), new(6400, dtype="int64"), new(64, dtype="int64"))
+    call = (new(5000, 128), new(6400, dtype="int64"), new(64, dtype="int64"), False)
+    assert told(run("_embedding_bag", *call, 1, out=bags)) == ["out 2", "out 1", "out 0"]
+    most = (*bags, new(64, 128, dtype="int64"))
+    assert told(run("_embedding_bag", *call, 2, out=most)) == ["out 2", "out 1", "out 0", "out 3"]
+
+
+def test_recorded_gradient_of_an_embedding_bag() -> None:
+    rest = (
+        new(6400, dtype="int64"),
+        new(6400, dtype="int64"),
+        new(64, dtype="int64"),
+        new(0, dtype="int64"),
+        5000,
+        False,
+    )
+    found = told(run("_embedding_bag_dense_backward", new(64, 128), *rest, 1, out=new(5000, 128)))
+    assert found[:7] == [*SORTED, "out 0"]
+    assert [step for step in found[7:] if not str(step).startswith("free")] == [
+        51_200, 8, 51_200, 1279, 40_000, 40_000, 1279, 8, 45_120, 2_887_680,
+    ]  # fmt: skip
+    assert told(run("_embedding_bag_dense_backward", new(64, 128), *rest, 2, out=new(5000, 128))) == ["out 0"]
 
 
 def test_looking_up_broadcast_indices_flattens_them_first() -> None:

@@ -14,7 +14,8 @@ def pair(*shape: int, dtype: str = "float32") -> tuple[object, object]:
 
 
 def test_rows_up_to_4096_are_sorted_in_place() -> None:
-    assert told(run("sort", new(64, 4096), out=pair(64, 4096))) == ["out 0", "out 1"]
+    # Recorded: a range of 4,096 indices, copied into each row and freed.
+    assert told(run("sort", new(64, 4096), out=pair(64, 4096))) == ["out 0", "out 1", 32_768, "free 0"]
 
 
 def test_one_long_row_is_one_sort() -> None:
@@ -55,7 +56,15 @@ def test_topk_of_a_vocabulary_takes_several_blocks_a_row() -> None:
     # blocks a row.
     blocks = 8 * 49
     found = run("topk", new(8, 49153), 50, out=pair(8, 50))
-    assert allocated(found) == ["out 0", "out 1", 32, 32, 32, 32, blocks * 512, blocks * 4, blocks * 4]
+    kept = [32, 64, 64, blocks * 512, 8 * 1024, blocks * 4, blocks * 4]
+    assert allocated(found) == ["out 0", "out 1", *kept, 1279, 1279]
+
+
+def test_recorded_topk() -> None:
+    kept = [32, 64, 64, 200_704, 8_192, 1_568, 1_568, 1_279, 1_279]
+    assert allocated(run("topk", new(8, 50_000), 50, out=pair(8, 50))) == ["out 0", "out 1", *kept]
+    near = [32_768, 65_536, 65_536, 4_194_304, 8_388_608, 32_768, 32_768, 1_279, 1_279]
+    assert allocated(run("topk", new(8, 1024, 1024), 16, out=pair(8, 1024, 16))) == ["out 0", "out 1", *near]
 
 
 def test_topk_of_short_rows_takes_nothing() -> None:

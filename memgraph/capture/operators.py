@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -16,7 +17,7 @@ from memgraph.gpu.call import Call, Steps, Temporary, TensorMeta
 from memgraph.gpu.cublas import MATRIX_OPS
 from memgraph.gpu.specs import GpuSpec
 from memgraph.virtual.assume import BY_VALUE
-from memgraph.virtual.dispatch import CUDA_KERNELS
+from memgraph.virtual.dispatch import is_composite, run_composite
 
 aten = torch.ops.aten
 
@@ -29,6 +30,13 @@ _FOLLOWED_FACTORIES = frozenset(
         aten.full.default, aten.scalar_tensor.default, aten.eye.default, aten.tril_indices.default,
     aten.triu_indices.default, }
 )  # fmt: skip
+_FOLLOWED_LIKE = frozenset(
+    {
+        aten.ones_like.default, aten.zeros_like.default, aten.full_like.default, aten.new_ones.default,
+        aten.new_zeros.default, aten.new_full.default,
+    }
+)  # fmt: skip
+"""Their results are known although their first argument's values are not."""
 LARGE = 2**16
 """Elements from which a CPU tensor that a module makes for itself holds no values: initialising it would only cost
 time."""
@@ -59,6 +67,7 @@ class Operator:
         "func",
         "inside",
         "kernel",
+        "like",
         "mutates",
         "name",
         "only_aliases",
@@ -70,13 +79,14 @@ class Operator:
         schema = func._schema
         self.func = func
         self.name = str(func)
-        self.decomposes = func._can_decompose() and func not in CUDA_KERNELS
-        self.composite = kinds.composites.get(func, func.decompose)
+        self.decomposes = func in kinds.composites or is_composite(func)
+        self.composite = kinds.composites.get(func, functools.partial(run_composite, func))
         self.mutates = schema.is_mutable
         self.only_aliases = _only_aliases(func)
         self.returns_nothing = schema.is_mutable and not schema.returns
         self.by_value = func in BY_VALUE
-        self.factory = func in _FOLLOWED_FACTORIES
+        self.like = func in _FOLLOWED_LIKE
+        self.factory = self.like or func in _FOLLOWED_FACTORIES
         self.kernel = kinds.kernels.get(func)
         self.random = torch.Tag.nondeterministic_seeded in func.tags
         self.inside: Callable[[Sequence[Any], Mapping[str, Any], Sequence[Tensor]], Inside] = kinds.inside(func)

@@ -31,6 +31,7 @@ from memgraph.gpu.call import Call, OnHost, Output, Release, Temporary
 from memgraph.trace import Category, Op, Role, TensorSpec
 from memgraph.virtual import values
 from memgraph.virtual.assume import Assumptions
+from memgraph.virtual.dispatch import run_composite
 from memgraph.virtual.shapes import Look, Recipe, Shapes
 
 _NO_BUFFER = -1
@@ -135,7 +136,9 @@ class Recorder(FakeTensorMode):
         operator = self.operators.of(func)
         if operator.decomposes:
             with self:
-                return (operator.composite if FakeTensor in types else func.decompose)(*args, **kwargs)
+                if FakeTensor in types:
+                    return operator.composite(*args, **kwargs)
+                return run_composite(func, *args, **kwargs)
         if func is ADD and self._accumulates_in_place(args):
             operator = self.operators.of(ADD_IN_PLACE)
         if FakeTensor in types or self.operators.makes_fake(func, args, kwargs):
@@ -183,10 +186,11 @@ class Recorder(FakeTensorMode):
         try:
             if known and operator.by_value:
                 return self.assumptions.from_values(self, values.run_for_real(operator.func, args, kwargs)), None
+            outputs: Any = NotImplemented
             if operator.kernel is not None:
                 with self:
                     outputs = operator.kernel(*args, **kwargs)
-            else:
+            if outputs is NotImplemented:
                 outputs = super().dispatch(operator.func, types, args, kwargs)  # type: ignore[arg-type]
             return outputs, self.shapes.learn(key, operator.func, arguments.tensors, outputs)
         except (DataDependentOutputException, DynamicOutputShapeException):
@@ -201,6 +205,8 @@ class Recorder(FakeTensorMode):
         if operator.by_value:
             return
         if (known or operator.factory) and values.all_worth_following(outputs):
+            if operator.like:
+                args = (values.stand_in(args[0], outputs), *args[1:])
             values.remember(outputs, values.run_for_real(operator.func, args, kwargs))
         elif operator.mutates:
             values.forget(args[0])

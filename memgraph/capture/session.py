@@ -30,8 +30,8 @@ from memgraph.virtual.assume import Assumptions
 from memgraph.virtual.attention import attention_as_on
 from memgraph.virtual.device import virtual_device
 from memgraph.virtual.dispatch import composites_are, cuda_kernels_exist
+from memgraph.virtual.formulas import COMPOSITES
 from memgraph.virtual.kernels import kernels
-from memgraph.virtual.linear import COMPOSITES
 from memgraph.virtual.reading import tensors_are_read
 from memgraph.virtual.recurrent import Recurrent
 

@@ -16,7 +16,20 @@ from memgraph.gpu.call import Call, TensorMeta
 KIB = 2**10
 
 MATRIX_OPS = frozenset(
-    {"mm", "addmm", "bmm", "baddbmm", "addbmm", "mv", "addmv", "dot", "vdot", "_addmm_activation", "addmm_"}
+    {
+        "mm",
+        "addmm",
+        "bmm",
+        "baddbmm",
+        "addbmm",
+        "mv",
+        "addmv",
+        "dot",
+        "vdot",
+        "_addmm_activation",
+        "addmm_",
+        "_euclidean_dist",
+    }
 )
 """Ops that call cuBLAS or cuBLASLt."""
 

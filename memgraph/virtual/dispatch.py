@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch._ops import OpOverload
 
+_COMPOSITE = "CompositeImplicitAutograd"
 _NAMES = ("silu_backward", "mish_backward", "_fused_rms_norm")
 
 
@@ -41,6 +42,17 @@ def cuda_kernels_exist() -> Iterator[None]:
         yield
     finally:
         library._destroy()
+
+
+def is_composite(func: OpOverload) -> bool:
+    """Whether the op is made of others in C++, which `torch.compile`'s decompositions in Python do not count as: a real
+    run knows nothing of them."""
+    return torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), _COMPOSITE) and func not in CUDA_KERNELS
+
+
+def run_composite(func: OpOverload, *args: Any, **kwargs: Any) -> Any:
+    """The other ops that a composite one is made of in C++."""
+    return func._op_dk(torch._C.DispatchKey.CompositeImplicitAutograd, *args, **kwargs)
 
 
 @contextlib.contextmanager

@@ -1,6 +1,7 @@
 """What ops return for tensors without values, where torch itself does not know: ops with a CUDA kernel and no meta one.
 
-Each is called with the recorder as the active mode, so that what it makes is fake.
+Each is called with the recorder as the active mode, so that what it makes is fake. One that answers NotImplemented
+leaves the call to torch.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from memgraph.virtual import values
 
 aten = torch.ops.aten
 Kernel = Callable[..., Any]
+_MAXIMUM = 2
+"""`mode` of an embedding bag that takes the maximum."""
 
 
 def kernels(state: Callable[[str], None]) -> Mapping[OpOverload, Kernel]:
@@ -43,6 +46,10 @@ def kernels(state: Callable[[str], None]) -> Mapping[OpOverload, Kernel]:
         aten._pack_padded_sequence.default: pack,
         aten._thnn_fused_gru_cell.default: _gru_cell,
         aten._thnn_fused_gru_cell_backward.default: _gru_cell_backward,
+        aten.mse_loss.default: _elementwise_loss,
+        aten.smooth_l1_loss.default: _elementwise_loss,
+        aten._embedding_bag.default: _embedding_bag,
+        aten._embedding_bag_forward_only.default: _embedding_bag,
     }
 
 
@@ -56,3 +63,28 @@ def _gru_cell_backward(grad: Tensor, workspace: Tensor, has_bias: bool) -> tuple
     batch, gates = workspace.shape[0], 3 * workspace.shape[1] // 5
     biases = [workspace.new_empty(gates) if has_bias else None for _ in range(2)]
     return workspace.new_empty((batch, gates)), workspace.new_empty((batch, gates)), grad.new_empty(grad.shape), *biases
+
+
+def _embedding_bag(
+    weight: Tensor, indices: Tensor, offsets: Tensor, _scale: bool = False, mode: int = 0, _sparse: bool = False,
+    _weights: Tensor | None = None, include_last_offset: bool = False, _padding: int = -1,
+) -> tuple[Tensor, ...]:  # fmt: skip
+    """aten/src/ATen/native/cuda/EmbeddingBag.cu, `_embedding_bag_cuda`; other than on a CPU, all of it is kept."""
+    bags = offsets.shape[0] - int(include_last_offset)
+    index = indices if indices.dtype is torch.int64 else offsets
+    maxima = (bags, weight.shape[1]) if mode == _MAXIMUM else (0,)
+    return (
+        weight.new_empty((bags, weight.shape[1])),
+        index.new_empty(indices.shape[:1]),
+        index.new_empty(offsets.shape),
+        index.new_empty(maxima),
+    )
+
+
+def _elementwise_loss(source: Tensor, target: Tensor, reduction: int = 1, *_: Any) -> Any:
+    """aten/src/ATen/native/BinaryOps.cpp (`TORCH_META_FUNC(mse_loss)`), Loss.cpp: the result is made as large as the
+    loss of each element, and becomes a scalar that keeps that storage. Measured: `mse` of the recorded ops."""
+    if reduction == 0:
+        return NotImplemented
+    shape = torch.broadcast_shapes(source.shape, target.shape)
+    return torch.empty(shape, dtype=torch.result_type(source, target), device=source.device).as_strided((), ())

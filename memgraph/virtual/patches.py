@@ -46,6 +46,12 @@ def replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
             setattr(owner, name, own)
 
 
+class NobodysTensor(FakeTensor):
+    """What `torch._subclasses.FakeTensor` is while a virtual GPU is open: no tensor is one. Libraries ask for it to
+    know whether they are being traced for `torch.compile`, and then take other paths than a real run (transformers'
+    `is_tracing` builds attention masks that a real run skips). torch's own code asks the module that defines it."""
+
+
 @contextlib.contextmanager
 def tensors_behave() -> Iterator[None]:
     """The changes that fake tensors need wherever they train, with a GPU or without."""
@@ -59,6 +65,7 @@ def tensors_behave() -> Iterator[None]:
         stack.enter_context(convolutions_go_to_cudnn())
         stack.enter_context(_refused_arguments_are_only_raised())
         stack.enter_context(_recurrent_weights_flatten())
+        stack.enter_context(replaced(torch._subclasses, "FakeTensor", NobodysTensor))
         yield
 
 

@@ -18,6 +18,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 
 from memgraph.gpu.recurrent import GRU, LSTM, RELU, TANH, Layers, dropout_state_bytes, reserve_bytes
 from memgraph.gpu.specs import GpuSpec
+from memgraph.virtual.dispatch import run_composite
 
 aten = torch.ops.aten
 
@@ -56,7 +57,7 @@ class Recurrent:
         ) -> Any:  # fmt: skip
             arguments = (params, has_biases, layers, dropout, train, bidirectional)
             if not _acceptable(source):
-                return func.decompose(source, hidden, *arguments, batch_first)
+                return run_composite(func, source, hidden, *arguments, batch_first)
             return _packed_up(mode, self._run(source, (), hidden, *arguments, batch_first, mode))
 
         return run
@@ -68,7 +69,7 @@ class Recurrent:
         ) -> Any:  # fmt: skip
             arguments = (params, has_biases, layers, dropout, train, bidirectional)
             if not _acceptable(source):
-                return func.decompose(source, sizes, hidden, *arguments)
+                return run_composite(func, source, sizes, hidden, *arguments)
             return _packed_up(mode, self._run(source, sizes.tolist(), hidden, *arguments, False, mode))
 
         return run

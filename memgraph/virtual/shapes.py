@@ -136,8 +136,13 @@ class Shapes:
         source = storages.get(storage)
         if source is None:
             storages[storage] = -1  # another output on the same new storage cannot be told from a view of an argument
-            return Part(look) if look.offset == 0 else _NOT_REPEATABLE
+            return Part(look) if look.offset == 0 and _fills_its_storage(output) else _NOT_REPEATABLE
         return Part(look, source) if source >= 0 and isinstance(tensors[source], FakeTensor) else _NOT_REPEATABLE
+
+
+def _fills_its_storage(tensor: Tensor) -> bool:
+    reach = sum((size - 1) * step for size, step in zip(tensor.shape, tensor.stride(), strict=True)) + 1
+    return tensor.numel() == 0 or tensor.untyped_storage().nbytes() == reach * tensor.element_size()
 
 
 _NOT_REPEATABLE = Part(Look((), (), 0, torch.float32, torch.device("meta")), -2)

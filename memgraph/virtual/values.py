@@ -63,6 +63,12 @@ def run_for_real(func: OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any
     return func(*[_real(arg) for arg in args], **real_kwargs)
 
 
+def stand_in(like: Tensor, output: Tensor) -> Tensor:
+    """A real tensor for the first argument of `ones_like` and its kin, of which only dtype and shape matter. It is as
+    large as the output, which is known to be small, and not as the argument."""
+    return torch.empty(output.shape, dtype=like.dtype)
+
+
 def remember(outputs: Any, values: Any) -> None:
     """Attach an op's real results to its fake outputs, position by position."""
     if isinstance(outputs, FakeTensor):

@@ -1,11 +1,17 @@
 """Convolutions through cuDNN: layout changes, and what its kernels need.
 
 PyTorch's part (aten/src/ATen/native/Convolution.cpp, cudnn/Conv_v8.cpp) is exact: contiguous copies in the layout of
-the input, outputs, one workspace a cuDNN call, the bias gradient as an ordinary sum. cuDNN's part is its own
-heuristics. What was measured on an H200 with cuDNN 9.19 (`tests/data/ops_h200_convolution.json.gz`, and nanoVLM's
-recordings): half-type kernels work on NHWC, so NCHW input, weight and output are rewritten with channels padded to 8,
-plus 16 bytes; a weight gradient over many positions is split in three with fp32 partial sums. Everything said beyond
-those measurements is marked as an estimate.
+the input, outputs, one workspace a cuDNN call, the bias gradient as an ordinary sum. cuDNN's part is its own choice of
+kernels. What was seen on an H200 with cuDNN 9.19 (`tests/data/ops_h200_convolution.json.gz`, nanoVLM's recordings, and
+the resnet, unet and gru of `benchmarks/workload_recordings`):
+- kernels work on NHWC, so NCHW input, weight and output are rewritten, channels padded to 8 in half types and to 4 in
+  fp32, plus 16 bytes (or 147);
+- 1 x 1 kernels without a stride are plain matrix products: nothing, and the weight's gradient is one fp32 product for
+  each image, summed afterwards; where an image is not a multiple of 16 bytes, input and output are rewritten;
+- 1 x 1 kernels with a stride rewrite input and output, and not the weight;
+- a weight gradient over many positions is split, with fp32 partial sums. How often is a choice: the split that was seen
+  for a width is taken.
+Everything but the patch embeddings of three channels is marked as an estimate, and so listed in the result.
 """
 
 from __future__ import annotations
@@ -32,6 +38,15 @@ _SPLIT_COPIES = 6
 _SPLIT_ALIGNMENT = 128
 _LARGE_IMAGE = 512
 """Pixels a side from which a bf16 patch embedding's forward takes NCHW as it is; measured at 512, not at 384."""
+_FLOAT = 4
+_IMAGE = 3
+"""Channels of an image."""
+_SMALL_KERNEL = 9
+"""Places of a kernel up to which an image's channels are taken as they are; seen for 3 x 3, not for 7 x 7."""
+_NARROW = 80
+"""Channels up to which fp32 writes the result in place; seen for 64 and 80, not for 128."""
+_HALF_SPLITS = ((4, 60), (64, 13), (128, 4))
+_FLOAT_SPLITS = ((4, 120), (128, 14), (256, 3))
 _ESTIMATE = "cuDNN workspace (estimate)"
 _MEASURED = "cuDNN workspace"
 
@@ -55,6 +70,11 @@ class _Shape:
         self.last = _channels_last(source) or _channels_last(weight)
         self.depthwise = groups == source.shape[1] and groups > 1 and weight.shape[0] % source.shape[1] == 0
 
+        self.flat = all(size == 1 for size in self.kernel)
+        places = math.prod(source.shape[2:]) * source.itemsize
+        self.plain_product = self.pointwise and groups == 1 and (self.last or places % 16 == 0)
+        self.aligned = source.shape[1] % (8 if self.half else 4) == 0
+
     @property
     def own_kernel(self) -> bool:
         """PyTorch's own depthwise kernels, which need nothing."""
@@ -77,28 +97,55 @@ def _forward(call: Call, gpu: GpuSpec, version: Version) -> Steps:
 
 
 def _forward_workspace(shape: _Shape, out: TensorMeta) -> int:
-    if shape.own_kernel or shape.last or shape.pointwise or not shape.half or shape.groups > 1:
+    if shape.own_kernel or shape.plain_product:
         return 0
-    if shape.source.shape[1] % 8 and shape.source.shape[1] != 3:
+    if shape.last:
+        return 0 if shape.aligned else _source(shape) + _weight(shape) + _TRANSFORM
+    if shape.patches and not shape.pointwise:
+        return _patches_workspace(shape, out)
+    if shape.flat:
+        rest = out.nbytes if shape.half or shape.pointwise else shape.weight.nbytes
+        return shape.source.nbytes + rest + _TRANSFORM
+    return _filter_workspace(shape, out)
+
+
+def _patches_workspace(shape: _Shape, out: TensorMeta) -> int:
+    """A kernel that steps by its own size: fp32, and bf16 on large images, take NCHW as it is."""
+    large = shape.source.dtype == "bfloat16" and min(shape.source.shape[2:]) >= _LARGE_IMAGE
+    return 0 if not shape.half or large else _rewritten(shape, out) + _TRANSFORM
+
+
+def _filter_workspace(shape: _Shape, out: TensorMeta) -> int:
+    """A kernel with an extent: few or odd channels are taken as they are; fp32 writes a narrow result in place."""
+    channels = shape.source.shape[1]
+    if channels % 2 and (channels != _IMAGE or math.prod(shape.kernel) <= _SMALL_KERNEL):
         return 0
-    if shape.patches and shape.source.dtype == "bfloat16" and min(shape.source.shape[2:]) >= _LARGE_IMAGE:
-        return 0
-    return _rewritten(shape, out) + _TRANSFORM
+    if shape.half:
+        return _rewritten(shape, out) + _TRANSFORM
+    narrow = _IMAGE < channels <= _NARROW
+    return shape.source.nbytes + shape.weight.nbytes + (0 if narrow else out.nbytes) + _TRANSFORM
 
 
 def _rewritten(shape: _Shape, out: TensorMeta) -> int:
     """Input, weight and output in NHWC, channels padded to 8 in half types and to 4 in fp32."""
-    step = 8 if shape.half else 4
-    channels = ceil_div(shape.source.shape[1], step) * step
-    item = shape.source.itemsize
-    source = shape.source.shape[0] * channels * math.prod(shape.source.shape[2:]) * item
-    return source + _padded_weight(shape) + out.nbytes
+    batch, channels, *space = out.shape
+    return _source(shape) + _weight(shape) + batch * _padded(channels, shape) * math.prod(space) * out.itemsize
 
 
-def _padded_weight(shape: _Shape) -> int:
+def _source(shape: _Shape) -> int:
+    batch, channels, *space = shape.source.shape
+    return batch * _padded(channels, shape) * math.prod(space) * shape.source.itemsize
+
+
+def _weight(shape: _Shape) -> int:
+    rows, channels = (shape.weight.shape[0], shape.weight.shape[1])
+    channels = channels if shape.groups > 1 else _padded(channels, shape)
+    return _padded(rows, shape) * channels * math.prod(shape.kernel) * shape.weight.itemsize
+
+
+def _padded(channels: int, shape: _Shape) -> int:
     step = 8 if shape.half else 4
-    channels = ceil_div(shape.weight.shape[1], step) * step
-    return shape.weight.shape[0] * channels * math.prod(shape.kernel) * shape.weight.itemsize
+    return ceil_div(channels, step) * step
 
 
 def _backward(call: Call, gpu: GpuSpec, version: Version) -> Steps:
@@ -128,22 +175,43 @@ def _backward(call: Call, gpu: GpuSpec, version: Version) -> Steps:
 
 
 def _input_gradient_workspace(shape: _Shape, grad: TensorMeta) -> int:
-    if shape.own_kernel or shape.last or shape.pointwise or shape.groups > 1:
+    if shape.own_kernel or shape.last or shape.plain_product or (shape.groups > 1 and not shape.half):
         return 0
+    if shape.flat:
+        return shape.source.nbytes + grad.nbytes + _TRANSFORM
     return _rewritten(shape, grad) + _TRANSFORM
 
 
 def _weight_gradient_workspace(shape: _Shape, grad: TensorMeta) -> int:
-    if shape.own_kernel or shape.last or shape.pointwise or shape.groups > 1:
+    if shape.own_kernel or shape.groups > 1:
         return 0
+    if shape.plain_product and not shape.last:
+        return grad.shape[0] * shape.weight.numel * _FLOAT
+    if shape.patches and not shape.pointwise:
+        return 0 if shape.last else _patches_gradient_workspace(shape, grad)
+    partial = _splits(shape) * _weight(shape) // shape.weight.itemsize * _FLOAT
+    if shape.last:
+        return partial
+    if shape.flat:
+        return shape.source.nbytes + grad.nbytes + _TRANSFORM + (0 if shape.pointwise else partial)
+    return _rewritten(shape, grad) + _TRANSFORM + partial
+
+
+def _patches_gradient_workspace(shape: _Shape, grad: TensorMeta) -> int:
     positions = grad.shape[0] * math.prod(grad.shape[2:])
-    if not shape.patches:
-        return _rewritten(shape, grad) + _TRANSFORM
     if not shape.half:
         return _rewritten(shape, grad) + _TRANSFORM + _SPLIT_ALIGNMENT
     if positions > _SPLIT_POSITIONS:
-        return _rewritten(shape, grad) + _SPLIT_COPIES * _padded_weight(shape) + _SPLIT_ALIGNMENT + _TRANSFORM
+        return _rewritten(shape, grad) + _SPLIT_COPIES * _weight(shape) + _SPLIT_ALIGNMENT + _TRANSFORM
     return _rewritten(shape, grad) + _TRANSFORM
+
+
+def _splits(shape: _Shape) -> int:
+    """Partial sums of a weight gradient, as seen for the narrower side of the weight: 58 to 120 for an image's
+    channels, 13 and 14 up to 64, 4 (half) and 14 (fp32) up to 128, 0 and 3 up to 256."""
+    width = min(shape.weight.shape[:2])
+    limits = _HALF_SPLITS if shape.half else _FLOAT_SPLITS
+    return next((splits for most, splits in limits if width <= most), 0)
 
 
 def _name(shape: _Shape, gpu: GpuSpec) -> str:

@@ -52,6 +52,17 @@ def _roll(call: Call, gpu: GpuSpec, version: Version) -> Steps | None:
     return plan.steps()
 
 
+def _upsampled(call: Call, gpu: GpuSpec, version: Version) -> Steps:
+    """`upsample_*(self, …)` and their backwards: structured kernels, whose output comes first; then a contiguous copy
+    of what is neither NCHW nor NHWC. Source: aten/src/ATen/native/cuda/UpSample*.cu; measured on a slice of a
+    concatenation's gradient."""
+    plan, source = Plan(call), call.args[0]
+    plan.output()
+    if len(source.shape) != 4 or not _channels_last(source):
+        plan.contiguous(source, "contiguous input")
+    return plan.steps()
+
+
 _EITHER = (
     "max_pool2d_with_indices",
     "max_pool2d_with_indices_backward",
@@ -70,26 +81,6 @@ _CONTIGUOUS = (
     "_adaptive_avg_pool3d_backward",
     "adaptive_max_pool2d",
     "adaptive_max_pool2d_backward",
-    "upsample_nearest1d",
-    "upsample_nearest1d_backward",
-    "upsample_nearest2d",
-    "upsample_nearest2d_backward",
-    "_upsample_nearest_exact2d",
-    "_upsample_nearest_exact2d_backward",
-    "upsample_nearest3d",
-    "upsample_nearest3d_backward",
-    "upsample_linear1d",
-    "upsample_linear1d_backward",
-    "upsample_bilinear2d",
-    "upsample_bilinear2d_backward",
-    "upsample_bicubic2d",
-    "upsample_bicubic2d_backward",
-    "_upsample_bilinear2d_aa",
-    "_upsample_bilinear2d_aa_backward",
-    "_upsample_bicubic2d_aa",
-    "_upsample_bicubic2d_aa_backward",
-    "upsample_trilinear3d",
-    "upsample_trilinear3d_backward",
     "reflection_pad1d",
     "reflection_pad1d_backward",
     "reflection_pad2d",
@@ -106,7 +97,18 @@ _CONTIGUOUS = (
     "_weight_norm_interface_backward",
 )
 
+_UPSAMPLED = tuple(
+    f"{name}{suffix}"
+    for name in (
+        "upsample_nearest1d", "upsample_nearest2d", "upsample_nearest3d", "_upsample_nearest_exact1d",
+        "_upsample_nearest_exact2d", "_upsample_nearest_exact3d", "upsample_linear1d", "upsample_bilinear2d",
+        "upsample_bicubic2d", "_upsample_bilinear2d_aa", "_upsample_bicubic2d_aa", "upsample_trilinear3d",
+    )
+    for suffix in ("", "_backward")
+)  # fmt: skip
+
 RULES: dict[str, Rule] = {
+    **dict.fromkeys(_UPSAMPLED, _upsampled),
     **dict.fromkeys(_EITHER, _either_order),
     **dict.fromkeys(_CONTIGUOUS, _contiguous_only),
     "roll": _roll,

@@ -83,6 +83,13 @@ def scan(items: int, size: int) -> int:
     return aliased(_tile_states(ceil_div(items, 128 * per_thread), 16 if size == 8 else 8))
 
 
+def scan_by_key(items: int, key: int) -> int:
+    """`DeviceScan::InclusiveScanByKey`: tile states, and the key before each tile. Tiles of 128 threads of 6 items; a
+    few kilobytes whatever the tile. Measured: 1,279 for 8 to 8,192 items of 4 bytes, and for 6,400 of 8."""
+    tiles = ceil_div(items, 128 * 6)
+    return aliased(_tile_states(tiles, 8), (tiles + 1) * key)
+
+
 def unique_by_key(items: int, key: int, capability: Capability) -> int:
     """`DeviceSelect::UniqueByKey` with 64-bit offsets."""
     return aliased(_tile_states(ceil_div(items, _policy(_UNIQUE_TILE[key], capability)), 16), 0)

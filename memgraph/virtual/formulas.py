@@ -1,0 +1,56 @@
+"""Steps that torch takes in another way for fake tensors than for real ones, put right.
+
+Its C++ writes into a fresh tensor where it has ordinary tensors, and out of place for tensor subclasses and under
+dispatch modes (`isTensorSubclassLike`, `areAnyTensorSubclassLike`): a buffer more than a real run has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._ops import OpOverload
+
+from memgraph.virtual.dispatch import run_composite
+
+aten = torch.ops.aten
+
+
+def _linear(source: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """aten/src/ATen/native/Linear.cpp: a bias that cannot be fused is added in place."""
+    if bias is None or source.dim() < 3 or source.is_contiguous():
+        result: Tensor = run_composite(aten.linear.default, source, weight, bias)
+        return result
+    return torch.matmul(source, weight.t()).add_(bias)
+
+
+def _value_selecting_reduction_backward(
+    grad: Tensor, dim: int, indices: Tensor, sizes: Sequence[int], keepdim: bool
+) -> Tensor:
+    """aten/src/ATen/native/ReduceOps.cpp: the gradient of a maximum, median or sort is scattered into zeros."""
+    if not keepdim and len(sizes) > 0:
+        grad, indices = grad.unsqueeze(dim), indices.unsqueeze(dim)
+    return grad.new_zeros(sizes).scatter_(dim, indices, grad)
+
+
+def _embedding_bag_backward(
+    grad: Tensor, indices: Tensor, offsets: Tensor, offset2bag: Tensor, bag_size: Tensor, maxima: Tensor, weights: int,
+    scale: bool, mode: int, sparse: bool, per_sample: Tensor | None, padding: int = -1,
+) -> Tensor:  # fmt: skip
+    """aten/src/ATen/native/EmbeddingBag.cpp: one of two other ops, which a real run's allocations belong to."""
+    if not sparse:
+        return aten._embedding_bag_dense_backward(
+            grad, indices, offset2bag, bag_size, maxima, weights, scale, mode, per_sample, padding
+        )
+    return aten._embedding_bag_sparse_backward(
+        grad, indices, offsets, offset2bag, bag_size, weights, scale, mode, per_sample, padding
+    )
+
+
+COMPOSITES: dict[OpOverload, Callable[..., Any]] = {
+    aten.linear.default: _linear,
+    aten.value_selecting_reduction_backward.default: _value_selecting_reduction_backward,
+    aten._embedding_bag_backward.default: _embedding_bag_backward,
+}

@@ -1,0 +1,118 @@
+"""Steps that a real run takes in place, kernels of PyTorch's own, and libraries that ask whether they are traced."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import memgraph
+from memgraph.trace import Action, Role, Trace
+
+
+def allocations(run: Callable[[], object], start: Callable[[], object] = lambda: None) -> Trace:
+    with memgraph.virtual_gpu("h200") as gpu:
+        start()
+        run()
+    gpu.trace.self_check()
+    return gpu.trace
+
+
+def sizes(trace: Trace, op: str) -> list[int]:
+    """Requested bytes that calls of an op allocated, in order."""
+    return [b.size for b in trace.buffers if b.op >= 0 and trace.ops[b.op].name.startswith(f"aten.{op}.")]
+
+
+def test_a_mean_squared_error_keeps_the_storage_of_its_elements() -> None:
+    """Recorded: `mse_loss` of 256,000 bytes leaves a scalar whose storage has 256,000 bytes."""
+
+    def run() -> None:
+        a = torch.randn(1000, 64, device="cuda")
+        losses = [F.mse_loss(a, a) for _ in range(2)]
+        assert [loss.shape for loss in losses] == [(), ()]
+        assert F.mse_loss(a, a, reduction="none").shape == (1000, 64)
+
+    trace = allocations(run)
+    outputs = [
+        b.size for b in trace.buffers if trace.ops[b.op].name == "aten.mse_loss.default" and b.role is Role.OUTPUT
+    ]
+    assert outputs == [256_000, 256_000, 256_000]
+
+
+def test_the_gradient_of_a_maximum_is_scattered_in_place() -> None:
+    def run() -> None:
+        x = torch.randn(64, 100, device="cuda", requires_grad=True)
+        x.max(1).values.sum().backward()
+        assert x.grad is not None
+        assert x.grad.shape == (64, 100)
+
+    trace = allocations(run)
+    assert sizes(trace, "new_zeros") == [25_600]
+    assert not sizes(trace, "scatter")
+
+
+@pytest.mark.parametrize("mode", ["sum", "mean", "max"])
+def test_embedding_bags(mode: str) -> None:
+    def run() -> None:
+        bag = nn.EmbeddingBag(500, 16, mode=mode).cuda()
+        bag(torch.randint(0, 500, (8, 4), device="cuda")).sum().backward()
+        assert bag.weight.grad is not None
+
+    assert not allocations(run).unknown_ops
+
+
+def test_distances() -> None:
+    """Recorded: 512 points of 64 against themselves."""
+
+    def run() -> None:
+        x = torch.randn(512, 64, device="cuda")
+        torch.cdist(x, x)
+
+    trace = allocations(run)
+    assert not trace.unknown_ops
+    assert [size for size in sizes(trace, "_euclidean_dist") if size < 2**24] == [
+        131_072, 2_048, 2_048, 131_072, 2_048, 2_048, 131_072, 135_168, 135_168, 1_048_576,
+    ]  # fmt: skip
+
+
+def test_upsampling_is_one_kernel() -> None:
+    def run() -> None:
+        x = torch.randn(2, 8, 16, 16, device="cuda", requires_grad=True)
+        y = F.interpolate(x, scale_factor=2)
+        torch.cat([y, torch.randn_like(y)], 1).sum().backward()
+
+    trace = allocations(run)
+    assert sizes(trace, "upsample_nearest2d") == [2 * 8 * 32 * 32 * 4]
+    # the gradient is half of the concatenation's: the result, then a contiguous copy of what it reads
+    assert sizes(trace, "upsample_nearest2d_backward") == [2 * 8 * 16 * 16 * 4, 2 * 8 * 32 * 32 * 4]
+    assert not trace.unknown_ops
+
+
+def test_nobody_is_told_that_tensors_are_fake() -> None:
+    """transformers' `is_tracing` asks this, and then builds masks that a real run skips."""
+    before = torch._subclasses.FakeTensor
+    with memgraph.virtual_gpu("h200"):
+        assert not isinstance(torch.ones(2, device="cuda"), torch._subclasses.FakeTensor)
+    assert torch._subclasses.FakeTensor is before
+
+
+def test_ones_like_unknown_tensors_are_known() -> None:
+    with memgraph.virtual_gpu("h200") as gpu:
+        tokens = torch.randint(0, 100, (4, 8), device="cuda")
+        assert torch.ones_like(tokens).all()
+        assert not torch.zeros_like(tokens).any()
+        assert tokens.new_full((3,), 7).tolist() == [7, 7, 7]
+    assert not gpu.trace.assumptions
+
+
+def test_a_freed_scalar_frees_its_whole_storage() -> None:
+    with memgraph.virtual_gpu("h200") as gpu:
+        a = torch.randn(1000, 64, device="cuda")
+        loss = F.mse_loss(a, a)
+        before = gpu.ledger.allocator.requested
+        del loss
+        assert before - gpu.ledger.allocator.requested == 256_000
+    assert [e.action for e in gpu.trace.events][-1] is Action.FREE
