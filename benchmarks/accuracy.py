@@ -6,6 +6,7 @@ python benchmarks/accuracy.py --check         fail if the page is not what would
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import sys
 from collections.abc import Sequence
@@ -42,20 +43,7 @@ class Row(NamedTuple):
 
 def options_of(settings: dict[str, Any]) -> Options:
     """The options of a recorded run."""
-    names = (
-        "model",
-        "batch",
-        "seq",
-        "amp",
-        "dtype",
-        "optimizer",
-        "optimizer_impl",
-        "steps",
-        "set",
-        "checkpoint",
-        "clip",
-        "accumulate",
-    )
+    names = [field.name for field in dataclasses.fields(Options) if field.name in settings and field.name != "gpu"]
     return Options(gpu="h200", **{name: settings[name] for name in names})
 
 

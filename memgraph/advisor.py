@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from memgraph.analyze.advice import (
     CHANGES,
     MICRO_BATCHES,
+    WHOLE_STEP,
     Advice,
     Advised,
     Change,
@@ -70,7 +71,8 @@ class Advisor:
         """Each change alone."""
         tried = [(change, changed) for change in CHANGES if (changed := change.apply(self.options, base)) is not None]
         batches, lengths = smaller_batches(self.options), shorter_sequences(self.options, self.options.seq)
-        self._ahead(changed for _, changed in [*tried, *batches[:_BATCHES], *lengths[:1]])
+        self._ahead(_shortened(changed) for _, changed in [*tried, *lengths[:1]])
+        self._ahead(_shortened(changed, MICRO_BATCHES) for _, changed in batches[:_BATCHES])
         rows = [self._row((change,), changed) for change, changed in tried]
         return [row for row in (*rows, self._largest(batches), self._largest(lengths)) if row is not None]
 
@@ -78,7 +80,9 @@ class Advisor:
         """The largest smaller size that fits, or the smallest."""
         row = None
         for change, options in sizes:
-            row = self._row((change,), options) or row
+            row = self._row((change,), options, MICRO_BATCHES) or row
+            if row is not None and row.fits:
+                row = self._row((change,), options) or row
             if row is not None and row.fits:
                 break
         return row
@@ -117,8 +121,8 @@ class Advisor:
                 taken.append(change)
         return self._row(tuple(taken), options)
 
-    def _row(self, changes: tuple[Change, ...], options: Options) -> Advice | None:
-        trace = self._traced(options)
+    def _row(self, changes: tuple[Change, ...], options: Options, most: int = WHOLE_STEP) -> Advice | None:
+        trace = self._traced(_shortened(options, most))
         return None if trace is None else self._advice(changes, options, trace)
 
     def _advice(self, changes: tuple[Change, ...], options: Options, trace: Trace) -> Advice:
@@ -130,7 +134,7 @@ class Advisor:
     def _ahead(self, wanted: Iterable[Options]) -> None:
         for options in wanted:
             if _key(options) not in self._traces:
-                self.workers.ask(_key(options), _shortened(options))
+                self.workers.ask(_key(options), options)
 
     def _traced(self, options: Options, *, must: bool = False) -> Trace | None:
         """None for what the model or torch refuses: such a change is not one."""
@@ -140,7 +144,7 @@ class Advisor:
                 self.progress(f"tracing change {len(self._traces)}", len(self._traces), None)
             self._ahead([options])
             try:
-                self._traces[key] = self.workers.take(key, _shortened(options))[0]
+                self._traces[key] = self.workers.take(key, options)[0]
             except Exception:
                 if must:
                     raise
@@ -148,8 +152,9 @@ class Advisor:
         return self._traces[key]
 
 
-def _shortened(options: Options) -> Options:
-    return dataclasses.replace(options, accumulate=min(options.accumulate, MICRO_BATCHES))
+def _shortened(options: Options, most: int = WHOLE_STEP) -> Options:
+    """The step itself, or the first micro-batches of one that has more than `most`."""
+    return options if options.accumulate <= most else dataclasses.replace(options, accumulate=MICRO_BATCHES)
 
 
 def _key(options: Options) -> str:
@@ -162,4 +167,4 @@ def _worth(row: Advice, now: Advice) -> bool:
 
 def _work(trace: Trace, options: Options) -> float:
     """Floating-point operations a token."""
-    return flops(trace) / (options.batch * min(options.accumulate, MICRO_BATCHES) * (options.seq or 1)) or 1.0
+    return flops(trace) / (options.batch * trace.settings["accumulate"] * (options.seq or 1)) or 1.0

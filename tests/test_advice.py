@@ -60,6 +60,15 @@ def test_more_micro_batches_than_two_repeat_the_second() -> None:
     assert len(peaks) == 1
 
 
+def test_a_step_of_micro_batches_is_told_as_traced_whole() -> None:
+    """The step that is found has more micro-batches than the search traces: its figures are the whole step's."""
+    tight = Options(batch=16, seq=128, gpu="h200", memory=1300 * MIB, set=SMALL)
+    found = Advisor(tight).advise()
+    row = next(row for row in found.rows if row.changes[0].name.startswith("accumulate"))
+    assert row.fits and row.options.accumulate > 2
+    assert row[2:5] == memgraph.predict(row.options).peak[:3]
+
+
 def test_smaller_batches_divide() -> None:
     found = [(options.batch, options.accumulate) for _, options in smaller_batches(Options(batch=12))]
     assert found == [(6, 2), (4, 3), (3, 4), (2, 6), (1, 12)]

@@ -15,8 +15,7 @@ from hypothesis import strategies as st
 
 from memgraph.analyze.cause import explain
 from memgraph.analyze.diff import Change, Difference, changes, difference
-from memgraph.cli.diff import diff
-from memgraph.errors import UsageError
+from memgraph.cli.main import main
 from memgraph.render import diff_json, table_diff
 from memgraph.trace import Category, Events, Trace
 from tests.conftest import Tape
@@ -194,7 +193,7 @@ def saved(tmp_path: Path) -> Callable[[str, Trace], str]:
 
 def test_two_files(saved: Callable[[str, Trace], str]) -> None:
     paths = [saved("a.memgraph", step(8, 128)), saved("b.memgraph", step(8, 512))]
-    result = CliRunner().invoke(diff, paths)
+    result = CliRunner().invoke(main, ["diff", *map(str, paths)])
     assert result.exit_code == 0
     assert result.output.splitlines()[:3] == list(explain(difference(step(8, 128), step(8, 512))))
 
@@ -212,6 +211,6 @@ def test_two_files(saved: Callable[[str, Trace], str]) -> None:
 )
 def test_what_cannot_be_compared(saved: Callable[[str, Trace], str], arguments: list[str], message: str) -> None:
     path = saved("a.memgraph", step(8, 128))
-    result = CliRunner().invoke(diff, [path if word == "A" else word for word in arguments])
-    assert isinstance(result.exception, UsageError)
-    assert message in str(result.exception)
+    result = CliRunner().invoke(main, ["diff", *(path if word == "A" else word for word in arguments)])
+    assert result.exit_code == 2
+    assert message in result.output

@@ -7,8 +7,9 @@ import accuracy
 import pytest
 import recordings
 
-RUNS = ("b1_s128", "sgd", "fp32_manual_checkpoint")
-"""The optimizer's peak and the loss's; a loop of attention by hand, without autocast, with blocks checkpointed."""
+RUNS = ("b1_s128", "sgd", "fp32_manual_checkpoint", "checkpoint")
+"""The optimizer's peak and the loss's; a loop of attention by hand, without autocast, with blocks checkpointed; what is
+freed before the loss."""
 
 
 @pytest.mark.parametrize("name", RUNS)

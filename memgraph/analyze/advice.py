@@ -12,7 +12,10 @@ from memgraph.options import Options
 from memgraph.trace import Category, Trace
 
 MICRO_BATCHES = 2
-"""Traced of a step that has more: each further one repeats the second, and would only cost time."""
+"""Traced of a step that has more while the largest micro-batch that fits is looked for: each further one repeats the
+second's requests, and would only cost time."""
+WHOLE_STEP = 8
+"""Micro-batches of the step that is found and told: it is traced whole, unless it has more than these."""
 
 
 class Price(IntEnum):

@@ -83,15 +83,15 @@ class NanoVLM(nn.Module):
         logits, _caches = self.decoder(embd, attention_mask)
         if targets is None:
             return logits, None
-        return self._learn(logits, targets)
-
-    def _learn(self, hidden: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits and loss; in chunks there are never all logits, and the hidden states are returned in their place."""
         if self.loss_chunks > 1:
-            rows, wanted = hidden.reshape(-1, hidden.size(-1)), targets.reshape(-1)
-            return hidden, chunked_cross_entropy(self.decoder.head, rows, wanted, self.loss_chunks)
-        logits = self.decoder.head(hidden)
+            return logits, self._chunked_loss(logits, targets)
+        logits = self.decoder.head(logits)
         return logits, cross_entropy(logits, targets)
+
+    def _chunked_loss(self, hidden: Tensor, targets: Tensor) -> Tensor:
+        """The loss without ever all logits; the hidden states are returned in their place."""
+        rows, wanted = hidden.reshape(-1, hidden.size(-1)), targets.reshape(-1)
+        return chunked_cross_entropy(self.decoder.head, rows, wanted, self.loss_chunks)
 
     def _place(self, input_ids: Tensor, token_embd: Tensor, image_embd: Tensor) -> Tensor:
         """The token embeddings with each sample's image embeddings put from its first image token on."""
@@ -120,7 +120,10 @@ class ManyImageNanoVLM(NanoVLM):
         logits, _caches = self.decoder(token_embd, attention_mask)
         if targets is None:
             return logits, None
-        return self._learn(logits, targets)
+        if self.loss_chunks > 1:
+            return logits, self._chunked_loss(logits, targets)
+        logits = self.decoder.head(logits)
+        return logits, cross_entropy(logits, targets)
 
     def _place(self, input_ids: Tensor, token_embd: Tensor, image_embd: Tensor) -> Tensor:
         """The token embeddings with the image embeddings put where image tokens are, in order."""

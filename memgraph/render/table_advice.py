@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from tabulate import tabulate
 
-from memgraph.analyze.advice import MICRO_BATCHES, Advice, Advised, Price
+from memgraph.analyze.advice import MICRO_BATCHES, WHOLE_STEP, Advice, Advised, Price
 from memgraph.units import format_bytes
 
 WIDTH = 80
@@ -79,6 +79,6 @@ def _code(rows: Sequence[Advice]) -> str:
 
 def _notes(found: Advised) -> str:
     notes = ["Every figure is a fresh trace of that change; work counts floating-point operations a token."]
-    if any(row.options.accumulate > MICRO_BATCHES for row in found.rows):
-        notes.append(f"Steps of more than {MICRO_BATCHES} micro-batches were traced with {MICRO_BATCHES}.")
+    if any(row.options.accumulate > WHOLE_STEP for row in found.rows):
+        notes.append(f"Steps of more than {WHOLE_STEP} micro-batches were traced with {MICRO_BATCHES} of them.")
     return textwrap.fill(" ".join(notes), WIDTH)

@@ -30,13 +30,13 @@ def _heads(tensor: TensorMeta) -> tuple[int, int, int, int]:
 
 
 def _cudnn_forward(call: Call, gpu: GpuSpec, version: Version) -> Steps:
-    """Seed and offset, the result and its statistics, then cuDNN's workspace. The op returns result, statistics, seed,
-    offset. For a single query cuDNN splits the keys and takes more (67,712 bytes for 32 rows of 64 and 2048 keys); how
+    """Seed and offset, the result and its statistics, then cuDNN's workspace. The op returns result, statistics (where
+    a backward will follow), seed, offset. For a single query cuDNN splits the keys and takes more (67,712 bytes for 32 rows of 64 and 2048 keys); how
     much in other cases is not known."""
     plan = Plan(call)
     one = call.args[0].shape[2] == 1
     statistics = len(call.outputs) == 4
-    for index in (2, 3, 0, 1) if statistics else range(len(call.outputs)):
+    for index in (2, 3, 0, 1) if statistics else (1, 2, 0):
         plan.output(index)
     plan.temporary(_CUDNN_ALIGNMENT, "cuDNN workspace (estimate)" if one else "cuDNN workspace")
     return plan.steps()
