@@ -30,9 +30,9 @@ def _heads(tensor: TensorMeta) -> tuple[int, int, int, int]:
 
 
 def _cudnn_forward(call: Call, gpu: GpuSpec, version: Version) -> Steps:
-    """Seed and offset, the result and its statistics, then cuDNN's workspace. The op returns result, statistics (where
-    a backward will follow), seed, offset. For a single query cuDNN splits the keys and takes more (67,712 bytes for 32 rows of 64 and 2048 keys); how
-    much in other cases is not known."""
+    """Seed and offset, the result and its statistics (where a backward will follow), then cuDNN's workspace. The op
+    returns result, statistics, seed, offset. For a single query cuDNN splits the keys and takes more (67,712 bytes for
+    32 rows of 64 and 2048 keys); how much in other cases is not known."""
     plan = Plan(call)
     one = call.args[0].shape[2] == 1
     statistics = len(call.outputs) == 4
