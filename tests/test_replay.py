@@ -1,4 +1,4 @@
-"""The allocator model against 31 runs recorded on an H200 with torch 2.11: the requests of each, and what the allocator
+"""The allocator model against 39 runs recorded on an H200 with torch 2.11: the requests of each, and what the allocator
 made of them."""
 
 from __future__ import annotations
@@ -12,10 +12,15 @@ from typing import Any
 import pytest
 import recordings
 
+from memgraph.gpu.segments import Upward
 from memgraph.trace import Action, Trace, Usage
 
 DATA = Path(__file__).parent / "data"
 RUNS = sorted(recordings.FOLDER.glob("*.json.gz"))
+
+UNDECIDED = {"b32_s512_checkpoint"}
+"""Its reserved bytes turn on one tie: 27.6 MiB go into the one segment of 3 GiB that is free, or into another hole as
+large. In the first case, which was the H200's, the next 3 GiB need a segment more."""
 
 
 def name(path: Path) -> str:
@@ -29,7 +34,7 @@ def statistics(trace: Trace, moment: str, which: str) -> Usage:
 
 
 def test_every_recorded_run_is_here() -> None:
-    assert len(RUNS) == 31
+    assert len(RUNS) == 39
     cases = json.loads((recordings.FOLDER.parent / "runs.json").read_text())
     assert {name(path) for path in RUNS} == set(cases)
 
@@ -46,7 +51,8 @@ def test_given_the_segments_the_peaks_are_exact_and_without_them_close(path: Pat
     assert load == trace.after_load
     assert peak.requested == trace.peak.requested
     assert abs(peak.allocated / trace.peak.allocated - 1) < 0.002
-    assert abs(peak.reserved / trace.peak.reserved - 1) < 0.0025
+    if name(path) not in UNDECIDED:
+        assert abs(peak.reserved / trace.peak.reserved - 1) < 0.0025
 
 
 def test_given_the_segments_every_address_is_exact() -> None:
@@ -101,3 +107,12 @@ def test_packing_a_run_and_reading_it_gives_the_run() -> None:
         run[column] for column in ("actions", "buffers", "addresses", "sizes")
     ]
     assert recordings.addresses(run) == {"segments": [4096], "segment": [0, 0, 0], "offset": [0, 1, 0]}
+
+
+def test_where_segments_lie_can_decide_what_is_reserved() -> None:
+    """Made-up addresses, downwards and upwards, bracket what the H200 reserved."""
+    trace = recordings.read(recordings.FOLDER / "b32_s512_checkpoint.json.gz")
+    downward = recordings.allocated_by(trace, trace.torch)[1].reserved
+    upward = recordings.allocated_by(trace, trace.torch, Upward())[1].reserved
+    assert downward < trace.peak.reserved <= upward
+    assert trace.peak.reserved - downward >= 3 * 2**30
