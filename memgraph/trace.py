@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import enum
 import functools
+import math
 import os
+import re
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -53,11 +55,22 @@ class Role(enum.StrEnum):
     """A workspace that a library keeps, such as cuBLAS's."""
 
 
+_BITS = re.compile(r"\d+")
+
+
 class TensorSpec(NamedTuple):
     """Shape and dtype of a tensor, `((8, 512, 576), 'float32')`."""
 
     shape: tuple[int, ...]
     dtype: str
+
+    @property
+    def bytes(self) -> int:
+        """Of its elements: the number in a dtype's name says the bits of one, and `bool` takes a byte."""
+        if not self.dtype:
+            return 0
+        bits = _BITS.search(self.dtype)
+        return math.prod(self.shape) * (int(bits[0]) // 8 if bits else 1)
 
 
 class Op(NamedTuple):
@@ -75,6 +88,8 @@ class Op(NamedTuple):
     outputs: tuple[TensorSpec, ...] = ()
     forward: int = -1
     """For a backward op the index of the forward op that it differentiates, else -1."""
+    reads: tuple[int, ...] = ()
+    """Indices of the ops whose results it takes, in the order of its arguments; empty where that is not known."""
 
 
 class Buffer(NamedTuple):
@@ -355,6 +370,8 @@ def _check_references(trace: Trace) -> None:
         raise InvariantError("a buffer names an op that is not there")
     if any(not 0 <= op.phase < len(trace.phases) or not -1 <= op.forward < ops for op in trace.ops):
         raise InvariantError("an op names a phase or a forward op that is not there")
+    if any(not 0 <= read < index for index, op in enumerate(trace.ops) for read in op.reads):
+        raise InvariantError("an op reads the result of one that did not run before it")
     if any(not -1 <= op < ops for op in trace.events.columns[2]):
         raise InvariantError("an event names an op that is not there")
     borders = [0, *(border for phase in trace.phases for border in (phase.start, phase.stop)), len(trace.events)]

@@ -121,21 +121,30 @@ class _Table(Generic[Value]):
 def _encode(trace: Trace) -> dict[str, Any]:
     texts: _Table[str] = _Table()
     tensors: _Table[tuple[TensorSpec, ...]] = _Table()
-    ops, buffers = _op_columns(trace.ops, texts, tensors), _buffer_columns(trace.buffers, texts, tensors)
+    distances: _Table[tuple[int, ...]] = _Table()
+    ops, buffers = _op_columns(trace.ops, texts, tensors, distances), _buffer_columns(trace.buffers, texts, tensors)
     return {
         "schema": SCHEMA, "origin": trace.origin, "gpu": trace.gpu, "memory": trace.memory, "torch": trace.torch,
         "settings": dict(trace.settings), "assumptions": trace.assumptions, "unknown_ops": trace.unknown_ops,
-        "phases": trace.phases, "texts": list(texts), "tensors": list(tensors), "ops": ops, "buffers": buffers,
+        "phases": trace.phases, "texts": list(texts), "tensors": list(tensors), "distances": list(distances),
+        "ops": ops, "buffers": buffers,
         "events": [column.tolist() for column in trace.events.columns],
     }  # fmt: skip
 
 
-def _op_columns(ops: Iterable[Op], texts: _Table[str], tensors: _Table[tuple[TensorSpec, ...]]) -> list[list[int]]:
-    names, phases, modules, sources, inputs, outputs, forwards = zip(*ops, strict=True) if ops else [()] * 7
+def _op_columns(
+    ops: Iterable[Op],
+    texts: _Table[str],
+    tensors: _Table[tuple[TensorSpec, ...]],
+    distances: _Table[tuple[int, ...]],
+) -> list[list[int]]:
+    """What an op reads is written as how far back it is: layer after layer the same."""
+    names, phases, modules, sources, inputs, outputs, forwards, reads = zip(*ops, strict=True) if ops else [()] * 8
     return [
         [texts.place(name) for name in names], list(phases), [texts.place(module) for module in modules],
         [texts.place(source) for source in sources], [tensors.place(specs) for specs in inputs],
         [tensors.place(specs) for specs in outputs], list(forwards),
+        [distances.place(tuple([index - other for other in read])) for index, read in enumerate(reads)],
     ]  # fmt: skip
 
 
@@ -198,20 +207,29 @@ def _decode(data: dict[str, Any]) -> Trace:
     ]
     return Trace(
         origin=_text(data["origin"]), gpu=_text(data["gpu"]), memory=_signed([data["memory"]])[0],
-        torch=_text(data["torch"]), settings=_mapping(data["settings"]), ops=_ops(data["ops"], texts, tensors),
+        torch=_text(data["torch"]), settings=_mapping(data["settings"]), ops=_ops(data, texts, tensors),
         buffers=_buffers(data["buffers"], texts, tensors), events=_events(data["events"]),
         phases=tuple(Phase(_text(name), *_signed(numbers)) for name, *numbers in data["phases"]),
         assumptions=_texts(data["assumptions"]), unknown_ops=_texts(data["unknown_ops"]),
     )  # fmt: skip
 
 
-def _ops(columns: Sequence[Any], texts: Sequence[str], tensors: Sequence[tuple[TensorSpec, ...]]) -> tuple[Op, ...]:
-    names, phases, modules, sources, inputs, outputs, forwards = columns
+def _ops(data: dict[str, Any], texts: Sequence[str], tensors: Sequence[tuple[TensorSpec, ...]]) -> tuple[Op, ...]:
+    names, phases, modules, sources, inputs, outputs, forwards, *more = data["ops"]
     rows = zip(
         _pick(texts, names), _signed(phases), _pick(texts, modules), _pick(texts, sources), _pick(tensors, inputs),
-        _pick(tensors, outputs), _signed(forwards), strict=True,
+        _pick(tensors, outputs), _signed(forwards), _reads(data, more, len(names)), strict=True,
     )  # fmt: skip
     return tuple(starmap(Op, rows))
+
+
+def _reads(data: dict[str, Any], columns: Sequence[Sequence[int]], count: int) -> list[tuple[int, ...]]:
+    """What each op reads; files of memgraph 0.1.0's first days do not say."""
+    if not columns:
+        return [()] * count
+    table = [tuple(_signed(distances)) for distances in data["distances"]]
+    (column,) = columns
+    return [tuple([index - back for back in backs]) for index, backs in enumerate(_pick(table, column))]
 
 
 def _buffers(

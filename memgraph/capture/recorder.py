@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -75,6 +75,20 @@ class GraphCall(NamedTuple):
     kwargs: Mapping[str, Any]
     outputs: tuple[TensorSpec, ...]
 
+    @property
+    def reads(self) -> tuple[int, ...]:
+        """The ops whose results it takes; tensors made outside are nobody's."""
+        tags = [*_tags(self.args), *_tags(self.kwargs.values())]
+        return tuple([tag.op for tag in tags if tag.op >= 0])
+
+
+def _tags(arguments: Iterable[Any]) -> Iterator[Tag]:
+    for argument in arguments:
+        if isinstance(argument, Tag):
+            yield argument
+        elif isinstance(argument, list):
+            yield from _tags(argument)
+
 
 class Recorder(FakeTensorMode):
     """See the module's text.
@@ -108,6 +122,10 @@ class Recorder(FakeTensorMode):
         self._live: dict[int, tuple[int, weakref.ref[torch.UntypedStorage]]] = {}
         self._inside = False
         self._outside_tensors = 0
+
+    def described_ops(self) -> tuple[Op, ...]:
+        """The ops so far, each with what it reads."""
+        return tuple([op._replace(reads=call.reads) for op, call in zip(self.ops, self.calls, strict=True)])
 
     @property
     def avoid_device_init(self) -> bool:

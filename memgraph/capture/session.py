@@ -116,7 +116,7 @@ class VirtualGpu:
         return categorize(
             Trace(
                 origin="predicted", gpu=self.spec.name, memory=self.memory, torch=torch.__version__,
-                settings=dict(self.settings), ops=tuple(recorder.ops), buffers=buffers, events=ledger.events(),
+                settings=dict(self.settings), ops=recorder.described_ops(), buffers=buffers, events=ledger.events(),
                 phases=ledger.finished_phases(), assumptions=(*self.assumptions.stated, *self._estimates()),
                 unknown_ops=tuple(sorted(self.kinds.unknown)),
             )

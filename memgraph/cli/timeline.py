@@ -12,9 +12,12 @@ from memgraph.analyze.bands import BY
 from memgraph.analyze.strips import Chart, Window, chart, window_of
 from memgraph.cli.progress import ProgressBar
 from memgraph.cli.target import target_options
-from memgraph.errors import UsageError, unknown_name
+from memgraph.errors import MemgraphError, UsageError, unknown_name
 from memgraph.trace import Trace
 from memgraph.trace_file import load, write_file
+
+GRAPHVIZ = ("svg", "dot", "png", "pdf")
+"""Kinds of file that graphviz makes."""
 
 
 class Order(NamedTuple):
@@ -28,6 +31,8 @@ class Order(NamedTuple):
     laws: Mapping[int, str]
     """How a buffer grows, by its index."""
     overlays: tuple[Trace, ...]
+    modules: bool
+    """The modules instead of the timeline."""
 
     @property
     def window(self) -> Window:
@@ -65,12 +70,17 @@ def _known(_context: click.Context, _parameter: click.Parameter, output: Path) -
 @click.option("--phase", metavar="NAME[:STEP]", help="This phase alone: forward, backward:1.")
 @click.option("--around", metavar="PEAK", help="What is around the peak, or around an event by its number.")
 @click.option("--laws", is_flag=True, help="Say how each buffer grows; three more runs find out.")
+@click.option(
+    "--modules",
+    is_flag=True,
+    help="Draw the modules instead: what passes between them, and what they keep for the backward.",
+)
 @click.option("--overlay", multiple=True, type=click.Path(path_type=Path), metavar="TRACE",
               help="Lay another run over an .html: a recording, or the run after a change. Repeat.")  # fmt: skip
 @click.option("--force", is_flag=True, help="Overwrite the file.")
 def timeline(
     trace: Trace, output: Path, by: str, top: int, phase: str | None, around: str | None, laws: bool,
-    overlay: tuple[Path, ...], force: bool,
+    modules: bool, overlay: tuple[Path, ...], force: bool,
 ) -> None:  # fmt: skip
     """Draw memory over a run: time from left to right, every buffer as wide as its life and as high as its bytes.
 
@@ -80,14 +90,18 @@ def timeline(
     \b
     memgraph timeline --seq 512 -o step.svg
     memgraph timeline step.memgraph --by module --phase backward -o step.png
+    memgraph timeline step.memgraph --modules -o modules.svg
     memgraph timeline step.memgraph --overlay measured.memgraph -o step.html
     """
     kind = _kind(output)
     if overlay and kind != "html":
         raise UsageError(f"--overlay is for a page, and {output.name} is none: write an .html")
+    if modules and kind not in GRAPHVIZ:
+        raise UsageError(f"--modules is for a picture, and {output.name} is none: write an .svg .dot .png or .pdf")
     if not trace.events:
         raise UsageError("the run allocated nothing: there is nothing to draw")
-    order = Order(trace, by, top, phase, around, _laws(trace) if laws else {}, tuple(load(path) for path in overlay))
+    others = tuple(load(path) for path in overlay)
+    order = Order(trace, by, top, phase, around, _laws(trace) if laws else {}, others, modules)
     write_file(output, _KINDS[kind](order), force=force)
 
 
@@ -106,16 +120,39 @@ def _graphviz(kind: str) -> Callable[[Order], bytes]:
         from memgraph.render import dot
         from memgraph.render.dot_timeline import timeline as picture
 
+        if order.modules:
+            return _module_picture(order.trace, kind)
         return dot.rendered(picture(order.trace, order.chart, order.laws), kind, fixed=True)
 
     return draw
+
+
+def _module_picture(trace: Trace, kind: str) -> bytes:
+    from memgraph.analyze.module_graph import module_graph
+    from memgraph.render import dot
+    from memgraph.render.dot_modules import modules
+
+    graph = module_graph(trace)
+    if not graph.layers:
+        raise MemgraphError("the run has no forward with a backward after it: there are no modules to draw")
+    return dot.rendered(modules(graph), kind, fixed=False)
+
+
+def _module_picture_if_any(trace: Trace) -> bytes | None:
+    """For a page, which is whole without it: `dot` may not be there, or the run no training step."""
+    try:
+        return _module_picture(trace, "svg")
+    except MemgraphError as error:
+        click.echo(f"the page is without the picture of the modules: {error}", err=True)
+        return None
 
 
 def _page(order: Order) -> bytes:
     from memgraph.render.html import page
 
     whole = chart(order.trace, order.by, order.top)
-    return page(order.trace, whole, order.laws, order.overlays, view=order.window)
+    picture = _module_picture_if_any(order.trace)
+    return page(order.trace, whole, order.laws, order.overlays, picture, view=order.window)
 
 
 def _snapshot(order: Order) -> bytes:
@@ -131,6 +168,6 @@ def _perfetto(order: Order) -> bytes:
 
 
 _KINDS: dict[str, Callable[[Order], bytes]] = {
-    **{kind: _graphviz(kind) for kind in ("svg", "dot", "png", "pdf")},
+    **{kind: _graphviz(kind) for kind in GRAPHVIZ},
     "html": _page, "pickle": _snapshot, "json": _perfetto,
 }  # fmt: skip

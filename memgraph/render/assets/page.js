@@ -173,7 +173,7 @@
     ],
     series: [{}, ...series],
     cursor: { drag: { x: true, y: false, uni: 12 }, points: { show: false } },
-    hooks: { drawAxes: [drawBoxes], draw: [drawMark], setCursor: [(u) => pointed(u)] },
+    hooks: { drawAxes: [drawBoxes], draw: [drawMark] },
   }, [clock, ...curves, ...overlays.map((overlay) => overlay.values)], byId("chart"));
   chart.over.append(mark);
 
@@ -186,13 +186,14 @@
     fillTable();
     drawMark(chart);
   });
-  let quiet = false; // while the cursor is moved by us
-  const pointed = (u) => {
-    if (quiet || state.kept || u.cursor.left < 0 || u.cursor.idx == null) return;
-    state.at = Math.max(0, Math.min(count - 1, Math.floor(u.posToVal(u.cursor.left, "x"))));
-    state.chosen = bufferAt(state.at, u.posToVal(u.cursor.top, "y"));
+  const point = (event) => { // the mouse's own movements only: uPlot moves its cursor too, when it is resized
+    if (state.kept) return;
+    const edge = chart.over.getBoundingClientRect();
+    state.at = Math.max(0, Math.min(count - 1, Math.floor(chart.posToVal(event.clientX - edge.left, "x"))));
+    state.chosen = bufferAt(state.at, chart.posToVal(event.clientY - edge.top, "y"));
     tell();
   };
+  chart.over.addEventListener("mousemove", point);
   const go = (at) => {
     state.at = Math.max(0, Math.min(count - 1, at));
     if (state.chosen >= 0 && !state.kept && !(start[state.chosen] <= state.at && state.at < stop[state.chosen])) state.chosen = -1;
@@ -201,11 +202,7 @@
     place();
     tell();
   };
-  const place = () => {
-    quiet = true;
-    chart.setCursor({ left: chart.valToPos(state.at + 0.5, "x"), top: chart.valToPos(curves[0][state.at], "y") });
-    quiet = false;
-  };
+  const place = () => chart.setCursor({ left: chart.valToPos(state.at + 0.5, "x"), top: chart.valToPos(curves[0][state.at], "y") });
   const zoom = (low, high) => { chart.setScale("x", { min: Math.max(0, low), max: Math.min(count - 1, high) }); place(); };
   const rescale = (factor) => { const { min, max } = chart.scales.x; zoom(state.at - (state.at - min) * factor, state.at + (max - state.at) * factor); };
   const keep = (kept) => { state.kept = kept && state.chosen >= 0; byId("story").style.borderColor = state.kept ? css("--mark") : ""; tell(); };
