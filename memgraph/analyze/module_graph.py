@@ -83,7 +83,7 @@ def _kept(trace: Trace, ops: set[int], forwards: Sequence[Phase]) -> list[int]:
     return [
         index
         for index, (buffer, life) in enumerate(zip(trace.buffers, trace.lives, strict=True))
-        if buffer.op in ops and buffer.role is Role.OUTPUT and any(life.start < end < life.stop for end in ends)
+        if buffer.op in ops and buffer.role is Role.OUTPUT and any(life.start < end <= life.stop for end in ends)
     ]
 
 

@@ -29,10 +29,12 @@ def new(title: str, **attributes: str) -> Picture:
 
 
 def text(words: str) -> str:
-    """Words as they are: graphviz takes none of them for an escape or for markup."""
+    """Words as they are: graphviz takes none of them for an escape or for markup. Lines stay lines. A
+    backslash becomes a sign that looks like one: a tooltip's escapes are taken out twice, a label's once."""
     from graphviz import escape
 
-    return escape(_CONTROL.sub("?", words))
+    lines = (_CONTROL.sub("?", line).replace("&", "&amp;").replace("\\", "\u29f5") for line in words.split("\n"))
+    return "\\n".join(escape(line) for line in lines)
 
 
 def rendered(picture: Picture, kind: str, *, fixed: bool) -> bytes:

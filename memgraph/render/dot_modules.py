@@ -36,19 +36,15 @@ def _layer(picture: Picture, place: int, layer: Layer, most: int) -> None:
     """The forward's box, and the backward's on the same level."""
     colour = lighter(COLOURS[Category.ACTIVATION], _FAINT * (1 - layer.kept / most) if most else _FAINT)
     count = f" ({len(layer.modules)} modules)" if len(layer.modules) > 1 else ""
-    words = _lines(f"{layer.name}{count}", f"keeps {format_bytes(layer.kept)} in {layer.buffers:,} buffers")
+    words = dot.text(f"{layer.name}{count}\nkeeps {format_bytes(layer.kept)} in {layer.buffers:,} buffers")
     picture.node(f"f{place}", label=words, id=f"layer-{place}", fillcolor=colour, fontcolor=ink(colour),
                  tooltip=words)  # fmt: skip
-    words = _lines("backward of", layer.name)
+    words = dot.text(f"backward of\n{layer.name}")
     picture.node(f"b{place}", label=words, id=f"backward-{place}", fillcolor="#f2f2f2", tooltip=words)
     with picture.subgraph() as level:
         level.attr(rank="same")
         level.node(f"f{place}")
         level.node(f"b{place}")
-
-
-def _lines(*words: str) -> str:
-    return "\\n".join(map(dot.text, words))
 
 
 def _line(picture: Picture, start: str, stop: str, link: Link, verb: str, **look: str) -> None:

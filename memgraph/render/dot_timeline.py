@@ -17,6 +17,9 @@ from memgraph.units import format_bytes
 
 WIDTH, HEIGHT = 1000.0, 560.0
 """Of the plot, in points."""
+FINE = 8
+"""Graphviz rounds the sides of a box to whole points: everything is drawn so many times larger, and shown as large as
+it is meant."""
 _LIST = 430.0
 """Width of the list beside it."""
 _LINE = 15.0
@@ -54,17 +57,14 @@ def timeline(trace: Trace, chart: Chart, laws: Mapping[int, str] | None = None) 
     Args:
         laws: how a buffer grows, by its index, where that is known.
     """
-    picture = dot.new("memory", outputorder="nodesfirst", bgcolor="white", pad="0.2", splines="line")
+    picture = dot.new(
+        "memory", outputorder="nodesfirst", bgcolor="white", pad="0.2", splines="line",
+        size=f"{(WIDTH + _LIST + 100) / 72:.3f},{(HEIGHT + 100) / 72:.3f}",
+    )  # fmt: skip
     picture.attr(
-        "node",
-        shape="box",
-        style="filled",
-        fixedsize="true",
-        label="",
-        penwidth="0.3",
-        color="transparent",
-        fontsize="9",
-    )
+        "node", shape="box", style="filled", fixedsize="true", label="", penwidth=f"{0.3 * FINE:g}",
+        color="transparent", fontsize=f"{9 * FINE}",
+    )  # fmt: skip
     scale = scale_of(chart)
     _phases(picture, trace, chart, scale)
     _grid(picture, chart, scale)
@@ -81,8 +81,8 @@ def _node(picture: Picture, name: str, box: tuple[float, float, float, float], *
     """A box by its left, bottom, right and top, in points."""
     left, bottom, right, top = box
     picture.node(
-        name, pos=f"{(left + right) / 2:.6f},{(bottom + top) / 2:.6f}!", width=f"{(right - left) / 72:.8f}",
-        height=f"{(top - bottom) / 72:.8f}", **attributes,
+        name, pos=f"{FINE * (left + right) / 2:.6f},{FINE * (bottom + top) / 2:.6f}!",
+        width=f"{FINE * (right - left) / 72:.8f}", height=f"{FINE * (top - bottom) / 72:.8f}", **attributes,
     )  # fmt: skip
 
 
@@ -100,7 +100,7 @@ def _words(
     left = at[0] - {"l": 0, "r": width, "c": width / 2}[side]
     label = dot.text(words) + ("" if side == "c" else f"\\{side}")
     box = (left, at[1] - size * 0.7, left + width, at[1] + size * 0.7)
-    _node(picture, name, box, shape="plaintext", style="", label=label, fontsize=f"{size:g}", **more)
+    _node(picture, name, box, shape="plaintext", style="", label=label, fontsize=f"{FINE * size:g}", **more)
 
 
 def _phases(picture: Picture, trace: Trace, chart: Chart, scale: Scale) -> None:
@@ -214,7 +214,7 @@ def _list(picture: Picture, trace: Trace, chart: Chart, colours: tuple[str, ...]
         size = chart.heights[band][chart.top]
         y -= _LINE
         ink_ = "#000000" if size else "#777777"
-        _node(picture, f"s{band}", (left, y - 5.5, left + 20, y + 5.5), fillcolor=colours[band], fontsize="8",
+        _node(picture, f"s{band}", (left, y - 5.5, left + 20, y + 5.5), fillcolor=colours[band], fontsize=f"{8 * FINE}",
               label=str(number), fontcolor=ink(colours[band]))  # fmt: skip
         _words(picture, f"sb{band}", (left + 84, y), format_bytes(size) if size else "not yet", "r", fontcolor=ink_)
         _words(picture, f"sn{band}", (left + 88, y), _short(_counted(trace, chart, band)), "l", fontcolor=ink_)
