@@ -11,6 +11,7 @@ demo: $(VENV)/.installed
 	$(BIN)/memgraph analyze --seq 512
 
 test: $(VENV)/.installed lint
+	scripts/programs.sh
 	$(BIN)/python -m pytest
 	$(BIN)/python scripts/check_docs.py
 

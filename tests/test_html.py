@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import re
 from collections.abc import Iterator
@@ -171,8 +172,10 @@ def test_a_name_cannot_inject_anything(chromium: Browser, tmp_path: Path, tape: 
 @needs_browser
 def test_another_run_is_laid_over(chromium: Browser, tmp_path: Path) -> None:
     trace = run()
-    chromium.open(written(tmp_path, trace, overlays=(trace,)))
-    assert chromium.run("document.querySelectorAll('#lines input').length") == 4
+    other = dataclasses.replace(trace, origin="measured", settings={**trace.settings, "checkpoint": "blocks"})
+    chromium.open(written(tmp_path, trace, overlays=(other,)))
+    labels = chromium.run("[...document.querySelectorAll('#lines label')].map(label => label.textContent)")
+    assert labels == ["requested", "allocated", "reserved", "measured: checkpoint blocks"]
     assert chromium.errors == []
 
 

@@ -216,7 +216,7 @@ def _list(picture: Picture, trace: Trace, chart: Chart, colours: tuple[str, ...]
         ink_ = "#000000" if size else "#777777"
         _node(picture, f"s{band}", (left, y - 5.5, left + 20, y + 5.5), fillcolor=colours[band], fontsize=f"{8 * FINE}",
               label=str(number), fontcolor=ink(colours[band]))  # fmt: skip
-        _words(picture, f"sb{band}", (left + 84, y), format_bytes(size) if size else "not yet", "r", fontcolor=ink_)
+        _words(picture, f"sb{band}", (left + 84, y), format_bytes(size) if size else "not there", "r", fontcolor=ink_)
         _words(picture, f"sn{band}", (left + 88, y), _short(_counted(trace, chart, band)), "l", fontcolor=ink_)
 
 

@@ -158,7 +158,7 @@ def _data(trace: Trace, chart: Chart, laws: Mapping[int, str], overlays: Sequenc
         "buffers": {**_buffers(trace, chart, texts), "kind": _packed("i", kind_of_buffer)},
         "kinds": kinds,
         "laws": bool(laws),
-        "overlays": [{"name": _named(other), "values": _packed("d", laid_over(trace, other))} for other in overlays],
+        "overlays": [{"name": _named(other, trace), "values": _packed("d", laid_over(trace, other))} for other in overlays],
         "texts": list(texts.places),
     }  # fmt: skip
     text = json.dumps(data, separators=(",", ":"))
@@ -169,9 +169,11 @@ def _coloured(chart: Chart) -> Iterable[tuple[Any, str]]:
     return zip(chart.bands, shades(band.category for band in chart.bands), strict=True)
 
 
-def _named(trace: Trace) -> str:
-    """An overlay's name: what is different about it is what its settings say."""
-    return f"{trace.origin}: {headline(trace)}"
+def _named(trace: Trace, base: Trace) -> str:
+    """An overlay's name: where it is from, and what it has otherwise than the run below it."""
+    ours, theirs = dict(base.settings), dict(trace.settings)
+    other = [f"{name} {theirs[name]}" for name in theirs if theirs[name] != ours.get(name) and name in ours]
+    return f"{trace.origin}: {', '.join(other) or headline(trace)}"
 
 
 def _ops(trace: Trace, texts: _Texts) -> dict[str, str]:
