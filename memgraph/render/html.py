@@ -158,7 +158,7 @@ def _data(trace: Trace, chart: Chart, laws: Mapping[int, str], overlays: Sequenc
         "buffers": {**_buffers(trace, chart, texts), "kind": _packed("i", kind_of_buffer)},
         "kinds": kinds,
         "laws": bool(laws),
-        "overlays": [{"name": _named(other, trace), "values": _packed("d", laid_over(trace, other))} for other in overlays],
+        "overlays": [_overlay(trace, other) for other in overlays],
         "texts": list(texts.places),
     }  # fmt: skip
     text = json.dumps(data, separators=(",", ":"))
@@ -167,6 +167,10 @@ def _data(trace: Trace, chart: Chart, laws: Mapping[int, str], overlays: Sequenc
 
 def _coloured(chart: Chart) -> Iterable[tuple[Any, str]]:
     return zip(chart.bands, shades(band.category for band in chart.bands), strict=True)
+
+
+def _overlay(trace: Trace, other: Trace) -> dict[str, str]:
+    return {"name": _named(other, trace), "values": _packed("d", laid_over(trace, other))}
 
 
 def _named(trace: Trace, base: Trace) -> str:
