@@ -172,9 +172,9 @@ addresses no longer matter; the model does as the running torch does (`tests/tes
 allocators of all five versions), and above it does as the torch that was measured.
 
 One reserved figure is far off, that of batch 32 with checkpointed blocks: 27.6 MiB went into the one free segment of
-3 GiB, where another hole was as large, and so the next 3 GiB needed a segment more. With segments placed upwards instead
-of downwards the model does what that process did (`tests/test_replay.py`). `memgraph advise` names five of these runs as
-ways to make batch 32 fit; they were recorded for that.
+3 GiB, where another hole was as large, and so the next 3 GiB needed a segment more. With segments placed upwards, not
+downwards, the model does what that process did (`tests/test_replay.py`). `memgraph advise` names five of these runs
+as ways to make batch 32 fit; they were recorded for that.
 
 ## An RTX 3090, measured by others
 
