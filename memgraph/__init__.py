@@ -12,12 +12,13 @@ _HOMES = {
     "Trace": "memgraph.trace",
     "load": "memgraph.trace_file",
     "predict": "memgraph.api",
+    "record": "memgraph.api",
     "save": "memgraph.trace_file",
     "virtual_gpu": "memgraph.api",
 }
 
 if TYPE_CHECKING:
-    from memgraph.api import predict, virtual_gpu
+    from memgraph.api import predict, record, virtual_gpu
     from memgraph.options import Options
     from memgraph.trace import Trace
     from memgraph.trace_file import load, save
@@ -33,4 +34,4 @@ def __dir__() -> list[str]:
     return sorted([*_HOMES, "__version__"])
 
 
-__all__ = ["Options", "Trace", "__version__", "load", "predict", "save", "virtual_gpu"]
+__all__ = ["Options", "Trace", "__version__", "load", "predict", "record", "save", "virtual_gpu"]

@@ -15,6 +15,7 @@ from memgraph.trace import Trace
 from memgraph.trace_file import load
 
 if TYPE_CHECKING:
+    from memgraph.capture.real import Recording
     from memgraph.capture.session import VirtualGpu
 
 Progress = Callable[[str, int, int | None], None]
@@ -120,6 +121,56 @@ def run_script(
         return card.trace, ended
 
 
+def record(
+    via: str = "history", *, cap: int | None = None, ops: bool = False, **settings: Any
+) -> contextlib.AbstractContextManager[Recording]:
+    """On a machine with a GPU: ordinary training code inside the `with` block is recorded as it runs.
+
+    Args:
+        via: `history`, torch's own memory history; or `hook`, an allocator that logs what is asked of it, which has to
+            be opened before the process uses GPU memory.
+        cap: bytes that may be used, to make a large card behave as a small one.
+        ops: with the hook, note which op of which module ran.
+        settings: anything worth keeping in the trace.
+
+    Returns:
+        A context manager whose value has `.trace` after the block, and `.mark("forward")` for phases.
+
+    Raises:
+        MemgraphError: there is no GPU, or its memory was used before the hook.
+    """
+    from memgraph.capture.real import recording
+
+    return recording(via, settings, cap=cap, ops=ops)
+
+
+def record_steps(options: Options, via: str = "history", *, cap: int | None = None, ops: bool = False) -> Trace:
+    """The training steps that the options describe, on the real GPU; as `predict` without one.
+
+    Raises:
+        MemgraphError: there is no GPU.
+    """
+    from memgraph.capture.real import record_steps as run
+
+    with _no_garbage_collection():
+        return run(options, via, cap=cap, ops=ops)
+
+
+def record_script(
+    script: str, arguments: Sequence[str] = (), via: str = "history", *, module: bool = False,
+    steps: int | None = None, cap: int | None = None, ops: bool = False,
+) -> tuple[Trace, Ended]:  # fmt: skip
+    """A training script, unmodified, on the real GPU; as `run_script` without one.
+
+    Raises:
+        UsageError: there is no such script.
+        MemgraphError: there is no GPU.
+    """
+    from memgraph.capture.real import record_script as run
+
+    return run(script, arguments, via, module=module, steps=steps, cap=cap, ops=ops)
+
+
 @contextlib.contextmanager
 def _failures_named(model: str) -> Iterator[None]:
     """What torch or the model itself raises is an answer too: the step fails, here or on the card."""
@@ -165,4 +216,5 @@ def _silent(_label: str, _done: int, _total: int | None) -> None:
     pass
 
 
-__all__ = ["Options", "Progress", "Trace", "default_gpu", "load", "predict", "run_script", "virtual_gpu"]
+__all__ = ["Options", "Progress", "Trace", "default_gpu", "load", "predict", "record", "record_script",
+           "record_steps", "run_script", "virtual_gpu"]  # fmt: skip

@@ -22,11 +22,12 @@ _MAX_ENTRIES = 50_000_000
 class History:
     """A recording in progress. Phases are tied to events by the allocator's own count of allocations."""
 
-    def __init__(self, settings: Mapping[str, Any]) -> None:
+    def __init__(self, settings: Mapping[str, Any], cap: int | None = None) -> None:
         self.settings = dict(settings)
         self.statistics: dict[str, dict[str, int]] = {}
         self._marks: list[tuple[str, int, int]] = []
         self._step = 0
+        self._cap = cap
         self._trace: Trace | None = None
 
     def mark(self, phase: str) -> None:
@@ -51,15 +52,18 @@ class History:
         properties = torch.cuda.get_device_properties(torch.cuda.current_device())
         buffers, events = read_events(snapshot["device_traces"][torch.cuda.current_device()])
         self._trace = Trace(
-            origin="measured", gpu=properties.name, memory=properties.total_memory, torch=torch.__version__,
+            origin="measured", gpu=properties.name, memory=self._cap or properties.total_memory, torch=torch.__version__,
             settings={**self.settings, "statistics": self.statistics}, ops=(), buffers=buffers, events=events,
             phases=_phases(self._marks, events),
         )  # fmt: skip
 
 
 @contextlib.contextmanager
-def record_history(settings: Mapping[str, Any]) -> Iterator[History]:
+def record_history(settings: Mapping[str, Any], cap: int | None = None) -> Iterator[History]:
     """Record what the native caching allocator does while open.
+
+    Args:
+        cap: bytes that it may reserve, through torch's memory fraction; default the card's.
 
     Raises:
         MemgraphError: there is no GPU.
@@ -68,7 +72,9 @@ def record_history(settings: Mapping[str, Any]) -> Iterator[History]:
         raise MemgraphError("no GPU is visible, so there is nothing to record: `memgraph analyze` predicts without one")
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
-    history = History(settings)
+    history = History(settings, cap)
+    if cap is not None:
+        torch.cuda.set_per_process_memory_fraction(min(1.0, cap / _total()))
     torch.cuda.memory._record_memory_history(enabled="all", context=None, max_entries=_MAX_ENTRIES)
     try:
         history.mark("load")
@@ -76,7 +82,13 @@ def record_history(settings: Mapping[str, Any]) -> Iterator[History]:
     finally:
         snapshot = torch.cuda.memory._snapshot()
         torch.cuda.memory._record_memory_history(enabled=None)
+        if cap is not None:
+            torch.cuda.set_per_process_memory_fraction(1.0)
         history.finish(snapshot)
+
+
+def _total() -> int:
+    return int(torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory)
 
 
 def read_events(entries: Iterable[Mapping[str, Any]]) -> tuple[tuple[Buffer, ...], Events]:

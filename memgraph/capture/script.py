@@ -48,11 +48,12 @@ def run_script(
     raise_out_of_memory(gpu)
     if steps is not None:
         gpu.after_step = _stop_after(steps)
-    with _as_main(target, arguments, module):
-        return _ended(target, module)
+    with as_main(target, arguments, module):
+        return ended(target, module)
 
 
-def _ended(target: str, module: bool) -> Ended:
+def ended(target: str, module: bool) -> Ended:
+    """Run it in this process, and say how it ended."""
     try:
         if module:
             runpy.run_module(target, run_name="__main__", alter_sys=True)
@@ -60,8 +61,8 @@ def _ended(target: str, module: bool) -> Ended:
             runpy.run_path(target, run_name="__main__")
     except StepsDone:
         return Ended(0)
-    except SystemExit as ended:
-        return _exit(ended.code)
+    except SystemExit as exit_:
+        return _exit(exit_.code)
     except Exception as error:
         return Ended(1, error=error)
     return Ended(0)
@@ -75,7 +76,7 @@ def _exit(code: object) -> Ended:
 
 
 @contextlib.contextmanager
-def _as_main(target: str, arguments: Sequence[str], module: bool) -> Iterator[None]:
+def as_main(target: str, arguments: Sequence[str], module: bool) -> Iterator[None]:
     """`sys.argv` and the head of `sys.path` as python sets them for a script."""
     argv, path = sys.argv, list(sys.path)
     sys.argv = [target, *arguments]

@@ -25,6 +25,9 @@ _COMMANDS = {
     "fit": "Which batch and length fit which GPU.",
     "advise": "The ways to make it fit, each with its effect.",
     "timeline": "Draw it: a picture, a page, or a file for other viewers.",
+    "record": "Run it on a real GPU, and write down every allocation.",
+    "check": "A prediction against a recording, allocation by allocation.",
+    "monitor": "Has this configuration's memory moved since the baseline.",
     "run": "Run a training script, unmodified, on a virtual GPU.",
     "gpus": "The GPUs that memgraph knows.",
 }

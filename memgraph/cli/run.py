@@ -75,7 +75,7 @@ def run(
     if output is not None:
         trace.save(output, force=force)
     _report(trace, form, top)
-    _end(ended)
+    end(ended)
 
 
 def _report(trace: Trace, form: str, top: int) -> None:
@@ -85,7 +85,7 @@ def _report(trace: Trace, form: str, top: int) -> None:
         click.echo(f"\n{table.report(trace, top)}", err=True)
 
 
-def _end(ended: Ended) -> None:
+def end(ended: Ended) -> None:
     """End as the script did: with its exit code, its message or its traceback."""
     if ended.error is not None:
         text = "".join(traceback.format_exception(ended.error)).rstrip()
