@@ -63,7 +63,7 @@ def test_events_are_the_runs_own(taken: Any) -> None:
         elif event["action"] == "free_completed":
             held -= event["size"]
         most = max(most, held)
-    assert most == run().peak.allocated
+    assert most == run().peak.requested
 
 
 def test_frames_name_op_module_line_and_category(taken: Any) -> None:

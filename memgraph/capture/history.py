@@ -7,13 +7,14 @@ bytes, frees, segments. It knows addresses and order, not ops.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 
+from memgraph import snapshot_file
 from memgraph.errors import MemgraphError
-from memgraph.trace import Action, Buffer, Event, Events, Phase, Trace
+from memgraph.trace import Action, Events, Phase, Trace
 
 _MAX_ENTRIES = 50_000_000
 """Entries that torch keeps; far more than a run has, and only those used take memory."""
@@ -50,11 +51,11 @@ class History:
         """Turn torch's snapshot into a trace."""
         self.statistics["end"] = _statistics()
         properties = torch.cuda.get_device_properties(torch.cuda.current_device())
-        buffers, events = read_events(snapshot["device_traces"][torch.cuda.current_device()])
+        read = snapshot_file.read(snapshot["device_traces"][torch.cuda.current_device()])
         self._trace = Trace(
-            origin="measured", gpu=properties.name, memory=self._cap or properties.total_memory, torch=torch.__version__,
-            settings={**self.settings, "statistics": self.statistics}, ops=(), buffers=buffers, events=events,
-            phases=_phases(self._marks, events),
+            origin="measured", gpu=properties.name, memory=self._cap or properties.total_memory,
+            torch=torch.__version__, settings={**self.settings, "statistics": self.statistics}, ops=read.ops,
+            buffers=read.buffers, events=read.events, phases=_phases(self._marks, read.events),
         )  # fmt: skip
 
 
@@ -89,41 +90,6 @@ def record_history(settings: Mapping[str, Any], cap: int | None = None) -> Itera
 
 def _total() -> int:
     return int(torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory)
-
-
-def read_events(entries: Iterable[Mapping[str, Any]]) -> tuple[tuple[Buffer, ...], Events]:
-    """torch's trace entries as buffers and events. A block's size is taken to be its request rounded up to 512 bytes;
-    what was allocated before the recording began is not in it."""
-    buffers: list[Buffer] = []
-    events = Events()
-    live: dict[int, int] = {}
-    for entry in entries:
-        event = _event(entry, buffers, live)
-        if event is not None:
-            events.append(event)
-    return tuple(buffers), events
-
-
-def _event(entry: Mapping[str, Any], buffers: list[Buffer], live: dict[int, int]) -> Event | None:
-    action, address, size = entry["action"], int(entry["addr"]), int(entry["size"])
-    if action == "alloc":
-        live[address] = len(buffers)
-        buffers.append(Buffer(size, -1))
-        return Event(Action.ALLOC, live[address], -1, address, _rounded(size))
-    if action == "free_completed" and address in live:
-        buffer = live.pop(address)
-        return Event(Action.FREE, buffer, -1, address, _rounded(buffers[buffer].size))
-    if action in ("segment_alloc", "segment_map"):
-        return Event(Action.SEGMENT_ALLOC, -1, -1, address, size)
-    if action in ("segment_free", "segment_unmap"):
-        return Event(Action.SEGMENT_FREE, -1, -1, address, size)
-    if action == "oom":
-        return Event(Action.OUT_OF_MEMORY, -1, -1, 0, size)
-    return None
-
-
-def _rounded(size: int) -> int:
-    return max(512, (size + 511) // 512 * 512)
 
 
 def _phases(marks: list[tuple[str, int, int]], events: Events) -> tuple[Phase, ...]:

@@ -105,9 +105,12 @@ def record_script(
     if not module and not Path(script).is_file():
         raise UsageError(f"there is no script {script}")
     settings = {"script": " ".join([script, *arguments])}
-    with recording(via, settings, cap=cap, ops=ops) as record, _steps_followed(record.mark, steps):
-        with as_main(script, arguments, module):
-            how = ended(script, module)
+    with (
+        recording(via, settings, cap=cap, ops=ops) as record,
+        _steps_followed(record.mark, steps),
+        as_main(script, arguments, module),
+    ):
+        how = ended(script, module)
     return record.trace, how
 
 

@@ -77,14 +77,19 @@ def _frame(name: str, file: str, line: int) -> Frame:
 
 
 def _events(trace: Trace, frames: _Frames) -> Iterator[dict[str, Any]]:
-    """The allocator's events. A free is asked for and done at once: there is one stream."""
+    """The allocator's events, with sizes as they were asked for, as torch notes them. A free is asked for and done at
+    once: there is one stream."""
     nowhere = frames.of_op(-1)
     for time, event in enumerate(trace.events):
         about = {"addr": event.address, "stream": 0, "time_us": time, "device": 0, "compile_context": "N/A",
                  "user_metadata": ""}  # fmt: skip
         if event.action in (Action.ALLOC, Action.FREE):
             buffer = trace.buffers[event.buffer]
-            about |= {"size": event.size, "frames": frames.of_buffer(event.buffer), "category": _KINDS[buffer.category]}
+            about |= {
+                "size": buffer.size,
+                "frames": frames.of_buffer(event.buffer),
+                "category": _KINDS[buffer.category],
+            }
             names = ("alloc",) if event.action == Action.ALLOC else ("free_requested", "free_completed")
             yield from ({"action": name, **about} for name in names)
         elif event.action == Action.OUT_OF_MEMORY:
