@@ -162,7 +162,8 @@ def _place(frames: Any) -> tuple[str, str]:
 def _entry(entry: Any) -> Entry:
     if isinstance(entry, Entry):
         return entry
-    return Entry(str(entry["action"]), int(entry["addr"]), int(entry["size"]), _place(entry.get("frames", ())))
+    address = int(entry.get("addr", 0))  # what was refused has none
+    return Entry(str(entry["action"]), address, int(entry["size"]), _place(entry.get("frames", ())))
 
 
 def read(entries: Iterable[Any], segments: Sequence[Mapping[str, Any]] = ()) -> ReadHistory:

@@ -16,7 +16,7 @@ from memgraph.trace import Trace
 PACKAGE = Path(memgraph.__file__).parent
 
 BASE = {"errors", "units"}
-TRACE = BASE | {"trace", "trace_file"}
+TRACE = BASE | {"trace", "trace_file", "snapshot_file"}
 MAY_IMPORT = {
     "errors": set(),
     "ended": set(),
@@ -29,7 +29,7 @@ MAY_IMPORT = {
     "gpu": BASE | {"gpu"},
     "models": BASE | {"models"},
     "virtual": TRACE | {"compiled", "gpu", "virtual"},
-    "capture": TRACE | {"compiled", "snapshot_file", "ended", "gpu", "models", "options", "virtual", "capture"},
+    "capture": TRACE | {"compiled", "ended", "gpu", "models", "options", "virtual", "capture"},
     "analyze": TRACE | {"gpu", "options", "analyze"},
     "plan": TRACE | {"gpu", "analyze", "options", "plan"},
     "render": TRACE | {"gpu", "options", "analyze", "plan", "render"},

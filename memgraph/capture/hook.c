@@ -46,7 +46,7 @@ static struct header *head;
 static struct record *ring;
 static size_t mapped;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-static _Atomic int64_t requested, peak;
+static _Atomic int64_t requested, peak, taken;
 static char torch_libraries[4096];
 
 static int (*cuda_malloc)(void **, size_t);
@@ -150,6 +150,7 @@ static struct block *fresh(size_t size, int device, void *stream) {
     int before = device;
     if (cuda_get_device) cuda_get_device(&before);
     if (cuda_set_device && before != device) cuda_set_device(device);
+    atomic_fetch_add(&taken, 1);
     int failed = cuda_malloc(&block->address, size);
     if (failed) {
         if (cuda_get_last_error) cuda_get_last_error(); /* or the next kernel would report it */
@@ -185,21 +186,31 @@ static void *torch_symbol(const char *name) {
     return dlsym(RTLD_DEFAULT, name);
 }
 
+#define LOCATION_AND_STRING "C1ENS_14SourceLocationENSt7__cxx1112basic_stringIcSt11char_traitsIcESaIcEEE"
+
 static void throw_out_of_memory(const char *message) {
     typedef void construct(void *, struct source_location, struct cxx_string *);
-    construct *make = (construct *)torch_symbol(
-        "_ZN3c1016OutOfMemoryErrorC1ENS_14SourceLocationENSt7__cxx1112basic_stringIcSt11char_traitsIcESaIcEEE");
+    construct *make = (construct *)torch_symbol("_ZN3c1016OutOfMemoryError" LOCATION_AND_STRING);
+    construct *make_base = (construct *)torch_symbol("_ZN3c105Error" LOCATION_AND_STRING);
+    char *table = torch_symbol("_ZTVN3c1016OutOfMemoryErrorE"); /* before torch 2.12 only the base's is exported */
     void *type = torch_symbol("_ZTIN3c1016OutOfMemoryErrorE");
     void *(*allocate)(size_t) = (void *(*)(size_t))torch_symbol("__cxa_allocate_exception");
     void (*throw)(void *, void *, void (*)(void *)) = (void (*)(void *, void *, void (*)(void *)))torch_symbol("__cxa_throw");
-    if (!make || !type || !allocate || !throw) { /* a torch without them: end here rather than compute on nothing */
-        fprintf(stderr, "memgraph: %s (and this torch cannot be told)\n", message);
+    if (!(make || (make_base && table)) || !type || !allocate || !throw) { /* end here rather than compute on nothing */
+        fprintf(stderr, "memgraph: %s (this torch cannot be told:%s%s%s%s)\n", message, make ? "" : " constructor",
+                make_base && table ? "" : " base", type ? "" : " type", allocate && throw ? "" : " runtime");
         abort();
     }
     struct cxx_string text = {malloc(strlen(message) + 1), strlen(message), {.capacity = strlen(message)}};
     strcpy(text.text, message); /* longer than 15 letters, so libstdc++ keeps it outside the object, and moves it */
     void *error = allocate(1024); /* sizeof(c10::OutOfMemoryError) is some 200 */
-    make(error, (struct source_location){"memgraph_hook_malloc", "hook.c", __LINE__}, &text);
+    struct source_location here = {"memgraph_hook_malloc", "hook.c", __LINE__};
+    if (make) {
+        make(error, here, &text);
+    } else {
+        make_base(error, here, &text);
+        *(void **)error = table + 2 * sizeof(void *); /* it adds no members: only its virtual functions are its own */
+    }
     throw(error, type, NULL);
 }
 
@@ -260,8 +271,8 @@ static void *cuda_symbol(void *library, const char *name) {
 int memgraph_hook_open(const char *log, uint64_t capacity, int64_t limit, const char *cudart, const char *torch_folder) {
     int file = open(log, O_RDWR | O_CREAT | O_TRUNC, 0644);
     mapped = sizeof(struct header) + capacity * sizeof(struct record);
-    if (file < 0 || ftruncate(file, (off_t)mapped)) return 1; /* sparse: only what is written takes room */
-    void *memory = mmap(NULL, mapped, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
+    if (file < 0 || ftruncate(file, (off_t)mapped)) return 1;
+    void *memory = mmap(NULL, mapped, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, file, 0);
     close(file);
     if (memory == MAP_FAILED) return 2;
     void *library = cudart && *cudart ? dlopen(cudart, RTLD_NOW | RTLD_GLOBAL) : NULL;
@@ -284,4 +295,5 @@ int memgraph_hook_open(const char *log, uint64_t capacity, int64_t limit, const 
 
 void memgraph_hook_mark(uint64_t number) { note(MARK, number, 0, 0, NULL); }
 int64_t memgraph_hook_requested(void) { return atomic_load(&requested); }
+int64_t memgraph_hook_taken(void) { return atomic_load(&taken); } /* calls of cudaMalloc */
 int64_t memgraph_hook_peak(void) { return atomic_load(&peak); }

@@ -27,7 +27,7 @@ from memgraph.trace import Trace
 
 SOURCE = Path(__file__).with_name("hook.c")
 RECORDS = 2_000_000
-"""Records that the log keeps: 96 MB of a sparse file, some eighty of nanoVLM's steps."""
+"""Records that the log keeps: 112 MB of a file, some eighty of nanoVLM's steps."""
 
 _FAILURES = {1: "its log cannot be made", 2: "its log cannot be mapped", 3: "there is no CUDA runtime"}
 
@@ -54,7 +54,7 @@ def library() -> ctypes.CDLL:
     ]  # fmt: skip
     loaded.memgraph_hook_mark.argtypes = [ctypes.c_uint64]
     loaded.memgraph_hook_mark.restype = None
-    for name in ("memgraph_hook_requested", "memgraph_hook_peak"):
+    for name in ("memgraph_hook_requested", "memgraph_hook_peak", "memgraph_hook_taken"):
         getattr(loaded, name).restype = ctypes.c_int64
     return loaded
 
@@ -141,7 +141,6 @@ def record_hook(settings: Mapping[str, Any], limit: int | None = None, log: Path
     """
     if not torch.cuda.is_available():
         raise MemgraphError("no GPU is visible, so there is nothing to record: `memgraph analyze` predicts without one")
-    torch.cuda.init()  # loads the CUDA runtime, which the hook looks for
     path = log if log is not None else _temporary()
     hook = open_log(path, limit)
     _install()

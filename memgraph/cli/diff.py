@@ -15,8 +15,8 @@ from memgraph.cli.several import Chosen, given, pair, run_options
 from memgraph.errors import UsageError
 from memgraph.options import Options
 from memgraph.render import diff_json, table_diff
+from memgraph.snapshot_file import load
 from memgraph.trace import Trace
-from memgraph.trace_file import load
 
 
 @click.command(short_help="Why two runs need different memory.")

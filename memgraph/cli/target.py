@@ -13,8 +13,9 @@ import click
 from memgraph.cli.progress import ProgressBar
 from memgraph.errors import UsageError
 from memgraph.options import AMP, CHECKPOINTS, DTYPES, OPTIMIZER_FORMS, OPTIMIZERS, ZERO_GRADS, Options
+from memgraph.snapshot_file import load
 from memgraph.trace import Trace
-from memgraph.trace_file import check_free, load
+from memgraph.trace_file import check_free
 from memgraph.units import parse_bytes
 
 Command = Callable[..., Any]

@@ -13,8 +13,9 @@ from memgraph.analyze.strips import Chart, Window, chart, window_of
 from memgraph.cli.progress import ProgressBar
 from memgraph.cli.target import target_options
 from memgraph.errors import MemgraphError, UsageError, unknown_name
+from memgraph.snapshot_file import load
 from memgraph.trace import Trace
-from memgraph.trace_file import load, write_file
+from memgraph.trace_file import write_file
 
 GRAPHVIZ = ("svg", "dot", "png", "pdf")
 """Kinds of file that graphviz makes."""
