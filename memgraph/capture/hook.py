@@ -143,7 +143,7 @@ def record_hook(settings: Mapping[str, Any], limit: int | None = None, log: Path
         raise MemgraphError("no GPU is visible, so there is nothing to record: `memgraph analyze` predicts without one")
     path = log if log is not None else _temporary()
     hook = open_log(path, limit)
-    _install()
+    install()
     recording = Hook(settings, path, hook)
     recording.mark("load")
     try:
@@ -162,7 +162,12 @@ def _temporary() -> Path:
 
 
 @functools.cache
-def _install() -> None:
+def install() -> None:
+    """Put the hook in the place of PyTorch's allocator, for the rest of the process.
+
+    Raises:
+        MemgraphError: the process has used GPU memory already.
+    """
     allocator = torch.cuda.memory.CUDAPluggableAllocator(
         str(library_path()), "memgraph_hook_malloc", "memgraph_hook_free"
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,7 +10,6 @@ import click
 
 from memgraph.analyze.bands import BY
 from memgraph.analyze.strips import Chart, Window, chart, window_of
-from memgraph.cli.progress import ProgressBar
 from memgraph.cli.target import target_options
 from memgraph.errors import MemgraphError, UsageError, unknown_name
 from memgraph.snapshot_file import load
@@ -82,6 +81,7 @@ def _known(_context: click.Context, _parameter: click.Parameter, output: Path) -
 def timeline(
     trace: Trace, output: Path, by: str, top: int, phase: str | None, around: str | None, laws: bool,
     modules: bool, overlay: tuple[Path, ...], force: bool,
+    neighbours: Sequence[Trace] = (),
 ) -> None:  # fmt: skip
     """Draw memory over a run: time from left to right, every buffer as wide as its life and as high as its bytes.
 
@@ -102,17 +102,16 @@ def timeline(
     if not trace.events:
         raise UsageError("the run allocated nothing: there is nothing to draw")
     others = tuple(load(path) for path in overlay)
-    order = Order(trace, by, top, phase, around, _laws(trace) if laws else {}, others, modules)
+    order = Order(trace, by, top, phase, around, _laws(trace, neighbours) if laws else {}, others, modules)
     write_file(output, _KINDS[kind](order), force=force)
 
 
-def _laws(trace: Trace) -> dict[int, str]:
+def _laws(trace: Trace, neighbours: Sequence[Trace]) -> dict[int, str]:
     """The law of each buffer that is alive at the peak."""
     from memgraph.analyze.attribution import grouped
-    from memgraph.study import laws_of
+    from memgraph.analyze.laws import laws_for
 
-    with ProgressBar() as bar:
-        found = laws_of(trace, bar.show)
+    found = laws_for(trace, neighbours)
     return {index: found[row].text for row, members in grouped(trace) for index in members if row in found}
 
 
