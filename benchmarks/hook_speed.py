@@ -7,6 +7,7 @@ nanoVLM-222M, batch 8, seq 512: the faster half of fifteen steps, three processe
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 import sys
 import tempfile
@@ -35,7 +36,7 @@ def step(hooked: bool, log: Path) -> tuple[float, int]:
 
     options = Options(batch=8, seq=512, steps=16)
     run_steps(resolve(options.model).build({}, 8, 512), options, mark, lambda *_: None)
-    steps = sorted(later - before for before, later in zip(times, times[1:], strict=False))[:8]
+    steps = sorted(later - before for before, later in itertools.pairwise(times))[:8]
     return sum(steps) / len(steps), hook.library().memgraph_hook_taken() if hooked else 0
 
 
