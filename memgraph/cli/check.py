@@ -28,7 +28,7 @@ def check(predicted: Path, measured: Path, tolerance: str | None, top: int, form
 
     \b
     memgraph analyze --gpu h200 -o predicted.memgraph
-    memgraph record -o real.memgraph                       on the machine with the GPU
+    memgraph record -o real.memgraph                       on the GPU machine
     memgraph check predicted.memgraph real.memgraph --tolerance 1%
 
     Exit code 4 if a peak, requested, allocated or reserved, is outside the tolerance.

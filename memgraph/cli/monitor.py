@@ -39,7 +39,7 @@ def monitor(trace: Trace, baseline: Path, update: bool, tolerance: str, form: st
     Predicts, needs no GPU. The baseline is a small JSON file to keep beside the code.
 
     \b
-    memgraph monitor --batch 8 --seq 512 --update      once, and when a change is meant
+    memgraph monitor --batch 8 --seq 512 --update    once, and when it is meant
     memgraph monitor --batch 8 --seq 512
 
     Exit code 4 if a peak, requested, allocated or reserved, moved by more than the tolerance.
