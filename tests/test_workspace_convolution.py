@@ -26,7 +26,6 @@ SHAPES = {  # images, channels, side, filters, kernel, stride, padding: as bench
 DTYPES = {"bf16": "bfloat16", "fp32": "float32"}
 CHOSEN_OTHERWISE = {
     "conv unet3x3 fp32 nchw backward",  # a split of 17, with 63 MB of partial sums
-    "conv res1x1_s2 fp32 nchw forward",  # the weight beside the input alone
     "conv cifar_n64 fp32 nchw backward",  # taken as it is
 }
 
@@ -67,10 +66,10 @@ def c_needs_bias_copy(moves: list[int]) -> bool:
 @pytest.mark.parametrize("backward", [False, True])
 @pytest.mark.parametrize("kind", DTYPES)
 @pytest.mark.parametrize("name", SHAPES)
-def test_rows_of_channels(name: str, kind: str, backward: bool) -> None:
+def test_rows_of_channels(request: pytest.FixtureRequest, name: str, kind: str, backward: bool) -> None:
     label = f"conv {name} {kind} nchw {'backward' if backward else 'forward'}"
-    if label in CHOSEN_OTHERWISE:
-        pytest.skip("cuDNN chose otherwise for this one")
+    if label in CHOSEN_OTHERWISE:  # docs/limits.md
+        request.applymarker(pytest.mark.xfail(strict=True, reason="cuDNN's heuristic chose another kernel"))
     found, real = workspaces(name, DTYPES[kind], False, backward), recorded(name, kind, False, backward)
     real = [size for size in real if size not in (2304,)]  # the bias gradient's
     assert len(found) == len(real)
