@@ -10,7 +10,9 @@ __version__ = "0.1.0"
 _HOMES = {
     "Options": "memgraph.options",
     "Trace": "memgraph.trace",
+    "apply_checkpoints": "memgraph.api",
     "load": "memgraph.trace_file",
+    "plan_checkpoints": "memgraph.api",
     "predict": "memgraph.api",
     "record": "memgraph.api",
     "save": "memgraph.trace_file",
@@ -18,7 +20,7 @@ _HOMES = {
 }
 
 if TYPE_CHECKING:
-    from memgraph.api import predict, record, virtual_gpu
+    from memgraph.api import apply_checkpoints, plan_checkpoints, predict, record, virtual_gpu
     from memgraph.options import Options
     from memgraph.trace import Trace
     from memgraph.trace_file import load, save
@@ -34,4 +36,5 @@ def __dir__() -> list[str]:
     return sorted([*_HOMES, "__version__"])
 
 
-__all__ = ["Options", "Trace", "__version__", "load", "predict", "record", "save", "virtual_gpu"]
+__all__ = ["Options", "Trace", "__version__", "apply_checkpoints", "load", "plan_checkpoints", "predict", "record",
+           "save", "virtual_gpu"]  # fmt: skip

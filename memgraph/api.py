@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import gc
+import os
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -15,8 +17,14 @@ from memgraph.trace import Trace
 from memgraph.trace_file import load
 
 if TYPE_CHECKING:
+    import torch
+
     from memgraph.capture.real import Recording
     from memgraph.capture.session import VirtualGpu
+    from memgraph.models.job import Job
+    from memgraph.plan.answer import Answer
+    from memgraph.plan.apply import Applied
+    from memgraph.plan.plan_file import Plan
 
 Progress = Callable[[str, int, int | None], None]
 """Told of progress: a label, how much is done, of how much if that is known."""
@@ -72,6 +80,7 @@ def _run(options: Options, progress: Progress) -> tuple[Trace, VirtualGpu]:
     from memgraph.models.registry import resolve
 
     entry = resolve(options.model)
+    plan = _plan(options)
     gpu = VirtualGpu(
         options.gpu or default_gpu(), memory=options.memory, alloc_conf=options.alloc_conf, fake_everywhere=True
     )
@@ -79,11 +88,77 @@ def _run(options: Options, progress: Progress) -> tuple[Trace, VirtualGpu]:
         job = entry.build(options.set, options.batch, options.seq)
         gpu.settings.update({**options.settings(), **job.settings})
         if isinstance(job, OwnStep):
+            if plan is not None:
+                raise UsageError(f"{options.model} is a step of its own: call memgraph.apply_checkpoints in it")
             for _ in range(options.steps):
                 job.step()
         else:
-            run_steps(job, options, gpu.mark, progress)
+            run_steps(_planned(job, plan), options, gpu.mark, progress)
         return gpu.trace, gpu
+
+
+def _plan(options: Options) -> Plan | None:
+    from memgraph.plan.plan_file import parse_plan
+
+    return None if options.plan is None else parse_plan(options.plan)
+
+
+def _planned(job: Job, plan: Plan | None) -> Job:
+    """A job whose model has the plan applied as soon as it is built."""
+    if plan is None:
+        return job
+
+    def build() -> Any:
+        model = job.model()
+        apply_checkpoints(model, plan)
+        return model
+
+    return dataclasses.replace(job, model=build)
+
+
+def plan_checkpoints(
+    options: Options, budget: int | None = None, *, minimize: str = "time", progress: Progress | None = None
+) -> Answer:
+    """The cheapest set of layers to recompute so that a step fits, traced again with the plan applied.
+
+    Args:
+        options: the step, with nothing checkpointed.
+        budget: bytes that PyTorch's allocator may take; None for what the card has for it.
+        minimize: `time`, or `memory` for the lowest peak.
+
+    Returns:
+        The answer: `.best.plan` for `apply_checkpoints`, or `.best` None where no plan fits.
+
+    Raises:
+        UsageError: the options are wrong.
+    """
+    from memgraph.planner import Planner
+    from memgraph.workers import Workers
+
+    if minimize not in ("time", "memory"):
+        raise UsageError(f"minimize {minimize!r}: it is time or memory")
+    with contextlib.closing(Workers()) as workers:
+        planner = Planner(options, budget, progress, workers)
+        return planner.cheapest() if minimize == "time" else planner.least_memory()
+
+
+def apply_checkpoints(model: torch.nn.Module, plan: Plan | str | os.PathLike[str]) -> Applied:
+    """Checkpoint the modules of a model as a plan says. Gradients, random numbers and autocast stay as they were.
+
+    Args:
+        model: it is changed in place: the `forward` of the plan's modules is wrapped.
+        plan: from `memgraph.plan_checkpoints`, or the file that `memgraph checkpoint -o` wrote.
+
+    Returns:
+        What undoes it: `.undo()`, or as a context manager.
+
+    Raises:
+        UsageError: there is no such file, or the model has no such module; the model is then as it was.
+    """
+    from memgraph.plan.apply import apply_plan
+    from memgraph.plan.plan_file import Plan, load_plan
+
+    return apply_plan(model, plan if isinstance(plan, Plan) else load_plan(plan))
 
 
 def run_script(
@@ -152,8 +227,9 @@ def record_steps(options: Options, via: str = "history", *, cap: int | None = No
     """
     from memgraph.capture.real import record_steps as run
 
+    plan = _plan(options)
     with _no_garbage_collection():
-        return run(options, via, cap=cap, ops=ops)
+        return run(options, via, cap=cap, ops=ops, prepare=lambda job: _planned(job, plan))
 
 
 def record_script(
@@ -216,5 +292,5 @@ def _silent(_label: str, _done: int, _total: int | None) -> None:
     pass
 
 
-__all__ = ["Options", "Progress", "Trace", "default_gpu", "load", "predict", "record", "record_script",
-           "record_steps", "run_script", "virtual_gpu"]  # fmt: skip
+__all__ = ["Options", "Progress", "Trace", "apply_checkpoints", "default_gpu", "load", "plan_checkpoints", "predict",
+           "record", "record_script", "record_steps", "run_script", "virtual_gpu"]  # fmt: skip

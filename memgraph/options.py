@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from memgraph.errors import UsageError, unknown_name
@@ -43,7 +45,8 @@ class Options:
     set: Mapping[str, str] = field(default_factory=dict)
     """Fields of the model's configuration."""
     checkpoint: str = "none"
-    """`blocks`: recompute every repeated block in the backward."""
+    """`blocks`: recompute every repeated block in the backward. Or a plan of `memgraph checkpoint`: the path of its
+    file, whose text takes its place here."""
     freeze: str = ""
     """Modules whose parameters are not trained, by path, with commas: `vision_encoder,MP`."""
     zero_grad: str = "none"
@@ -56,12 +59,12 @@ class Options:
     """As PYTORCH_CUDA_ALLOC_CONF; None for what the environment says."""
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "checkpoint", _checkpoint(self.checkpoint))
         for name, value, known in (
             ("amp", self.amp, AMP),
             ("dtype", self.dtype, DTYPES),
             ("optimizer", self.optimizer, OPTIMIZERS),
             ("optimizer form", self.optimizer_impl, OPTIMIZER_FORMS),
-            ("checkpoint", self.checkpoint, CHECKPOINTS),
             ("zero_grad", self.zero_grad, ZERO_GRADS),
         ):
             if value not in known:
@@ -78,6 +81,11 @@ class Options:
         if self.clip is not None and not 0 < self.clip < math.inf:
             raise UsageError(f"clip is {self.clip}: it must be a number above 0")
 
+    @property
+    def plan(self) -> str | None:
+        """The text of the checkpoint plan, if there is one."""
+        return None if self.checkpoint in CHECKPOINTS else self.checkpoint
+
     def settings(self) -> dict[str, Any]:
         """What a trace keeps of them: plain JSON values."""
         return {
@@ -86,3 +94,17 @@ class Options:
             "set": dict(self.set), "checkpoint": self.checkpoint, "freeze": self.freeze, "zero_grad": self.zero_grad,
             "clip": self.clip, "accumulate": self.accumulate,
         }  # fmt: skip
+
+
+def _checkpoint(value: str) -> str:
+    """One of `CHECKPOINTS`, or a plan's text, read from its file if it is not the text itself."""
+    if value in CHECKPOINTS or value.lstrip().startswith("{"):
+        return value
+    try:
+        return json.dumps(json.loads(Path(value).read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        if value.endswith(".json"):
+            raise UsageError(f"there is no plan {value}: write one with `memgraph checkpoint -o {value}`") from None
+        raise unknown_name("checkpoint", value, CHECKPOINTS) from None
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{value} is no checkpoint plan: {error}") from error

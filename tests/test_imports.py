@@ -33,12 +33,16 @@ MAY_IMPORT = {
     "analyze": TRACE | {"gpu", "options", "analyze"},
     "plan": TRACE | {"gpu", "analyze", "options", "plan"},
     "render": TRACE | {"gpu", "options", "analyze", "plan", "render"},
-    "api": TRACE | {"ended", "gpu", "models", "options", "virtual", "capture", "analyze", "plan", "study", "api"},
+    "api": TRACE
+    | {"ended", "gpu", "models", "options", "virtual", "capture", "analyze", "plan", "study", "api"}
+    | {"planner", "workers"},
     "study": TRACE | {"gpu", "models", "options", "virtual", "capture", "analyze", "plan", "api", "workers", "study"},
     "advisor": TRACE | {"gpu", "models", "options", "analyze", "api", "study", "workers"},
+    "planner": TRACE | {"gpu", "models", "options", "plan", "api", "workers"},
     "workers": TRACE | {"options", "capture", "api"},
     "cli": TRACE
     | {"ended", "gpu", "models", "options", "analyze", "plan", "render", "api", "study", "workers", "advisor"}
+    | {"planner"}
     | {"cli", "__init__"},
     "__main__": {"cli"},
     "__init__": TRACE | {"options", "api"},
@@ -50,7 +54,7 @@ ALSO = {"plan.apply": {"models", "capture", "api"}}
 """A plan is applied to a model, so this one file sees what runs models."""
 
 ROOMS = {
-    "torch": ("virtual", "capture", "models", "plan.apply", "api"),  # api: whether a real card is visible
+    "torch": ("virtual", "capture", "models", "plan.apply", "plan.chain", "api"),  # api: whether a real card is visible
     "networkx": ("plan", "analyze"),
     "graphviz": ("render.dot",),
     "tabulate": ("render.table",),
@@ -63,7 +67,11 @@ ROOMS = {
 }
 """Modules, or packages, that may import each third party."""
 
-AT_TOP = {"torch": ("virtual", "capture", "models", "plan.apply"), "click": ("cli",), "tabulate": ("render.table",)}
+AT_TOP = {
+    "torch": ("virtual", "capture", "models", "plan.apply", "plan.chain"),
+    "click": ("cli",),
+    "tabulate": ("render.table",),
+}
 """Where it may even be imported when the module is; elsewhere only inside a function, when it is needed."""
 
 

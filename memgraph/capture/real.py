@@ -17,7 +17,7 @@ from memgraph.capture.script import StepsDone, as_main, ended
 from memgraph.capture.step import run_steps
 from memgraph.ended import Ended
 from memgraph.errors import UsageError
-from memgraph.models.job import OwnStep
+from memgraph.models.job import Job, OwnStep
 from memgraph.models.registry import resolve
 from memgraph.options import Options
 from memgraph.trace import Trace
@@ -72,8 +72,15 @@ def _marked(hook: Hook, ops: bool) -> Iterator[None]:
         yield
 
 
-def record_steps(options: Options, via: str, *, cap: int | None = None, ops: bool = False) -> Trace:
-    """The steps that the options describe. A run that is out of memory ends there, and its trace says so."""
+def record_steps(
+    options: Options, via: str, *, cap: int | None = None, ops: bool = False,
+    prepare: Callable[[Job], Job] = lambda job: job,
+) -> Trace:  # fmt: skip
+    """The steps that the options describe. A run that is out of memory ends there, and its trace says so.
+
+    Args:
+        prepare: what is to be done to the job before it runs.
+    """
     torch.manual_seed(0)
     job = resolve(options.model).build(options.set, options.batch, options.seq)
     settings = {**options.settings(), **job.settings}
@@ -83,7 +90,7 @@ def record_steps(options: Options, via: str, *, cap: int | None = None, ops: boo
                 record.mark("input")
                 job.step()
         else:
-            run_steps(job, options, record.mark, lambda *_: None)
+            run_steps(prepare(job), options, record.mark, lambda *_: None)
     return record.trace
 
 

@@ -408,6 +408,8 @@ class Recorder(FakeTensorMode):
             self.mark(tensor, Category.PARAMETER, vars(tensor).setdefault(_NAME, name))
 
     def _entered(self, root: torch.nn.Module) -> None:
+        if torch._C._current_autograd_node() is not None:  # a checkpoint recomputes a part of the forward
+            return
         if self.stage.model_called():
             self.mark_model(root)
 

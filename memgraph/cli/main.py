@@ -24,6 +24,7 @@ _COMMANDS = {
     "diff": "Why two configurations or two traces differ.",
     "fit": "Which batch and length fit which GPU.",
     "advise": "The ways to make it fit, each with its effect.",
+    "checkpoint": "Which layers to checkpoint for a budget.",
     "timeline": "Draw it: a picture, a page, or a file for other viewers.",
     "record": "Run it on a real GPU, and write down every allocation.",
     "check": "A prediction against a recording, allocation by allocation.",

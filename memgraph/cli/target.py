@@ -46,8 +46,8 @@ RUN_OPTIONS = (
         "--checkpoint",
         default="none",
         show_default=True,
-        metavar="|".join(CHECKPOINTS),
-        help="Recompute blocks in the backward.",
+        metavar="|".join((*CHECKPOINTS, "PLAN")),
+        help="Recompute blocks in the backward, or what a plan's file says.",
     ),
     click.option("--freeze", default="", metavar="MODULE[,…]", help="Modules that are not trained."),
     click.option(

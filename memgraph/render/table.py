@@ -83,6 +83,8 @@ def _chosen(settings: Mapping[str, Any]) -> list[str]:
         "checkpoint": "checkpoint {}", "clip": "clip {}",
     }  # fmt: skip
     shown = {**settings, "amp": "no" if settings.get("amp") == "none" else settings.get("amp")}
+    if str(shown.get("checkpoint")).startswith("{"):  # the text of a plan
+        shown["checkpoint"] = "as planned"
     texts = [text.format(shown[name]) for name, text in said.items() if shown.get(name) not in (None, "none")]
     if settings.get("accumulate", 1) != 1:
         texts.append(f"{settings['accumulate']} micro-batches")

@@ -1,0 +1,232 @@
+"""Checkpoint plans against torch's own `sac_milp`, on one model in one run, without a GPU.
+
+    python benchmarks/checkpoint_peers.py [OUT.json]        # wants PuLP, which sac_milp solves with
+
+A GPT-like decoder of ten blocks, AdamW, bf16 parameters, on a virtual H100. `sac_milp` is given its own estimators'
+figures (torch.distributed._tools: MemTracker, RuntimeEstimator, SACEstimator), its blocks as units, and a range of
+budgets. What it answers is a share of each block's activations to discard; the op-level policy for that share is the
+one that torch documents (`get_optimal_checkpointing_policy_per_module`). Each plan, theirs and ours, is then run and
+traced by the same recorder, and the recomputed operations are counted from that trace: its true peak, and its true
+recompute. Ours is asked for at the true peak that theirs reached.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+GIB = 2**30
+_BATCH, _SEQ, _WIDTH, _BLOCKS, _VOCABULARY = 8, 1024, 768, 10, 8192
+SHARES = (0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.65, 0.6, 0.55, 0.5, 0.45)
+"""Budgets, as shares of the peak with everything kept."""
+
+
+PREPARE: list[Any] = []
+"""What is done to the model that is made next."""
+
+
+def make(batch: int = _BATCH) -> tuple[Any, list[Any]]:
+    """The model and a batch, as `--model` takes them."""
+    import torch
+
+    tokens = torch.zeros(batch, _SEQ, dtype=torch.long)
+    model = decoder()
+    for prepare in PREPARE:
+        prepare(model)
+    return model, [tokens, tokens.clone()]
+
+
+def decoder() -> Any:
+    """Pre-norm blocks, with attention by hand: torch's estimators know no kernel with results of two types."""
+    import torch
+    from torch import nn
+    from torch.nn import functional as F
+
+    class Block(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm1, self.norm2 = nn.LayerNorm(_WIDTH), nn.LayerNorm(_WIDTH)
+            self.qkv, self.out = nn.Linear(_WIDTH, 3 * _WIDTH), nn.Linear(_WIDTH, _WIDTH)
+            self.up, self.down = nn.Linear(_WIDTH, 4 * _WIDTH), nn.Linear(4 * _WIDTH, _WIDTH)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            q, k, v = self.qkv(self.norm1(x)).unflatten(-1, (3, 12, _WIDTH // 12)).permute(2, 0, 3, 1, 4)
+            y = (q @ k.transpose(-1, -2) / (_WIDTH // 12) ** 0.5).softmax(-1) @ v
+            x = x + self.out(y.transpose(1, 2).flatten(2))
+            return x + self.down(F.gelu(self.up(self.norm2(x))))
+
+    class Decoder(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embed = nn.Embedding(_VOCABULARY, _WIDTH)
+            self.blocks = nn.ModuleList(Block() for _ in range(_BLOCKS))
+            self.norm, self.head = nn.LayerNorm(_WIDTH), nn.Linear(_WIDTH, _VOCABULARY, bias=False)
+
+        def forward(self, tokens: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+            x = self.embed(tokens)
+            for block in self.blocks:
+                x = block(x)
+            return F.cross_entropy(self.head(self.norm(x)).flatten(0, 1), targets.flatten())
+
+    return Decoder()
+
+
+def options() -> Any:
+    from memgraph.options import Options
+
+    return Options(model="checkpoint_peers:make", batch=_BATCH, gpu="h100", dtype="bfloat16", amp="none")
+
+
+def their_graph() -> Any:
+    """What sac_milp is given."""
+    import torch
+    from torch.distributed._tools.ilp_utils import aggregate_stats, parse_module_info
+    from torch.distributed._tools.mem_tracker import MemTracker
+    from torch.distributed._tools.runtime_estimator import RuntimeEstimator
+    from torch.distributed._tools.sac_estimator import SACEstimator
+    from torch.utils import _runtime_estimation as estimation
+
+    import memgraph
+    from memgraph.gpu.specs import find
+
+    card = find("h100")  # torch asks Triton and the driver for these
+    estimation.get_gpu_dram_gbps = lambda: card.bandwidth / 1e9
+    estimation.get_device_tflops = lambda _dtype: card.half_rate / 1e12
+    with memgraph.virtual_gpu("h100"):
+        model = decoder().to(torch.bfloat16).cuda()
+        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5)
+        tokens = torch.zeros(_BATCH, _SEQ, dtype=torch.long, device="cuda")
+
+        def step() -> None:
+            model(tokens, tokens).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+
+        step()
+        memory, runtime, sac = MemTracker(), RuntimeEstimator(), SACEstimator()
+        memory.track_external(model, optimizer)
+        for tracker in (memory, runtime("operator-level-cost-model"), sac("operator-level-cost-model")):
+            with tracker:
+                step()
+        info = aggregate_stats(model, memory, runtime, sac, torch.device("cuda", 0))
+        return parse_module_info(info), dict(sac.sac_mod_stats)
+
+
+def theirs(graph: Any, stats: dict[str, Any], budget: int) -> tuple[int, Any] | None:
+    """The peak that sac_milp promises for a budget, and what applies its plan; None where it finds none."""
+    from torch.distributed._tools.sac_ilp import get_optimal_checkpointing_policy_per_module, sac_milp
+
+    units = [f"Decoder.blocks.{number}" for number in range(_BLOCKS)]
+    shares, _, promised = sac_milp(graph, budget / GIB, ac_units=units)
+    if promised == -1:
+        return None
+    policies = {
+        name: (stats[name].func_names, get_optimal_checkpointing_policy_per_module(stats[name], 1 - share))
+        for name, share in shares.items()
+        if share > 0
+    }
+
+    def apply(model: Any) -> None:
+        for name, (ops, saved) in policies.items():
+            block = model.get_submodule(name.removeprefix("Decoder."))
+            block.forward = wrapped(block.forward, ops, saved)
+
+    return int(promised), apply
+
+
+def wrapped(forward: Any, ops: list[str], saved: list[int]) -> Any:
+    """Selective checkpointing that saves the ops that the policy names, by their place in the forward."""
+    from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
+
+    def contexts() -> Any:
+        place = 0
+
+        def policy(_context: Any, op: Any, *_args: Any, **_kwargs: Any) -> CheckpointPolicy:
+            nonlocal place
+            name = op._overloadpacket.__name__
+            if place < len(ops) and ops[place] == name:
+                place += 1
+                return CheckpointPolicy.MUST_SAVE if saved[place - 1] else CheckpointPolicy.PREFER_RECOMPUTE
+            return CheckpointPolicy.PREFER_RECOMPUTE
+
+        return create_selective_checkpoint_contexts(policy)
+
+    return lambda *args: checkpoint(forward, *args, use_reentrant=False, context_fn=contexts)
+
+
+def traced(apply: Any = None) -> tuple[int, int]:
+    """The true requested peak of two steps, and the nanoseconds of both by the same roofline."""
+    from memgraph.api import predict
+    from memgraph.gpu.specs import find
+    from memgraph.plan.cost import roofline
+
+    PREPARE[:] = [apply] if apply else []
+    trace = predict(options())
+    PREPARE.clear()
+    price = roofline(find("h100"))
+    return trace.peak.requested, sum(price(op) for op in trace.ops)
+
+
+def main() -> None:
+    from memgraph.planner import Planner
+
+    graph, stats = their_graph()
+    planner = Planner(options(), 64 * GIB)
+    planner._prepare()
+    peak, time = traced()
+    rows = []
+    for share in SHARES:
+        budget = int(share * peak)
+        with contextlib.redirect_stdout(sys.stderr):
+            found = theirs(graph, stats, budget)
+        row: dict[str, Any] = {"budget": budget}
+        if found is not None:
+            true, spent = traced(found[1])
+            row["theirs"] = {"promised": found[0], "peak": true, "recompute": (spent - time) / time}
+        for name, limit in (("ours", budget), ("ours_at_their_peak", row.get("theirs", {}).get("peak"))):
+            choice = planner.solver.cheapest(limit) if limit else None
+            if choice is not None:
+                point = planner._point(choice)
+                row[name] = {"peak": point.peak.requested, "recompute": point.share}
+        rows.append(row)
+        print(line(row), flush=True)
+    print(verdict(rows))
+    if len(sys.argv) > 1:
+        Path(sys.argv[1]).write_text(json.dumps({"peak": peak, "rows": rows}, indent=1) + "\n")
+
+
+def line(row: dict[str, Any]) -> str:
+    """One budget in words."""
+    parts = [f"budget {row['budget'] / GIB:.3f} GiB"]
+    for name in ("theirs", "ours", "ours_at_their_peak"):
+        if name in row:
+            over = "  OVER" if name != "ours_at_their_peak" and row[name]["peak"] > row["budget"] else ""
+            parts.append(f"{name} {row[name]['peak'] / GIB:.3f} GiB +{100 * row[name]['recompute']:.2f} %{over}")
+        else:
+            parts.append(f"{name} none")
+    return "; ".join(parts)
+
+
+def verdict(rows: list[dict[str, Any]]) -> str:
+    """What the issue of the comparison is."""
+    solved = [row for row in rows if "theirs" in row]
+    over = sum(row["theirs"]["peak"] > row["budget"] for row in solved)
+    ours_over = sum(row["ours"]["peak"] > row["budget"] for row in rows if "ours" in row)
+    both = [row for row in solved if "ours_at_their_peak" in row]
+    more = sum(row["ours_at_their_peak"]["recompute"] > row["theirs"]["recompute"] + 5e-4 for row in both)
+    less = sum(row["ours_at_their_peak"]["recompute"] < row["theirs"]["recompute"] - 5e-4 for row in both)
+    return (
+        f"sac_milp: {len(solved)} plans, {over} above their budget; ours: {sum('ours' in row for row in rows)} plans, "
+        f"{ours_over} above. At the peak theirs reached: ours recomputes less in {less} of {len(both)}, more in {more}."
+    )
+
+
+if __name__ == "__main__":
+    sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
+    if "checkpoint_peers" not in sys.modules:
+        sys.modules["checkpoint_peers"] = sys.modules["__main__"]
+    main()

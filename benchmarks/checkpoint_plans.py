@@ -1,0 +1,43 @@
+"""Make the plans that `checkpoint_measured.py` measures: nanoVLM-222M on an H200, from traces, without one.
+
+    python benchmarks/checkpoint_plans.py          # writes benchmarks/checkpoint_plans/*.json
+
+Two plans for a budget, and five points of the curve of batch 32 from nearly nothing recomputed to the least memory.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+FOLDER = ROOT / "benchmarks" / "checkpoint_plans"
+GIB = 2**30
+BUDGETS = {"b8_s512_6gib": (8, 6 * GIB), "b32_s512_24gib": (32, 24 * GIB)}
+POINTS = 5
+
+
+def main() -> None:
+    from contextlib import closing
+
+    from memgraph.options import Options
+    from memgraph.planner import Planner
+    from memgraph.workers import Workers
+
+    FOLDER.mkdir(exist_ok=True)
+    for name, (batch, budget) in BUDGETS.items():
+        with closing(Workers()) as workers:
+            found = Planner(Options(batch=batch, seq=512, gpu="h200"), budget, workers=workers).cheapest()
+        assert found.best is not None
+        found.saved(found.best).save(FOLDER / f"{name}.json", force=True)
+        print(name, found.best.peak, found.best.predicted, round(found.best.share, 4), flush=True)
+    with closing(Workers()) as workers:
+        found = Planner(Options(batch=32, seq=512, gpu="h200"), workers=workers).pareto(POINTS)
+    for number, point in enumerate(found.curve[1:], 1):
+        found.saved(point).save(FOLDER / f"curve_{number}.json", force=True)
+        print("curve", number, point.peak, point.predicted, round(point.share, 4), flush=True)
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(ROOT))
+    main()

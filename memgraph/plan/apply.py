@@ -1,0 +1,122 @@
+"""A plan applied to a model: the modules' `forward` is wrapped, nothing else is touched, and it can be undone.
+
+Non-reentrant checkpointing throughout: torch.utils.checkpoint keeps random state and autocast as they were.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
+
+from memgraph.errors import UsageError, unknown_name
+from memgraph.plan.chain import Chain
+from memgraph.plan.plan_file import KEPT_OPS, Plan, Region
+
+Undo = Callable[[], None]
+_LOSS = "loss_chunks"
+
+
+class Applied:
+    """A plan that is in force. Call `undo`, or use it as a context manager, to have the model as it was."""
+
+    def __init__(self, undos: list[Undo]) -> None:
+        self._undos = undos
+
+    def undo(self) -> None:
+        """Take it back; a second time does nothing."""
+        while self._undos:
+            self._undos.pop()()
+
+    def __enter__(self) -> Applied:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.undo()
+
+
+def apply_plan(model: nn.Module, plan: Plan) -> Applied:
+    """Wrap the modules that the plan names.
+
+    Raises:
+        UsageError: the model has no such module or no `loss_chunks`; it is left as it was.
+    """
+    undos: list[Undo] = []
+    try:
+        for region in plan.regions:
+            undos += _apply_region([_module(model, path) for path in region.modules], region)
+        if plan.loss_chunks > 1:
+            undos += _chunk_loss(model, plan.loss_chunks)
+    except BaseException:
+        Applied(undos).undo()
+        raise
+    return Applied(undos)
+
+
+def _module(model: nn.Module, path: str) -> nn.Module:
+    modules = dict(model.named_modules(remove_duplicate=False))
+    if path not in modules:
+        raise unknown_name("module", path, [name for name in modules if name])
+    return modules[path]
+
+
+def _apply_region(modules: list[nn.Module], region: Region) -> Iterator[Undo]:
+    """One checkpoint over one module, or over several that follow each other."""
+    contexts = _contexts(region.keep)
+    if len(modules) == 1:
+        yield _replace(modules[0], _checkpointed(modules[0].forward, contexts))
+        return
+    chain = Chain([module.forward for module in modules], region.modules, contexts)
+    for place, module in enumerate(modules):
+        yield _replace(module, functools.partial(chain.call, place))
+
+
+def _checkpointed(forward: Callable[..., Any], contexts: dict[str, Any]) -> Callable[..., Any]:
+    @functools.wraps(forward)
+    def checkpointed(*args: Any, **kwargs: Any) -> Any:
+        if not torch.is_grad_enabled():
+            return forward(*args, **kwargs)
+        return checkpoint(forward, *args, use_reentrant=False, **contexts, **kwargs)
+
+    return checkpointed
+
+
+def _replace(module: nn.Module, forward: Callable[..., Any]) -> Undo:
+    """Put another `forward` in front of the module's own, and say how to undo it."""
+    own = vars(module).get("forward")
+    module.forward = forward  # type: ignore[method-assign]
+
+    def undo() -> None:
+        if own is None:
+            del module.forward
+        else:
+            module.forward = own  # type: ignore[method-assign]
+
+    return undo
+
+
+def _contexts(keep: str) -> dict[str, Any]:
+    """What `checkpoint` is told so that it keeps some ops' results."""
+    names = frozenset(KEPT_OPS[keep])
+    if not names:
+        return {}
+
+    def policy(_context: Any, op: Any, *_args: Any, **_kwargs: Any) -> CheckpointPolicy:
+        name = op.name().removeprefix("aten::").partition(".")[0]
+        return CheckpointPolicy.MUST_SAVE if name in names else CheckpointPolicy.PREFER_RECOMPUTE
+
+    return {"context_fn": functools.partial(create_selective_checkpoint_contexts, policy)}
+
+
+def _chunk_loss(model: nn.Module, chunks: int) -> Iterator[Undo]:
+    """Set `loss_chunks` wherever the model has it."""
+    having = [module for module in model.modules() if isinstance(vars(module).get(_LOSS), int)]
+    if not having:
+        raise UsageError("the plan computes the loss in chunks, and the model has no loss_chunks")
+    for module in having:
+        yield functools.partial(setattr, module, _LOSS, vars(module)[_LOSS])
+        setattr(module, _LOSS, chunks)

@@ -1,0 +1,334 @@
+"""Which layers to checkpoint: asks for the traces, solves, and traces the answer before it is told."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Collection, Iterable, Sequence
+
+from memgraph.errors import MemgraphError, UsageError
+from memgraph.gpu.specs import find
+from memgraph.options import Options
+from memgraph.plan import candidates as search
+from memgraph.plan.answer import Answer, Point
+from memgraph.plan.candidates import Candidate, Found
+from memgraph.plan.cost import roofline
+from memgraph.plan.plan_file import KEPT_OPS, Plan, Region
+from memgraph.plan.problem import Irregular, Problem, Variant, build
+from memgraph.plan.sections import LOSS, Cut, cut, loss_ops, same_loss
+from memgraph.plan.solve import Choice, Solver
+from memgraph.plan.tidy import tidy
+from memgraph.trace import Trace, Usage
+from memgraph.workers import Workers
+
+Progress = Callable[[str, int, int | None], None]
+
+LENGTHS = (2, 4, 8)
+"""Blocks that are tried as one region. Each length costs a trace."""
+CHUNKS = 8
+"""Pieces of the loss, where the model can have it in pieces."""
+_FIRST = (0.98, 0.94)
+"""Shares of the budget that requests may take, tried first: the rest is what the allocator cannot give."""
+_ROUNDS = 2
+"""Further rounds of two plans each between one that fits and one that does not."""
+_ALIKE = 0.005
+"""Share of the step by which a cheaper plan is not worth another trace."""
+POINTS = 10
+"""Of a curve."""
+
+
+class Planner:
+    """Plans for one step.
+
+    Args:
+        options: the step, with nothing checkpointed.
+        budget: bytes that PyTorch's allocator may take; None for what the card has for it.
+        workers: trace beside this process; the caller closes them.
+
+    Raises:
+        UsageError: the options checkpoint already.
+    """
+
+    def __init__(
+        self, options: Options, budget: int | None = None, progress: Progress | None = None,
+        workers: Workers | None = None,
+    ) -> None:  # fmt: skip
+        from memgraph.api import default_gpu
+
+        if options.checkpoint != "none":
+            raise UsageError("a plan starts from a step with nothing checkpointed: leave --checkpoint out")
+        spec = find(options.gpu or default_gpu())
+        self.budget = budget or options.memory or spec.memory - spec.context
+        self.options = dataclasses.replace(options, gpu=spec.name, memory=self.budget)
+        self.progress = progress
+        self.workers = workers or Workers(0)
+        self.notes: list[str] = []
+        self._nanoseconds = roofline(spec)
+        self._traces: dict[str, Trace] = {}
+        self._refined = 0
+
+    def cheapest(self) -> Answer:
+        """The plan that costs least of those that fit the budget, traced.
+
+        Raises:
+            MemgraphError: the step as it is cannot be run.
+        """
+        self._prepare()
+        base = self._base_point()
+        best = base if base.fits else self._search()
+        return self._answer(base, best, None if best else self._least(), ())
+
+    def least_memory(self) -> Answer:
+        """The plan with the lowest peak, traced. Raises as `cheapest`."""
+        self._prepare()
+        least = self._least()
+        return self._answer(self._base_point(), least if least.fits else None, least, ())
+
+    def pareto(self, points: int = POINTS) -> Answer:
+        """The plans that no other one beats in both peak and cost, each traced; with what `cheapest` says."""
+        self._prepare()
+        base = self._base_point()
+        choices = self._spread(points)
+        self._ahead([self._with(self._plan(choice)) for choice in choices])
+        curve = [base, *(self._point(choice) for choice in choices)]
+        best = base if base.fits else self._search(curve[1:])
+        return self._answer(base, best, curve[-1], tuple(_undominated(curve)))
+
+    # The problem.
+
+    def _prepare(self) -> None:
+        """The traces, and the problem from them."""
+        base = self._with(None)
+        chunked = dataclasses.replace(base, set={**base.set, "loss_chunks": str(CHUNKS)})
+        self._ahead([base, chunked] if self._may_chunk() else [base])
+        self.base = self._trace(base)
+        self.found: Found = search.find(self.base)
+        self._modules = {candidate.name: candidate.modules for candidate in self.found.all}
+        ways = _everywhere(self.found, self._ops())
+        self._ahead(self._with(plan) for _, _, plan in ways)
+        loss = self._loss(chunked)
+        self._base_cut = self._cut(self.base, self.found.all, loss[0])
+        variants = [found for way in ways if (found := self._variant(*way))]
+        if loss[1] is not None:
+            variants.append(loss[1])
+        names = [candidate.name for candidate in self.found.all] + [LOSS] * (loss[1] is not None)
+        self.problem: Problem = self._build(names, variants)
+        self.solver = Solver(self.problem)
+
+    def _ops(self) -> set[str]:
+        """What the candidates run, by name: `mm`."""
+        owner = search.owner_of(self.found.all)
+        names = {op.name for op in self.base.ops if owner(op.module)}
+        return {name.removeprefix("aten.").partition(".")[0] for name in names}
+
+    def _build(self, names: Sequence[str], variants: Iterable[Variant]) -> Problem:
+        """Of the variants that have the base's sections."""
+        usable = []
+        for variant in variants:
+            try:
+                build(names, self._base_cut, [variant], self.options.steps)
+                usable.append(variant)
+            except Irregular as reason:
+                self.notes.append(f"keeping {variant.kind} was left out: {reason}")
+        return build(names, self._base_cut, usable, self.options.steps)
+
+    def _may_chunk(self) -> bool:
+        """Whether the model has a field `loss_chunks` that is not in use."""
+        from memgraph.models.registry import resolve
+
+        return ":" not in resolve(self.options.model).name and self.options.set.get("loss_chunks", "1") == "1"
+
+    def _loss(self, chunked: Options) -> tuple[frozenset[int], Variant | None]:
+        """The base's ops of the loss, and the run with it in chunks."""
+        if not self._may_chunk():
+            return frozenset(), None
+        trace = self._try(chunked, "a loss in chunks")
+        if trace is None:
+            return frozenset(), None
+        ours, theirs = loss_ops(self.base, trace)
+        return ours, Variant(f"{CHUNKS} chunks", ((LOSS,),), self._cut(trace, self.found.all, theirs))
+
+    def _variant(self, kind: str, regions: tuple[tuple[str, ...], ...], plan: Plan) -> Variant | None:
+        trace = self._try(self._with(plan), f"keeping {kind}")
+        if trace is None:
+            return None
+        together = [Candidate(names[0], tuple(m for name in names for m in self._modules[name])) for names in regions]
+        alone = [candidate for candidate in self.found.all if not any(candidate.name in names for names in regions)]
+        return Variant(kind, regions, self._cut(trace, [*together, *alone], self._loss_of(trace)))
+
+    def _loss_of(self, trace: Trace) -> frozenset[int]:
+        """The loss's ops in a run that computes it as the base does, by their order from each end of their pass."""
+        chunked = dataclasses.replace(self._with(None), set={**self.options.set, "loss_chunks": str(CHUNKS)})
+        if repr(chunked) not in self._traces:
+            return frozenset()
+        return same_loss(self.base, loss_ops(self.base, self._traces[repr(chunked)])[0], trace)
+
+    def _cut(self, trace: Trace, candidates: Sequence[Candidate], loss: frozenset[int]) -> Cut:
+        return cut(trace, search.owner_of(candidates), self._nanoseconds, loss)
+
+    # Answers.
+
+    def _search(self, known: Sequence[Point] = ()) -> Point | None:
+        """Between the requests that surely are too many and those that fit: the cheapest plan whose trace fits.
+
+        Args:
+            known: plans that were traced already.
+        """
+        fits = {point.predicted: point for point in known if point.fits}
+        low = max(fits, default=0)
+        high = min((p.predicted for p in known if not p.fits and p.predicted > low), default=self.budget)
+        high = min(high, self.budget)
+        limits = _between(low, high) if fits else [int(share * self.budget) for share in _FIRST]
+        for _ in range(1 + _ROUNDS):
+            for limit, point in zip(limits, self._at(limits), strict=True):
+                if point is not None and point.fits:
+                    fits[limit], low = point, max(low, limit)
+                else:
+                    self._refined += point is not None
+                    high = min(high, limit)
+            if not fits and low == 0:
+                least = self._least()
+                if not least.fits:
+                    return None
+                low = least.predicted
+                fits[low] = least
+            if high <= low or self._alike(fits[low], high):
+                break
+            limits = _between(low, high)
+        return min(fits.values(), key=lambda point: (point.share, point.peak.reserved))
+
+    def _at(self, limits: Sequence[int]) -> list[Point | None]:
+        """The cheapest plans with so many requested bytes, traced side by side."""
+        choices = [self._cheapest(limit) for limit in limits]
+        self._ahead(self._with(self._plan(choice)) for choice in choices if choice is not None)
+        return [None if choice is None else self._point(choice) for choice in choices]
+
+    def _alike(self, point: Point, limit: int) -> bool:
+        """Whether nothing is gained by a plan with a few more requested bytes."""
+        choice = self.solver.cheapest(limit)
+        return choice is not None and point.share - self.problem.share(choice) < _ALIKE
+
+    def _least(self) -> Point:
+        return self._point(self._least_choice())
+
+    def _least_choice(self) -> Choice:
+        choice = self.solver.least_memory()
+        return self._tidy(choice, self.problem.peak(choice))
+
+    def _cheapest(self, limit: int) -> Choice | None:
+        choice = self.solver.cheapest(limit)
+        return None if choice is None else self._tidy(choice, limit)
+
+    def _tidy(self, choice: Choice, limit: int) -> Choice:
+        stacks = [[candidate.name for candidate in stack] for stack in self.found.stacks]
+        return tidy(self.problem, stacks, choice, limit)
+
+    def _spread(self, points: int) -> list[Choice]:
+        """Choices from nearly all kept to the least memory, evenly by their peak."""
+        least = self._least_choice()
+        high, low = self.problem.peak(()), self.problem.peak(least)
+        limits = [high - (high - low) * place // points for place in range(1, points)]
+        found = dict.fromkeys(choice for limit in limits if (choice := self._cheapest(limit)) is not None)
+        return [*found, *([least] if least not in found else [])]
+
+    def _base_point(self) -> Point:
+        peak = self.problem.peak(())
+        return Point(Plan(), peak, Usage(*self.base.peak[:3]), self.base.fits, 0.0, self.problem.binding(()).name)
+
+    def _point(self, choice: Choice) -> Point:
+        plan = self._plan(choice)
+        trace = self._trace(self._with(plan))
+        predicted, binding = self.problem.peak(choice), self.problem.binding(choice).name
+        return Point(plan, predicted, Usage(*trace.peak[:3]), trace.fits, self.problem.share(choice), binding)
+
+    def _plan(self, choice: Choice) -> Plan:
+        """The options as regions of modules."""
+        chosen = [self.problem.options[number] for number in choice]
+        order = {name: place for place, name in enumerate(self.problem.candidates)}
+        parts = sorted((option for option in chosen if option.covers != (LOSS,)), key=lambda o: order[o.covers[0]])
+        regions = [Region(tuple(m for name in o.covers for m in self._modules[name]), o.kind) for o in parts]
+        return Plan(tuple(regions), CHUNKS if len(parts) < len(chosen) else 1)
+
+    def _answer(self, base: Point, best: Point | None, least: Point | None, curve: tuple[Point, ...]) -> Answer:
+        stacks = tuple(len(stack) for stack in self.found.stacks)
+        for point in filter(None, (best, least, *curve)):
+            if point.predicted != point.peak.requested:
+                self.notes.append(
+                    f"a peak was foreseen at {point.predicted:,} bytes and traced at {point.peak.requested:,}"
+                )
+        return Answer(
+            self.options, self.budget, base, best, least, curve, self.problem, stacks, self._refined,
+            len(self._traces), tuple(dict.fromkeys(self.notes)),
+        )  # fmt: skip
+
+    # Traces.
+
+    def _with(self, plan: Plan | None) -> Options:
+        if plan is None or plan == Plan():
+            return self.options
+        return dataclasses.replace(self.options, checkpoint=plan.text)
+
+    def _ahead(self, wanted: Iterable[Options]) -> None:
+        for options in wanted:
+            if repr(options) not in self._traces:
+                self.workers.ask(repr(options), options)
+
+    def _trace(self, options: Options) -> Trace:
+        key = repr(options)
+        if key not in self._traces:
+            if self.progress is not None:
+                self.progress(f"tracing plan {len(self._traces) + 1}", len(self._traces), None)
+            self._ahead([options])
+            self._traces[key] = self.workers.take(key, options)[0]
+        return self._traces[key]
+
+    def _try(self, options: Options, what: str) -> Trace | None:
+        """None for what the model or torch refuses: such an option is none."""
+        try:
+            return self._trace(options)
+        except MemgraphError as error:
+            self.notes.append(f"{what} was left out: {error}")
+            return None
+
+
+def _policies(ops: Collection[str]) -> list[str]:
+    """The policies that keep different things of a model that runs these ops."""
+    kinds: dict[frozenset[str], str] = {}
+    for kind, kept in KEPT_OPS.items():
+        kinds.setdefault(frozenset(kept).intersection(ops), kind)
+    return list(kinds.values())
+
+
+def _everywhere(found: Found, ops: Collection[str]) -> list[tuple[str, tuple[tuple[str, ...], ...], Plan]]:
+    """Each kind of option at every candidate, and each length of region in every stack."""
+    modules = {candidate.name: candidate.modules for candidate in found.all}
+    single: tuple[tuple[str, ...], ...] = tuple((name,) for name in modules)
+    ways = [(kind, single) for kind in _policies(ops)]
+    longest = max((len(stack) for stack in found.stacks), default=0)
+    for length in (length for length in LENGTHS if length <= longest):
+        groups = [group for stack in found.stacks for group in _groups([c.name for c in stack], length)]
+        ways.append(("nothing", tuple(groups)))
+    plans = []
+    for kind, regions in ways:
+        parts = tuple(Region(tuple(m for name in names for m in modules[name]), kind) for names in regions)
+        plans.append((kind, regions, Plan(parts)))
+    return [row for row in plans if row[1]]
+
+
+def _groups(names: Sequence[str], length: int) -> list[tuple[str, ...]]:
+    """Neighbours, so many at a time; a single one left over is none."""
+    groups = [tuple(names[at : at + length]) for at in range(0, len(names), length)]
+    return [group for group in groups if len(group) > 1]
+
+
+def _between(low: int, high: int) -> list[int]:
+    """Two limits that divide a stretch in three, the higher first."""
+    return [high - (high - low) // 3, low + (high - low) // 3]
+
+
+def _undominated(points: Sequence[Point]) -> list[Point]:
+    """From the cheapest on, each with a lower peak than all before."""
+    kept: list[Point] = []
+    for point in sorted(points, key=lambda point: (point.share, point.peak.requested)):
+        if not kept or point.peak.requested < kept[-1].peak.requested:
+            kept.append(point)
+    return kept
