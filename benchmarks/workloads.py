@@ -1,7 +1,7 @@
 """Ordinary training loops of many kinds, each a function that runs some steps on `cuda`: real or virtual alike.
 
-    python benchmarks/workloads.py record FOLDER [name ...]     on a real GPU
-    python benchmarks/workloads.py predict [name ...]           against benchmarks/workload_recordings
+    python benchmarks/workloads.py record FOLDER [more | name ...]     on a real GPU
+    python benchmarks/workloads.py predict [more | name ...]           against benchmarks/workload_recordings
 
 None of them was looked at while the rules were written. Public libraries are used where they are installed.
 """
@@ -13,12 +13,16 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from more_workloads import MORE, SELECTED
 from torch import Tensor, nn
+
+from memgraph.trace import Trace
 
 Workload = Callable[[], None]
 FOLDER = Path(__file__).parent / "workload_recordings"
@@ -393,7 +397,7 @@ WORKLOADS: dict[str, Workload] = {
     for run in (
         decoder, resnet, resnet_channels_last, unet, lstm, gru, routed, vit, translator, recommender, llama, bert, points,
     )
-}  # fmt: skip
+} | MORE  # fmt: skip
 
 
 def record(name: str, folder: Path) -> None:
@@ -417,41 +421,58 @@ def record(name: str, folder: Path) -> None:
     (folder / f"{name}.json.gz").write_bytes(gzip.compress(text, 9, mtime=0))
 
 
+def record_all(names: list[str], folder: Path, at_once: int = 4) -> None:
+    """Each in a process of its own; several at once share the card, and nothing of their allocators."""
+    folder.mkdir(parents=True, exist_ok=True)
+
+    def run(name: str) -> str:
+        command = [sys.executable, __file__, "record", str(folder), name]
+        result = subprocess.run(command, capture_output=True, text=True, check=False)
+        return "recorded" if result.returncode == 0 else " ".join(result.stderr.strip().splitlines()[-1:])
+
+    with ThreadPoolExecutor(at_once) as pool:
+        for name, outcome in zip(names, pool.map(run, names), strict=True):
+            print(name, outcome, flush=True)
+
+
 def main() -> None:
     command, *rest = sys.argv[1:]
     if command == "record":
         folder, *names = rest
-        for name in names or WORKLOADS:
-            if len(names) == 1:
-                record(name, Path(folder))
-                continue
-            run = [sys.executable, __file__, "record", folder, name]
-            result = subprocess.run(run, capture_output=True, text=True, check=False)
-            print(name, "recorded" if result.returncode == 0 else result.stderr.strip().splitlines()[-1:], flush=True)
+        if len(names) == 1 and names[0] in WORKLOADS:
+            record(names[0], Path(folder))
+        else:
+            record_all(list(MORE) if names == ["more"] else names or list(WORKLOADS), Path(folder))
         return
-    for name in rest or WORKLOADS:
+    for name in MORE if rest == ["more"] else rest or WORKLOADS:
         print(name, *predict(name), flush=True)
+
+
+def trace_of(name: str) -> Trace:
+    """One on a virtual H200."""
+    import memgraph
+
+    torch.manual_seed(0)
+    with memgraph.virtual_gpu("h200", select=SELECTED.get(name, 1.0), workload=name) as gpu:
+        WORKLOADS[name]()
+    gpu.trace.self_check()
+    return gpu.trace
 
 
 def predict(name: str) -> tuple[str, ...]:
     """One on a virtual H200, and how far it is off where a recording is there."""
-    import memgraph
-
-    torch.manual_seed(0)
-    with memgraph.virtual_gpu("h200", workload=name) as gpu:
-        WORKLOADS[name]()
-    trace = gpu.trace
-    trace.self_check()
+    trace = trace_of(name)
     path = FOLDER / f"{name}.json.gz"
     notes = (*trace.assumptions, *(f"unknown: {op}" for op in trace.unknown_ops))
     if not path.exists():
         return (str(trace.peak[:3]), *notes)
     from accuracy import matched
-    from recordings import read
+    from recordings import allocated_by, read
 
     real = read(path)
+    _, peak = allocated_by(trace, real.torch)
     same = matched([b.size for b in trace.buffers], [b.size for b in real.buffers])
-    errors = [f"{100 * (own / other - 1):+.3f} %" for own, other in zip(trace.peak[:3], real.peak[:3], strict=True)]
+    errors = [f"{100 * (own / other - 1):+.3f} %" for own, other in zip(peak, real.peak[:3], strict=True)]
     return (f"{same}/{len(real.buffers)} ({len(trace.buffers)})", *errors, *notes)
 
 

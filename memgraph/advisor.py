@@ -40,7 +40,7 @@ class Advisor:
         from memgraph.models.registry import resolve
 
         gpu = find(options.gpu or default_gpu())
-        seq = options.seq if options.seq is not None else resolve(options.model).default_seq
+        seq = options.seq if options.seq is not None else resolve(options.model, options.task).default_seq
         self.options = dataclasses.replace(options, gpu=gpu.name, seq=seq)
         self.progress = progress
         self.workers = workers or Workers(0)

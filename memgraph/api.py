@@ -31,7 +31,12 @@ Progress = Callable[[str, int, int | None], None]
 
 
 def virtual_gpu(
-    gpu: str = "rtx3090", *, memory: int | None = None, alloc_conf: str | None = None, **settings: Any
+    gpu: str = "rtx3090",
+    *,
+    memory: int | None = None,
+    alloc_conf: str | None = None,
+    select: float = 1.0,
+    **settings: Any,
 ) -> VirtualGpu:
     """A CUDA device that is not there: ordinary training code inside the `with` block runs on it without computing.
 
@@ -39,18 +44,19 @@ def virtual_gpu(
         gpu: a name from `memgraph gpus`.
         memory: bytes that PyTorch's allocator may take; default the card's memory less its CUDA context.
         alloc_conf: as the environment variable PYTORCH_CUDA_ALLOC_CONF, which is the default.
+        select: the share of their bound that sizes which depend on data are taken to be, 0 to 1.
         settings: anything worth keeping in the trace: `batch=8`, `note="before the change"`.
 
     Returns:
         A context manager with `.trace` and `.graph`.
 
     Raises:
-        UsageError: no such GPU; or a virtual GPU is open already.
+        UsageError: no such GPU, or no such share; or a virtual GPU is open already.
         ShimError: the small library behind it cannot be built.
     """
     from memgraph.capture.session import VirtualGpu
 
-    return VirtualGpu(gpu, memory=memory, alloc_conf=alloc_conf, settings=settings)
+    return VirtualGpu(gpu, memory=memory, alloc_conf=alloc_conf, settings=settings, fraction=select)
 
 
 def predict(options: Options, progress: Progress | None = None) -> Trace:
@@ -79,7 +85,7 @@ def _run(options: Options, progress: Progress) -> tuple[Trace, VirtualGpu]:
     from memgraph.models.job import OwnStep
     from memgraph.models.registry import resolve
 
-    entry = resolve(options.model)
+    entry = resolve(options.model, options.task)
     plan = _plan(options)
     gpu = VirtualGpu(
         options.gpu or default_gpu(), memory=options.memory, alloc_conf=options.alloc_conf, fake_everywhere=True

@@ -17,6 +17,12 @@ OPTIMIZERS = ("adamw", "adam", "sgd", "sgd-momentum", "adafactor", "adamw-8bit")
 OPTIMIZER_FORMS = ("default", "foreach", "fused", "loop")
 CHECKPOINTS = ("none", "blocks")
 ZERO_GRADS = ("none", "zeros")
+TASKS = (
+    "causal-lm", "seq2seq-lm", "masked-lm", "sequence-classification", "token-classification", "question-answering",
+    "image-text-to-text", "contrastive", "image-classification", "semantic-segmentation", "speech-seq2seq", "ctc",
+    "audio-classification",
+)  # fmt: skip
+"""What a model of transformers may be trained for: the names in `models/tasks.py`."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +34,8 @@ class Options:
     """
 
     model: str = "nanovlm-222m"
+    task: str | None = None
+    """What a `transformers:` model is trained for; None for what its configuration says."""
     batch: int = 8
     seq: int | None = None
     """Tokens a sample; None for the model's own."""
@@ -66,9 +74,10 @@ class Options:
             ("optimizer", self.optimizer, OPTIMIZERS),
             ("optimizer form", self.optimizer_impl, OPTIMIZER_FORMS),
             ("zero_grad", self.zero_grad, ZERO_GRADS),
+            ("task", self.task, (*TASKS, None)),
         ):
             if value not in known:
-                raise unknown_name(name, value, known)
+                raise unknown_name(name, str(value), [text for text in known if text is not None])
         for name, number in (
             ("batch", self.batch),
             ("seq", self.seq),
@@ -89,9 +98,10 @@ class Options:
     def settings(self) -> dict[str, Any]:
         """What a trace keeps of them: plain JSON values."""
         return {
-            "model": self.model, "batch": self.batch, "seq": self.seq, "amp": self.amp, "dtype": self.dtype,
-            "optimizer": self.optimizer, "optimizer_impl": self.optimizer_impl, "steps": self.steps,
-            "set": dict(self.set), "checkpoint": self.checkpoint, "freeze": self.freeze, "zero_grad": self.zero_grad,
+            "model": self.model, "task": self.task, "batch": self.batch, "seq": self.seq, "amp": self.amp,
+            "dtype": self.dtype, "optimizer": self.optimizer, "optimizer_impl": self.optimizer_impl,
+            "steps": self.steps, "set": dict(self.set),
+            "checkpoint": self.checkpoint, "freeze": self.freeze, "zero_grad": self.zero_grad,
             "clip": self.clip, "accumulate": self.accumulate,
         }  # fmt: skip
 

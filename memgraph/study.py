@@ -388,7 +388,9 @@ def with_neighbours(
 
     study = Study(options, progress, workers)
     gpu = find(options.gpu or default_gpu())
-    sizes = Sizes(options.batch, options.seq if options.seq is not None else resolve(options.model).default_seq)
+    sizes = Sizes(
+        options.batch, options.seq if options.seq is not None else resolve(options.model, options.task).default_seq
+    )
     memory = options.memory or gpu.memory - gpu.context
     study.ahead([sizes, *_around(sizes)[:3]], gpu.name, memory)
     trace = study.run(sizes, gpu.name, memory).trace

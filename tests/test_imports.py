@@ -63,6 +63,7 @@ ROOMS = {
     "scipy": ("plan",),
     "numpy": ("plan", "analyze"),
     "transformers": ("models",),
+    "safetensors": ("virtual",),
     "matplotlib": ("render",),
 }
 """Modules, or packages, that may import each third party."""

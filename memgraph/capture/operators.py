@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 from torch._ops import OpOverload
+from torch._subclasses.fake_tensor import FakeTensor
 
 from memgraph.capture.libraries import Libraries, Needs
 from memgraph.gpu import workspace
@@ -18,6 +19,7 @@ from memgraph.gpu.cublas import MATRIX_OPS
 from memgraph.gpu.specs import GpuSpec
 from memgraph.virtual.assume import BY_VALUE
 from memgraph.virtual.dispatch import is_composite, run_composite
+from memgraph.virtual.sparse import parts_of
 
 aten = torch.ops.aten
 
@@ -90,6 +92,8 @@ class Operator:
         self.kernel = kinds.kernels.get(func)
         self.random = torch.Tag.nondeterministic_seeded in func.tags
         self.inside: Callable[[Sequence[Any], Mapping[str, Any], Sequence[Tensor]], Inside] = kinds.inside(func)
+        if self.returns_nothing and not kinds.is_known(func):
+            kinds.unknown.add(self.name)
 
 
 class Kinds:
@@ -142,7 +146,7 @@ class Kinds:
     def inside(self, func: OpOverload) -> Callable[[Sequence[Any], Mapping[str, Any], Sequence[Tensor]], Inside]:
         """What the operator allocates inside, call by call."""
         name = _base_name(func)
-        if workspace.rule_for(name, func._overloadname) is None and name not in MATRIX_OPS:
+        if not _is_ruled(func):
             return self._unruled(func)
         call_of = self._call_of(func)
 
@@ -158,8 +162,7 @@ class Kinds:
         return ruled
 
     def _unruled(self, func: OpOverload) -> Callable[..., Inside]:
-        known = _only_aliases(func) or torch.Tag.pointwise in func.tags
-        if known or workspace.known_without_temporaries(_base_name(func)):
+        if self.is_known(func):
             return _nothing
 
         def unknown(*_: Any) -> Inside:
@@ -167,6 +170,12 @@ class Kinds:
             return _NOTHING
 
         return unknown
+
+    def is_known(self, func: OpOverload) -> bool:
+        """Whether anything is known of what the operator takes besides its outputs."""
+        if _is_ruled(func) or _only_aliases(func) or torch.Tag.pointwise in func.tags:
+            return True
+        return workspace.known_without_temporaries(_base_name(func))
 
     def _call_of(self, func: OpOverload) -> Callable[[Sequence[Any], Mapping[str, Any], Sequence[Tensor]], Call]:
         name, overload = _base_name(func), func._overloadname
@@ -182,6 +191,8 @@ class Kinds:
 
     def _plain(self, arg: Any) -> Any:
         if isinstance(arg, Tensor):
+            if arg.layout is torch.sparse_coo and isinstance(arg, FakeTensor):
+                return tuple([self._meta(part) for part in parts_of(arg)])
             return self._meta(arg)
         if isinstance(arg, (list, tuple)):
             return tuple([self._plain(item) for item in arg])
@@ -197,6 +208,11 @@ class Kinds:
             tensor.element_size(),
             tensor.device.type,
         )
+
+
+def _is_ruled(func: OpOverload) -> bool:
+    name = _base_name(func)
+    return workspace.rule_for(name, func._overloadname) is not None or name in MATRIX_OPS
 
 
 def _nothing(*_: Any) -> Inside:

@@ -82,7 +82,7 @@ def record_steps(
         prepare: what is to be done to the job before it runs.
     """
     torch.manual_seed(0)
-    job = resolve(options.model).build(options.set, options.batch, options.seq)
+    job = resolve(options.model, options.task).build(options.set, options.batch, options.seq)
     settings = {**options.settings(), **job.settings}
     with recording(via, settings, cap=cap, ops=ops) as record, contextlib.suppress(torch.cuda.OutOfMemoryError):
         if isinstance(job, OwnStep):

@@ -20,6 +20,7 @@ from torch._subclasses.fake_tensor import (
     DynamicOutputShapeException,
     FakeTensor,
     FakeTensorMode,
+    UnsupportedOperatorException,
 )
 
 from memgraph.capture.accumulate import ADD, ADD_IN_PLACE, Accumulation, References
@@ -27,16 +28,20 @@ from memgraph.capture.ledger import Ledger
 from memgraph.capture.operators import Inside, Kinds, Operator
 from memgraph.capture.provenance import ForwardOps, ModulePaths, SourceLines
 from memgraph.capture.stage import Stage
+from memgraph.errors import MemgraphError
 from memgraph.gpu.call import Call, OnHost, Output, Release, Temporary
 from memgraph.trace import Category, Op, Role, TensorSpec
 from memgraph.virtual import values
 from memgraph.virtual.assume import Assumptions
 from memgraph.virtual.dispatch import run_composite
+from memgraph.virtual.random import VirtualGenerator
 from memgraph.virtual.shapes import Look, Recipe, Shapes
+from memgraph.virtual.sparse import parts_of
 
 _NO_BUFFER = -1
 """Stands for the buffer of a storage that is not on the device."""
 _NO_KWARGS: Mapping[str, Any] = {}
+_FAKE_ALONE = (FakeTensor,)
 _DEVICE = torch.ops.prim.device.default
 _TAG = "_memgraph_tag"
 _NAME = "_memgraph_name"
@@ -140,17 +145,19 @@ class Recorder(FakeTensorMode):
     def __torch_dispatch__(
         self, func: OpOverload, types: Sequence[type], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
+        if func is _DEVICE:  # C++ asks often, and an exception here (^C) would abort the process
+            return args[0].fake_device
         return self.dispatch(func, types, args, kwargs)
 
     # FakeTensorMode's entry for every ATen call, with the mode itself switched off.
     def dispatch(
         self, func: OpOverload, types: Sequence[type], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        kwargs = kwargs or _NO_KWARGS
+        kwargs = _of_the_host(kwargs) if kwargs else _NO_KWARGS
         if self._inside or not self.recording:
             return super().dispatch(func, types, args, kwargs)  # type: ignore[arg-type]
-        if func is _DEVICE:  # C++ asks a fake tensor for its device
-            return args[0].fake_device
+        if types != _FAKE_ALONE and any(map(_is_wrapper, types)):
+            return NotImplemented  # a jagged tensor, say, which calls again with what it holds
         operator = self.operators.of(func)
         if operator.decomposes:
             with self:
@@ -212,7 +219,12 @@ class Recorder(FakeTensorMode):
                 outputs = super().dispatch(operator.func, types, args, kwargs)  # type: ignore[arg-type]
             return outputs, self.shapes.learn(key, operator.func, arguments.tensors, outputs)
         except (DataDependentOutputException, DynamicOutputShapeException):
-            return self.assumptions.instead(self, operator.func, args, kwargs, self.sources.current()), None
+            source, step = self.sources.current(), self.stage.step
+            return self.assumptions.instead(self, operator.func, args, kwargs, source, step), None
+        except (UnsupportedOperatorException, NotImplementedError, RuntimeError) as error:
+            if _says_that_no_kernel_is_there(error):
+                raise _without_kernel(operator.func, self.sources.current()) from error
+            raise
         finally:
             self._inside = False
 
@@ -313,7 +325,7 @@ class Recorder(FakeTensorMode):
         self, operator: Operator, outputs: Any, args: Sequence[Any], kwargs: Mapping[str, Any], recipe: Recipe | None
     ) -> None:
         """Tell the ledger what the op allocates: its outputs, what it needs inside, what a library keeps."""
-        born = [] if operator.only_aliases else self._new_storages(outputs)
+        born = [] if operator.only_aliases and not _is_sparse(outputs) else self._new_storages(outputs)
         inside: Inside | None = recipe.inside if recipe is not None else None
         if inside is None:
             inside = operator.inside(args, kwargs, [tensor for tensor, _ in born])
@@ -335,10 +347,11 @@ class Recorder(FakeTensorMode):
         born: dict[int, tuple[Tensor, torch.UntypedStorage]] = {}
         for tensor in _each(outputs):
             if isinstance(tensor, FakeTensor) and tensor.fake_device.type == "cuda":
-                storage = tensor.untyped_storage()
-                key = storage._cdata
-                if key not in self._live and key not in born and storage.nbytes():
-                    born[key] = (tensor, storage)
+                for part in parts_of(tensor):
+                    storage = part.untyped_storage()
+                    key = storage._cdata
+                    if key not in self._live and key not in born and storage.nbytes():
+                        born[key] = (part, storage)
         return list(born.values())
 
     def _follow(self, steps: Sequence[Any], born: list[tuple[Tensor, torch.UntypedStorage]]) -> None:
@@ -388,7 +401,10 @@ class Recorder(FakeTensorMode):
 
     def buffer_of(self, tensor: Tensor) -> int | None:
         """The buffer that holds a fake tensor's data, if it was allocated on the device."""
-        entry = self._live.get(tensor.untyped_storage()._cdata) if isinstance(tensor, FakeTensor) else None
+        if not isinstance(tensor, FakeTensor):
+            return None
+        *_, part = parts_of(tensor)
+        entry = self._live.get(part.untyped_storage()._cdata)
         return entry[0] if entry and entry[0] != _NO_BUFFER else None
 
     # What buffers are for.
@@ -434,6 +450,43 @@ def _each(outputs: Any) -> Iterator[Any]:
             yield from _each(output)
     else:
         yield outputs
+
+
+@functools.cache
+def _is_wrapper(kind: type) -> bool:
+    """Whether tensors of this class only hold others."""
+    return hasattr(kind, "__tensor_flatten__")
+
+
+def _of_the_host(kwargs: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Without what only a CUDA build can give: page-locked memory, which the device is not asked for, and generators,
+    which nothing is drawn from."""
+    if kwargs.get("pin_memory") or isinstance(kwargs.get("generator"), VirtualGenerator):
+        return {**kwargs, **{name: None for name in ("pin_memory", "generator") if name in kwargs}}
+    return kwargs
+
+
+def _says_that_no_kernel_is_there(error: Exception) -> bool:
+    """FakeTensor has no kernel for an op: it says so, or runs into the CUDA kernels that this build has not."""
+    if isinstance(error, UnsupportedOperatorException):
+        return True
+    return "no fake impl registered" in str(error) or "from the 'CUDA' backend" in str(error)
+
+
+def _without_kernel(func: OpOverload, source: str) -> MemgraphError:
+    """What to do where nobody knows what an op returns."""
+    where = f" at {source}" if source else ""
+    name = func._schema.name
+    if name.startswith("aten::"):
+        return MemgraphError(f"{func}{where} has a result that neither torch nor memgraph knows without computing it: "
+                             "replace it for the prediction, or report it")  # fmt: skip
+    return MemgraphError(f"{func}{where} has no fake kernel, which says what it returns without computing it: "
+                         f'write one and register it with torch.library.register_fake("{name}")')  # fmt: skip
+
+
+def _is_sparse(outputs: Any) -> bool:
+    """Written to in place, a sparse tensor takes new storages."""
+    return isinstance(outputs, Tensor) and outputs.layout is torch.sparse_coo
 
 
 def _made_by(tensor: Tensor) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 from collections.abc import Callable, Mapping
 from types import TracebackType
@@ -25,15 +26,17 @@ from memgraph.gpu.allocator import Allocator
 from memgraph.gpu.allocator_config import AllocatorConfig
 from memgraph.gpu.specs import GpuSpec, find
 from memgraph.trace import Buffer, Category, TensorSpec, Trace
-from memgraph.virtual import cuda, patches
+from memgraph.virtual import ctc, cuda, encoder, patches, sparse
 from memgraph.virtual.assume import Assumptions
-from memgraph.virtual.attention import attention_as_on
+from memgraph.virtual.attention import attention_as_on, backend_of
 from memgraph.virtual.device import virtual_device
 from memgraph.virtual.dispatch import composites_are, cuda_kernels_exist
 from memgraph.virtual.formulas import COMPOSITES
+from memgraph.virtual.jagged import attention_kernels_of
 from memgraph.virtual.kernels import kernels
 from memgraph.virtual.reading import tensors_are_read
 from memgraph.virtual.recurrent import Recurrent
+from memgraph.virtual.saving import tensors_are_saved
 
 _NO_SPEC = TensorSpec((), "")
 
@@ -80,6 +83,7 @@ class VirtualGpu:
             stack.enter_context(virtual_device())
             stack.enter_context(patches.tensors_behave())
             stack.enter_context(tensors_are_read(self._assume_here))
+            stack.enter_context(tensors_are_saved(self.recorder, self._assume_here))
             stack.enter_context(
                 patches.cuda_answers(cuda.answers(self.spec, self.ledger.allocator, self.ledger.empty_cache))
             )
@@ -158,9 +162,17 @@ class VirtualGpu:
         """Ops that do something else on this GPU than on this build of torch."""
         recurrent, state = Recurrent(self.spec), self.assumptions.state
         attention = attention_as_on(self.spec, self.kinds.torch_version, state)
-        self.kinds.kernels |= {**kernels(state), **recurrent.kernels()}
-        self.kinds.composites |= {**attention, **COMPOSITES, **recurrent.composites()}
+        by_value = sparse.kernels(self.assumptions.select)
+        self.kinds.kernels |= {**kernels(state), **by_value, **ctc.KERNELS, **recurrent.kernels()}
+        self.kinds.composites |= {
+            **attention,
+            **COMPOSITES,
+            **ctc.composites(state),
+            **encoder.composites(functools.partial(backend_of, self.spec)),
+            **recurrent.composites(),
+        }
         stack.enter_context(composites_are(self.kinds.composites))
+        stack.enter_context(attention_kernels_of(self.spec))
 
     def _close(self) -> None:
         self.recorder.recording = False

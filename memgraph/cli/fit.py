@@ -49,7 +49,7 @@ def fit(chosen: Chosen, headroom: str, confirm: bool, form: str) -> None:
     free = parse_headroom(headroom)
     options = one(chosen)
     gpus = [find(gpu).name for gpu in chosen["gpu"]] if chosen["gpu"] != [None] else [default_gpu()]
-    seqs = chosen["seq"] if chosen["seq"] != [None] else [resolve(options.model).default_seq]
+    seqs = chosen["seq"] if chosen["seq"] != [None] else [resolve(options.model, options.task).default_seq]
     _check_sizes(seqs, chosen["batch"])
     with ProgressBar() as bar, contextlib.closing(Workers()) as workers:
         study = Study(options, bar.show, workers)

@@ -21,7 +21,13 @@ from memgraph.units import parse_bytes
 Command = Callable[..., Any]
 
 RUN_OPTIONS = (
-    click.option("--model", default="nanovlm-222m", show_default=True, help="A preset, or package.module:factory."),
+    click.option(
+        "--model",
+        default="nanovlm-222m",
+        show_default=True,
+        help="A preset, package.module:factory, or transformers:CONFIG.",
+    ),
+    click.option("--task", metavar="TASK", help="Of a transformers: model, like causal-lm.  [default: its own]"),
     click.option("--batch", type=int, help="Samples a step.  [default: 8]"),
     click.option("--seq", type=int, help="Tokens a sample.  [default: the model's own]"),
     click.option("--gpu", help="A card of `memgraph gpus`.  [default: the visible one, or rtx3090]"),
@@ -82,8 +88,8 @@ def target_options(command: Command) -> Command:
 
 
 RUN_NAMES = (
-    "model", "batch", "seq", "gpu", "memory", "amp", "dtype", "optimizer", "optimizer_impl", "steps", "settings",
-    "checkpoint", "freeze", "zero_grad", "clip", "accumulate", "alloc_conf",
+    "model", "task", "batch", "seq", "gpu", "memory", "amp", "dtype", "optimizer", "optimizer_impl", "steps",
+    "settings", "checkpoint", "freeze", "zero_grad", "clip", "accumulate", "alloc_conf",
 )  # fmt: skip
 
 
@@ -130,7 +136,7 @@ def to_options(chosen: dict[str, Any]) -> Options:
     values["set"] = _fields(values.pop("settings"))
     values["memory"] = parse_bytes(values["memory"]) if values["memory"] is not None else None
     values["batch"] = 8 if values["batch"] is None else values["batch"]
-    resolve(values["model"])
+    resolve(values["model"], values["task"])
     if values["gpu"] is not None:
         find(values["gpu"])
     if values["alloc_conf"] is not None:

@@ -55,7 +55,7 @@ def choose(request: Request, capability: tuple[int, int]) -> Choice:
     """The first kernel in torch's order of preference that takes the call; the math path takes every one."""
     refusals: list[str] = []
     for backend in preference(capability):
-        reason = _refusal(backend, request, capability)
+        reason = refusal(backend, request, capability)
         if reason is None:
             return Choice(backend, tuple(refusals))
         refusals.append(f"{backend}: {reason}")
@@ -70,7 +70,7 @@ def preference(capability: tuple[int, int]) -> tuple[Backend, ...]:
     return Backend.FLASH, Backend.EFFICIENT, Backend.MATH
 
 
-def _refusal(backend: Backend, request: Request, capability: tuple[int, int]) -> str | None:
+def refusal(backend: Backend, request: Request, capability: tuple[int, int]) -> str | None:
     """Why a kernel does not take the call, in a phrase; None if it does."""
     if backend not in request.allowed:
         return "disabled"

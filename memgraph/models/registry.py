@@ -1,4 +1,4 @@
-"""Names of models: presets, and `package.module:factory`. Importing this does not import torch."""
+"""Names of models: presets, `package.module:factory`, `transformers:CONFIG`. Importing this does not import torch."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 from memgraph.errors import UsageError, unknown_name
+from memgraph.models.from_config import PREFIX, build_job, default_length, read_config
 from memgraph.models.nanovlm_config import PRESETS, NanoVLMConfig
 from memgraph.models.settings import apply_settings
 
@@ -38,12 +39,24 @@ class ModelEntry:
     or fake mode that its model is to be built under. Raises UsageError."""
 
 
-def resolve(name: str) -> ModelEntry:
-    """The model called `name`: a preset such as `nanovlm-222m`, or `package.module:factory`.
+def resolve(name: str, task: str | None = None) -> ModelEntry:
+    """The model called `name`: a preset such as `nanovlm-222m`, `transformers:DIR_OR_CONFIG.json`, or
+    `package.module:factory`.
+
+    Args:
+        task: what a transformers model is trained for; None for what its configuration says.
 
     Raises:
-        UsageError: there is no such preset; the closest names are given.
+        UsageError: there is no such preset, and the closest names are given; no such configuration; a task for a model
+            that has none to choose from.
+        MemgraphError: transformers is needed and not installed.
     """
+    if name.startswith(PREFIX):
+        config = read_config(name)
+        build = functools.partial(build_job, name, task, DEFAULT_BATCH)
+        return ModelEntry(name, default_length(config, task), build)
+    if task is not None:
+        raise UsageError(f"--task is for --model {PREFIX}DIR_OR_CONFIG.json: {name} has no tasks to choose from")
     if ":" in name:
         return ModelEntry(name, None, functools.partial(_build_own, name))
     if name not in PRESETS:

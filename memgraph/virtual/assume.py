@@ -1,12 +1,17 @@
 """What to go on with where a value decides and nobody knows it. Each assumption is stated, with its source line.
 
-Defaults: a boolean is False, a number is 1; a size that depends on data is its bound (every element selected).
+Defaults: a boolean is False, and what an `assert` asks holds; a number is 1; a size that depends on data is its bound
+(every element selected). A line that asks again and again may be a loop that waits for the answer to change: each
+thousandth time it is another one, and in the end the run is refused.
 """
 
 from __future__ import annotations
 
+import linecache
 import math
+import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,10 +19,11 @@ from torch import Tensor
 from torch._ops import OpOverload
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from memgraph.errors import MemgraphError
+from memgraph.errors import MemgraphError, UsageError
 from memgraph.virtual import values
 
 aten = torch.ops.aten
+_INTERNAL = tuple(str(folder) for folder in (Path(torch.__file__).parent, Path(__file__).parent.parent))
 
 BY_VALUE = frozenset(
     {
@@ -43,16 +49,30 @@ _SIZED = frozenset({aten.nonzero.default, aten.masked_select.default, aten.index
 """Those with a policy for their result's size."""
 
 
+PATIENCE = 1000
+"""Times that a line is given the same answer before it is given another one."""
+ENOUGH = 20 * PATIENCE
+"""Times after which a line that still asks is taken to never end."""
+_OTHERS: dict[type, tuple[Any, ...]] = {bool: (True, False), int: (0, 1000), float: (1e-9, 1e9)}
+"""The other answers, in turn."""
+
+
 class Assumptions:
     """The policy, and the list of what it had to assume.
 
     Args:
         fraction: of the bound that a data-dependent size is taken to be, 0 to 1.
+
+    Raises:
+        UsageError: it is not between 0 and 1.
     """
 
     def __init__(self, fraction: float = 1.0) -> None:
+        if not 0 <= fraction <= 1:
+            raise UsageError(f"a share of {fraction} cannot be selected: use a number from 0 to 1")
         self.fraction = fraction
         self._stated: dict[str, int] = {}
+        self._asked: dict[tuple[str, str], tuple[int, int, int]] = {}
 
     @property
     def stated(self) -> tuple[str, ...]:
@@ -63,19 +83,30 @@ class Assumptions:
         """Write an assumption down."""
         self._stated[text] = self._stated.get(text, 0) + 1
 
+    def select(self, bound: int, what: str) -> int:
+        """A size that depends on data, of which the bound is known; it is written down."""
+        size = math.ceil(bound * self.fraction)
+        self.state(f"{size:,} of at most {bound:,} {what}")
+        return size
+
     def instead(
-        self, mode: FakeTensorMode, func: OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any], source: str
-    ) -> Any:
+        self, mode: FakeTensorMode, func: OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any], source: str,
+        step: int = 0,
+    ) -> Any:  # fmt: skip
         """The assumed result of an op whose result depends on values.
 
+        Args:
+            source: the line that asks.
+            step: which optimizer step it is in.
+
         Raises:
-            MemgraphError: the op is not one that memgraph has a policy for.
+            MemgraphError: the op is not one that memgraph has a policy for, or its line asks without end.
         """
         where = f" at {source}" if source else ""
         if func is aten._local_scalar_dense.default:
-            return self._scalar(args[0], where)
+            return self._scalar(args[0], where, step)
         if func in _CONDITIONS:
-            return self._false(where)
+            return self._condition(where, step)
         if func not in _SIZED or _of_slices(func, args, kwargs):
             raise MemgraphError(
                 f"{func}{where} has a result whose size depends on values, and memgraph has no policy for it: "
@@ -96,16 +127,37 @@ class Assumptions:
             return tuple(self.from_values(mode, item) for item in real)
         return real
 
-    def _false(self, where: str) -> bool:
-        self.state(f"a condition on unknown values{where} is taken to be False")
-        return False
+    def _condition(self, where: str, step: int) -> bool:
+        value: bool = self._patiently(_asserted(), where, step)
+        self.state(f"a condition on unknown values{where} is taken to be {value}")
+        return value
 
-    def _scalar(self, tensor: Tensor, where: str) -> bool | int | float:
+    def _scalar(self, tensor: Tensor, where: str, step: int) -> bool | int | float:
         if tensor.dtype is torch.bool:
-            return self._false(where)
-        value = 1 if not tensor.dtype.is_floating_point else 1.0
+            return self._condition(where, step)
+        value = self._patiently(1.0 if tensor.dtype.is_floating_point else 1, where, step)
         self.state(f"an unknown value read{where} is taken to be {value}")
         return value
+
+    def _patiently(self, usual: Any, where: str, step: int) -> Any:
+        """The usual answer, or another one if the line has asked too often: within one step, or once in each of many.
+
+        Raises:
+            MemgraphError: it goes on asking.
+        """
+        last, within, steps = self._asked.get((where, type(usual).__name__), (step, 0, 0))
+        within, steps = (within + 1, steps) if last == step else (1, steps + 1)
+        self._asked[where, type(usual).__name__] = step, within, steps
+        times = within if within > 1 else steps
+        if times >= ENOUGH:
+            raise MemgraphError(
+                f"an unknown value was asked for {times:,} times{where}: a loop that waits for it would never end; "
+                "give it a limit, or end the run with --steps N"
+            )
+        if times == 0 or times % PATIENCE:
+            return usual
+        others = _OTHERS[type(usual)]
+        return others[(times // PATIENCE - 1) % len(others)]
 
     def _bound(self, func: OpOverload, args: Sequence[Any], where: str) -> int:
         bound = _elements(func, args)
@@ -140,6 +192,15 @@ class Assumptions:
                 _empty(mode, (size if counts else 0,), torch.int64),
             )
         return _empty(mode, (size,), torch.int64)
+
+
+def _asserted() -> bool:
+    """What an `assert` wants to hear: the line of the user's that runs, read as text; False for any other line."""
+    frame = sys._getframe(1)
+    while frame is not None and frame.f_code.co_filename.startswith(_INTERNAL):
+        frame = frame.f_back  # type: ignore[assignment]
+    line = linecache.getline(frame.f_code.co_filename, frame.f_lineno).strip() if frame is not None else ""
+    return line.startswith("assert ") and not line.startswith("assert not ")
 
 
 def _wanted(func: OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[bool, bool]:

@@ -45,11 +45,18 @@ def attention_as_on(
             state("attention with a mask and is_causal at once, which torch refuses since 2.14, is taken as before it")
         _same_dtype(query, key, value)
         mask = _additive(attn_mask, query)
-        request = _request(query, key, value, mask, dropout_p, is_causal, enable_gqa)
-        backend = choose(request, gpu.capability).backend
+        backend = backend_of(gpu, query, key, value, mask, dropout_p, is_causal, enable_gqa)
         return _KERNELS[backend](query, key, value, mask, dropout_p, is_causal, scale)
 
     return {aten.scaled_dot_product_attention.default: attention}
+
+
+def backend_of(
+    gpu: GpuSpec, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None, dropout: float = 0.0,
+    causal: bool = False, grouped: bool = False,
+) -> Backend:  # fmt: skip
+    """The kernel that `gpu` would take."""
+    return choose(_request(query, key, value, mask, dropout, causal, grouped), gpu.capability).backend
 
 
 def _same_dtype(query: Tensor, key: Tensor, value: Tensor) -> None:
@@ -115,11 +122,13 @@ def _request(
 ) -> Request:
     return Request(
         _meta(query), _meta(key), _meta(value), None if mask is None else _meta(mask), dropout, causal, grouped,
-        _needs_grad(query, key, value), mask is not None and mask.requires_grad and torch.is_grad_enabled(), _allowed(),
+        _needs_grad(query, key, value), mask is not None and mask.requires_grad and torch.is_grad_enabled(),
+        allowed_backends(),
     )  # fmt: skip
 
 
-def _allowed() -> frozenset[Backend]:
+def allowed_backends() -> frozenset[Backend]:
+    """What `torch.backends.cuda` and `sdpa_kernel` allow."""
     enabled = {
         Backend.CUDNN: torch.backends.cuda.cudnn_sdp_enabled(),
         Backend.FLASH: torch.backends.cuda.flash_sdp_enabled(),

@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import contextlib
 import types
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, Self
 
 import torch
 
-from memgraph.gpu.allocator import Allocator
+from memgraph.gpu.allocator import Allocator, Segment
 from memgraph.gpu.specs import GpuSpec
 
 
@@ -27,6 +28,9 @@ class VirtualStream:
 
     def query(self) -> bool:
         return True
+
+    def is_capturing(self) -> bool:
+        return False
 
     def synchronize(self) -> None:
         pass
@@ -69,9 +73,21 @@ class VirtualEvent:
         return 0.0
 
 
+class Ranges:
+    """NVTX marks, which nobody reads."""
+
+    def __getattr__(self, name: str) -> Callable[..., int]:
+        return lambda *_, **__: 0
+
+
 @contextlib.contextmanager
 def _stream_context(_stream: Any) -> Any:
     yield
+
+
+def _no_snapshot(filename: str = "dump_snapshot.pickle", *_: Any, **__: Any) -> None:
+    warnings.warn(f"{filename} is not written on a virtual GPU: save the trace (memgraph run -o run.memgraph), and "
+                  f"memgraph timeline run.memgraph -o {filename} draws it", stacklevel=2)  # fmt: skip
 
 
 def device_properties(gpu: GpuSpec) -> Any:
@@ -84,27 +100,104 @@ def device_properties(gpu: GpuSpec) -> Any:
     )  # fmt: skip
 
 
-def memory_statistics(allocator: Allocator) -> dict[str, int]:
-    """The entries of `torch.cuda.memory_stats` that the model knows; the others are absent."""
-    figures = {
-        "allocated_bytes": (allocator.allocated, allocator.peak_allocated),
-        "requested_bytes": (allocator.requested, allocator.peak_requested),
-        "reserved_bytes": (allocator.reserved, allocator.peak_reserved),
-        "active_bytes": (allocator.allocated, allocator.peak_allocated),
+class Statistics(dict[str, int]):
+    """As `torch.cuda.memory_stats`. A figure that the model does not count is not there, rather than wrong."""
+
+    def __missing__(self, name: str) -> int:
+        raise KeyError(f"{name}: memgraph's model of the allocator does not count this")
+
+
+def memory_statistics(allocator: Allocator) -> Statistics:
+    """What is in use now, in bytes and in numbers, for each pool and for all; peaks of the four totals."""
+    stats = Statistics(
+        num_alloc_retries=allocator.num_alloc_retries, num_ooms=allocator.num_ooms,
+        max_split_size=allocator.config.max_split_size or -1, num_sync_all_streams=0,
+    )  # fmt: skip
+    for segment in allocator.segments.values():
+        for pool in ("all", "small_pool" if segment.small else "large_pool"):
+            for name, value in _in_segment(segment).items():
+                stats[f"{name}.{pool}.current"] = stats.get(f"{name}.{pool}.current", 0) + value
+    for name in _COUNTED:
+        for pool in ("all", "small_pool", "large_pool"):
+            stats.setdefault(f"{name}.{pool}.current", 0)
+    peaks = {
+        "allocated_bytes": allocator.peak_allocated,
+        "requested_bytes": allocator.peak_requested,
+        "reserved_bytes": allocator.peak_reserved,
+        "active_bytes": allocator.peak_allocated,
     }
-    stats = {"num_alloc_retries": allocator.num_alloc_retries, "num_ooms": allocator.num_ooms}
-    for name, (current, peak) in figures.items():
-        stats[f"{name}.all.current"] = current
-        stats[f"{name}.all.peak"] = peak
-    return stats
+    return Statistics(**stats, **{f"{name}.all.peak": value for name, value in peaks.items()})
+
+
+def _in_segment(segment: Segment) -> dict[str, int]:
+    """What of the statistics is in one segment. A block that is in use is active, for all work is done at once; a free
+    one is split off if others are beside it."""
+    blocks = list(segment.blocks())
+    used = [block for block in blocks if block.in_use]
+    split = [block for block in blocks if not block.in_use and block.mapped] if len(blocks) > 1 else []
+    size = sum(block.size for block in blocks if block.mapped)
+    in_use = sum(block.size for block in used)
+    values = (in_use, in_use, sum(block.requested for block in used), size, sum(block.size for block in split),
+              len(used), len(used), 1, len(split))  # fmt: skip
+    return dict(zip(_COUNTED, values, strict=True))
+
+
+_COUNTED = (
+    "allocated_bytes", "active_bytes", "requested_bytes", "reserved_bytes", "inactive_split_bytes", "allocation",
+    "active", "segment", "inactive_split",
+)  # fmt: skip
+
+
+def nested_statistics(allocator: Allocator) -> dict[str, Any]:
+    """As `torch.cuda.memory_stats_as_nested_dict`."""
+    nested: dict[str, Any] = {}
+    for name, value in memory_statistics(allocator).items():
+        *outer, last = name.split(".")
+        place = nested
+        for part in outer:
+            place = place.setdefault(part, {})
+        place[last] = value
+    return nested
+
+
+def memory_snapshot(allocator: Allocator) -> list[dict[str, Any]]:
+    """As `torch.cuda.memory_snapshot`, without stacks: segments in order of address, each with its blocks."""
+    return [
+        {
+            "device": 0, "address": segment.address, "total_size": segment.size, "stream": segment.stream,
+            "segment_type": "small" if segment.small else "large", "is_expandable": segment.expandable,
+            "allocated_size": _in_segment(segment)["allocated_bytes"],
+            "active_size": _in_segment(segment)["active_bytes"],
+            "requested_size": _in_segment(segment)["requested_bytes"],
+            "blocks": [
+                {
+                    "address": block.address, "size": block.size, "requested_size": block.requested,
+                    "state": "active_allocated" if block.in_use else "inactive", "frames": [],
+                }
+                for block in segment.blocks()
+            ],
+        }
+        for segment in sorted(allocator.segments.values(), key=lambda segment: segment.address)
+    ]  # fmt: skip
 
 
 def memory_summary(allocator: Allocator) -> str:
-    """As `torch.cuda.memory_summary`, of what the model knows. Bytes."""
+    """In the manner of `torch.cuda.memory_summary`, of what the model counts. Bytes."""
     stats = memory_statistics(allocator)
-    names = ("allocated_bytes", "requested_bytes", "reserved_bytes")
-    rows = [(name, stats[f"{name}.all.current"], stats[f"{name}.all.peak"]) for name in names]
-    return "\n".join(f"{name:<16} current {current:>16} peak {peak:>16}" for name, current, peak in rows)
+    rows = [f"{'':<24}{'current':>18}{'peak':>18}"]
+    for name in _COUNTED:
+        peak = stats.get(f"{name}.all.peak")
+        rows.append(f"{name:<24}{stats[f'{name}.all.current']:>18,}{'' if peak is None else f'{peak:,}':>18}")
+    return "\n".join([*rows, f"CUDA OOMs: {stats['num_ooms']}; cudaMalloc retries: {stats['num_alloc_retries']}"])
+
+
+ACCELERATOR = frozenset(
+    {
+        "empty_cache", "max_memory_allocated", "max_memory_reserved", "memory_allocated", "memory_reserved",
+        "memory_stats", "reset_accumulated_memory_stats", "reset_peak_memory_stats", "synchronize",
+    }
+)  # fmt: skip
+"""What `torch.accelerator` answers as `torch.cuda` does."""
 
 
 def answers(gpu: GpuSpec, allocator: Allocator, empty_cache: Callable[[], None]) -> Mapping[str, Any]:
@@ -135,6 +228,15 @@ def answers(gpu: GpuSpec, allocator: Allocator, empty_cache: Callable[[], None])
         "get_device_properties": lambda *_, **__: device_properties(gpu),
         "is_bf16_supported": lambda including_emulation=True: including_emulation or gpu.capability >= (8, 0),
         "is_current_stream_capturing": lambda: False,
+        "_exchange_device": lambda _device: 0,
+        "_maybe_exchange_device": lambda _device: 0,
+        "get_arch_list": lambda: [f"sm_{gpu.capability[0]}{gpu.capability[1]}"],
+        "get_gencode_flags": lambda: "",
+        "get_allocator_backend": lambda: "native",
+        "get_sync_debug_mode": lambda: 0,
+        "set_sync_debug_mode": nothing,
+        "_record_memory_history": nothing,
+        "_dump_snapshot": _no_snapshot,
         "synchronize": nothing,
         "ipc_collect": nothing,
         "current_stream": lambda *_, **__: VirtualStream(),
@@ -156,6 +258,8 @@ def answers(gpu: GpuSpec, allocator: Allocator, empty_cache: Callable[[], None])
         "mem_get_info": memory_info,
         "set_per_process_memory_fraction": set_fraction,
         "memory_stats": lambda *_, **__: memory_statistics(allocator),
+        "memory_stats_as_nested_dict": lambda *_, **__: nested_statistics(allocator),
+        "memory_snapshot": lambda *_, **__: memory_snapshot(allocator),
         "memory_summary": lambda *_, **__: memory_summary(allocator),
         "memory_allocated": lambda *_, **__: allocator.allocated,
         "max_memory_allocated": lambda *_, **__: allocator.peak_allocated,

@@ -6,6 +6,7 @@ dispatch modes (`isTensorSubclassLike`, `areAnyTensorSubclassLike`): a buffer mo
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -49,8 +50,25 @@ def _embedding_bag_backward(
     )
 
 
+def _is_all_true(source: Tensor) -> Tensor:
+    """aten/src/ATen/native/ReduceOps.cpp: `all` under another name."""
+    return source.all()
+
+
+def _masked_scatter_backward(grad: Tensor, mask: Tensor, sizes: Sequence[int]) -> Tensor:
+    """aten/src/ATen/native/TensorAdvancedIndexing.cpp, `masked_scatter_backward_symint`: what was selected, and zeros
+    up to the size of the source."""
+    selected = grad.masked_select(mask)
+    missing = math.prod(sizes) - selected.numel()
+    if missing > 0:
+        selected = torch.cat([selected, grad.new_zeros(missing)])
+    return selected.view(sizes)
+
+
 COMPOSITES: dict[OpOverload, Callable[..., Any]] = {
     aten.linear.default: _linear,
     aten.value_selecting_reduction_backward.default: _value_selecting_reduction_backward,
     aten._embedding_bag_backward.default: _embedding_bag_backward,
+    aten._is_all_true.default: _is_all_true,
+    aten.masked_scatter_backward.default: _masked_scatter_backward,
 }

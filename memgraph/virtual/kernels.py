@@ -6,7 +6,8 @@ leaves the call to torch.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor
 from torch._ops import OpOverload
 from torch._subclasses.fake_tensor import FakeTensor, unset_fake_temporarily
 
+from memgraph.gpu.rules.layout import contiguous_stride
 from memgraph.virtual import values
 
 aten = torch.ops.aten
@@ -51,7 +53,41 @@ def kernels(state: Callable[[str], None]) -> Mapping[OpOverload, Kernel]:
         aten._embedding_bag.default: _embedding_bag,
         aten._embedding_bag_forward_only.default: _embedding_bag,
         aten._scaled_dot_product_cudnn_attention.default: _cudnn_attention,
+        aten.col2im.default: _col2im,
+        aten.multi_margin_loss_backward.default: _like_second,
+        aten.multilabel_margin_loss_backward.default: _like_second,
+        aten._grouped_mm.default: _grouped_mm,
     }
+
+
+def _like_second(_grad: Tensor, source: Tensor, *_: Any) -> Tensor:
+    """aten/src/ATen/native/cuda/MultiMarginLoss.cu, MultiLabelMarginCriterion.cu."""
+    return torch.empty_like(source, memory_format=torch.contiguous_format)
+
+
+def _col2im(columns: Tensor, size: Sequence[int], kernel: Sequence[int], *_: Any) -> Tensor:
+    """aten/src/ATen/native/cuda/Col2Im.cu: the result is made as large as the columns, and keeps that storage."""
+    shape = (*columns.shape[:-2], columns.shape[-2] // math.prod(kernel), *size)
+    return columns.new_empty(max(columns.numel(), math.prod(shape))).as_strided(shape, contiguous_stride(shape))
+
+
+def _grouped_mm(
+    first: Tensor, second: Tensor, ends: Tensor | None = None, bias: Tensor | None = None,
+    dtype: torch.dtype | None = None,
+) -> Any:  # fmt: skip
+    """aten/src/ATen/native/cuda/GroupedBlas.cpp: types other than bfloat16, which torch's meta kernel refuses, are one
+    product after the other. Rows of the result are padded to 16 bytes (`create_grouped_gemm_output_tensor`)."""
+    groups = () if ends is None else (ends.shape[0],)
+    if first.dim() == second.dim() == 2:
+        shape: tuple[int, ...] = (*groups, first.shape[0], second.shape[1])
+    elif first.dim() == second.dim():
+        shape = (first.shape[0], first.shape[1], second.shape[2])
+    else:
+        shape = (first.shape[-2], second.shape[-1])
+    kind = dtype or first.dtype
+    padded = -(-shape[-1] * kind.itemsize // 16) * 16 // kind.itemsize
+    strides = contiguous_stride((*shape[:-1], padded))
+    return torch.empty_strided(shape, strides, dtype=kind, device=first.device)
 
 
 def _gru_cell(input_gates: Tensor, hidden_gates: Tensor, hx: Tensor, *_: Any) -> tuple[Tensor, Tensor]:

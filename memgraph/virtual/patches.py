@@ -14,11 +14,14 @@ from typing import Any
 import torch
 from torch._subclasses import fake_tensor
 from torch._subclasses.fake_tensor import FakeTensor
+from torch.nested._internal import nested_tensor
 from torch.optim import optimizer as optimizer_module
 from torch.utils import _foreach_utils
 
 from memgraph.errors import TorchChanged
 from memgraph.virtual.copying import deepcopy_fake
+from memgraph.virtual.cuda import ACCELERATOR, Ranges
+from memgraph.virtual.random import VirtualGenerator
 from memgraph.virtual.recurrent import flatten_parameters
 
 _MISSING = object()
@@ -66,7 +69,40 @@ def tensors_behave() -> Iterator[None]:
         stack.enter_context(_refused_arguments_are_only_raised())
         stack.enter_context(_recurrent_weights_flatten())
         stack.enter_context(replaced(torch._subclasses, "FakeTensor", NobodysTensor))
+        stack.enter_context(replaced(FakeTensor, "get_nested_int", jagged_size))
+        stack.enter_context(replaced(torch.Tensor, "data", _data))
+        stack.enter_context(replaced(torch, "Generator", VirtualGenerator))
+        stack.enter_context(replaced(torch.nn.parallel.comm, "scatter", _on_the_one_device))
         yield
+
+
+def _set_data(self: torch.Tensor, value: torch.Tensor) -> None:
+    """`tensor.data = value`: torch refuses, or does nothing visible, where one of them is fake."""
+    if isinstance(value, FakeTensor):
+        _become(self, value.detach())
+    else:
+        torch._C.TensorBase.data.__set__(self, value)  # type: ignore[attr-defined]
+
+
+_data = property(torch._C.TensorBase.data.__get__, _set_data)  # type: ignore[attr-defined]
+
+
+def _on_the_one_device(tensor: torch.Tensor, *_: Any, **__: Any) -> tuple[torch.Tensor, ...]:
+    """`DataParallel` hands each device its share, with an op that a CPU-only build has not; there is one device."""
+    return (tensor.to("cuda"),)
+
+
+def jagged_size(self: FakeTensor, *, coeff: int | torch.SymInt = 1) -> torch.SymInt:
+    """The size of a jagged tensor's ragged dimension, which stands for these offsets: a number for each tensor of
+    offsets, as for real ones (`get_tensor_symint`, torch/nested/_internal/nested_tensor.py). Fake ones are given a
+    symbol of `torch.compile`'s, which needs a tracer."""
+    registry = nested_tensor._tensor_symint_registry
+    if self not in registry:
+        number = nested_tensor._tensor_id_counter
+        node = getattr(nested_tensor, "NestedIntNode", None)  # in Python from torch 2.12 on
+        registry[self] = torch.SymInt(node(number, coeff)) if node else torch._C._get_nested_int(number, coeff)  # type: ignore[arg-type]
+        nested_tensor._tensor_id_counter += 1
+    return registry[self]
 
 
 @contextlib.contextmanager
@@ -173,10 +209,14 @@ def _recurrent_weights_flatten() -> Iterator[None]:
 def cuda_answers(answers: Mapping[str, Any]) -> Iterator[None]:
     """`torch.cuda.*` answers for the virtual GPU; also under the submodules that define the names."""
     with contextlib.ExitStack() as stack:
-        for module in (torch.cuda, torch.cuda.memory, torch.cuda.random):
-            for name, answer in answers.items():
-                if module is torch.cuda or name in vars(module):
-                    stack.enter_context(replaced(module, name, answer))
+        for name, answer in answers.items():
+            owners = [module for module in (torch.cuda, torch.cuda.memory, torch.cuda.random) if hasattr(module, name)]
+            for owner in owners or [torch.cuda]:
+                stack.enter_context(replaced(owner, name, answer))
+        for owner in (torch.accelerator, torch.accelerator.memory):  # the same questions under newer names
+            for name in ACCELERATOR & vars(owner).keys():
+                stack.enter_context(replaced(owner, name, answers[name]))
+        stack.enter_context(replaced(torch.cuda.nvtx, "_nvtx", Ranges()))
         yield
 
 

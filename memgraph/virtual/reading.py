@@ -1,16 +1,16 @@
-"""What a script reads out of tensors that hold no values: text, arrays, files, pages that are pinned."""
+"""What a script reads out of tensors that hold no values: text, arrays, numbers, pages that are pinned."""
 
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensor
+from torch._subclasses.fake_tensor import FakeTensor, unset_fake_temporarily
 
-from memgraph.errors import MemgraphError
 from memgraph.virtual import values
 from memgraph.virtual.patches import replaced
 
@@ -20,12 +20,16 @@ Assume = Callable[[str], None]
 
 @contextlib.contextmanager
 def tensors_are_read(assume: Assume) -> Iterator[None]:
-    """While open, fake tensors are formatted, turned into arrays, saved and pinned as real ones are."""
+    """While open, fake tensors are formatted, turned into arrays and pinned as real ones are."""
     changes: list[tuple[Any, str, Any]] = [
         (FakeTensor, "__format__", format_fake),
         (FakeTensor, "numpy", _numpy(assume)),
-        (FakeTensor, "__reduce_ex__", _reduce(assume)),
         (Tensor, "pin_memory", _pinned),
+        (Tensor, "record_stream", _recorded),
+        (torch, "tensor", _of_numbers(torch.tensor)),
+        (torch, "as_tensor", _of_numbers(torch.as_tensor)),
+        (torch, "isfinite", _isfinite(torch.isfinite, assume)),
+        (Tensor, "isfinite", _isfinite(Tensor.isfinite, assume)),
     ]
     with contextlib.ExitStack() as stack:
         for owner, name, value in changes:
@@ -76,24 +80,40 @@ def _numpy(assume: Assume) -> Callable[..., Any]:
     return numpy
 
 
-def _reduce(assume: Assume) -> Callable[..., Any]:
-    def reduce(self: FakeTensor, _protocol: Any) -> Any:
-        assume("a tensor is saved without values")
-        return no_values, (tuple(self.shape), str(self.dtype))
+def _isfinite(original: Callable[[Tensor], Tensor], assume: Assume) -> Callable[[Tensor], Tensor]:
+    """Scripts ask this to stop where training went wrong."""
 
-    return reduce
+    def isfinite(self: Tensor) -> Tensor:
+        result = original(self)
+        if isinstance(result, FakeTensor) and values.known(result) is None and values.worth_following(result):
+            assume("values that nobody knows are taken to be finite")
+            with unset_fake_temporarily():
+                known = torch.ones(result.shape, dtype=torch.bool)
+            values.remember(result, known)
+        return result
+
+    return isfinite
 
 
-def no_values(shape: tuple[int, ...], dtype: str) -> Tensor:
-    """What a saved fake tensor is read back as.
+def _of_numbers(make: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """`torch.tensor([a, 2, b])` of tensors with one element reads each below every dispatch mode
+    (torch/csrc/utils/tensor_new.cpp, `recursive_store`); here they are read as `.item()` reads them."""
 
-    Raises:
-        MemgraphError: always.
-    """
-    raise MemgraphError(
-        f"a {dtype} tensor of shape {list(shape)} was saved on a virtual GPU and has no values: "
-        "save and load it in a real run"
-    )
+    @functools.wraps(make)
+    def made(data: Any, *args: Any, **kwargs: Any) -> Tensor:
+        return make(_numbers(data) if isinstance(data, (list, tuple)) else data, *args, **kwargs)
+
+    return made
+
+
+def _numbers(data: Any) -> Any:
+    if isinstance(data, (list, tuple)):
+        return [_numbers(item) for item in data]
+    return data.item() if isinstance(data, FakeTensor) and data.numel() == 1 else data
+
+
+def _recorded(_self: Tensor, _stream: Any) -> None:
+    """`record_stream`: there is one stream, and work on it is done at once."""
 
 
 def _pinned(self: Tensor, _device: Any = None) -> Tensor:

@@ -66,7 +66,10 @@ class Shapes:
 
     def look(self, tensor: Tensor) -> Look:
         """The look of a tensor."""
-        facts = (tuple(tensor.shape), tensor.stride(), tensor.storage_offset(), tensor.dtype, tensor.device)
+        if tensor.layout is torch.strided:
+            facts = (tuple(tensor.shape), tensor.stride(), tensor.storage_offset(), tensor.dtype, tensor.device)
+        else:
+            facts = (tuple(tensor.shape), (), 0, tensor.dtype, tensor.device)
         found = self._looks.get(facts)
         if found is None:
             found = self._looks[facts] = Look(*facts)  # type: ignore[arg-type]  # no symbolic sizes here
@@ -78,7 +81,7 @@ class Shapes:
 
     def learn(self, key: Key, func: OpOverload, tensors: Sequence[Tensor], outputs: Any) -> Recipe | None:
         """Remember a call's outputs, unless they depend on more than the key says; what was remembered."""
-        if not _repeatable(func):
+        if not _repeatable(func) or any(tensor.layout is not torch.strided for tensor in tensors):
             return None
         single = not isinstance(outputs, (list, tuple))
         parts: list[Part | None] = []
@@ -126,7 +129,7 @@ class Shapes:
     def _part(self, output: Any, tensors: Sequence[Tensor], storages: dict[int, int]) -> Part | None:
         if output is None:
             return None
-        if not isinstance(output, FakeTensor) or output.is_sparse or output.dtype.is_complex:
+        if not isinstance(output, FakeTensor) or output.layout is not torch.strided or output.dtype.is_complex:
             return _NOT_REPEATABLE
         look = self.look(output)
         for place, tensor in enumerate(tensors):

@@ -112,6 +112,38 @@ def _flash_backward(call: Call, gpu: GpuSpec, version: Version) -> Steps:
     return plan.steps()
 
 
+def _flash_rows_forward(call: Call, gpu: GpuSpec, version: Version) -> Steps | None:
+    """`_flash_attention_forward(query, key, value, cum_seq_q, cum_seq_k, …)` over sequences in one row, [rows, H, D]:
+    nothing is split. Source: `mha_varlen_fwd`."""
+    if call.args[3] is None:
+        return None
+    plan = Plan(call)
+    plan.outputs()
+    if float(call.arg(7, "dropout_p", 0.0) or 0.0):
+        plan.temporary(16, "random state")
+    return plan.steps()
+
+
+def _flash_rows_backward(call: Call, gpu: GpuSpec, version: Version) -> Steps | None:
+    """`_flash_attention_backward(grad_out, query, key, value, out, logsumexp, cum_seq_q, …)`: as above, each sequence
+    padded by 128. Source: `mha_varlen_bwd`."""
+    grad, query, key, out, starts = call.args[0], call.args[1], call.args[2], call.args[4], call.args[6]
+    if starts is None:
+        return None
+    rows, heads, width = query.shape
+    plan = Plan(call)
+    for tensor, name in ((grad, "contiguous gradient"), (out, "contiguous result")):
+        plan.contiguous(tensor, name)
+    plan.outputs()
+    padded = heads * (rows + 128 * (starts.shape[0] - 1))
+    plan.temporary(padded * _FLOAT, "row sums")
+    plan.temporary(padded * _round(width, 32) * _FLOAT, "query gradient in fp32")
+    if key.shape[1] != heads:
+        for name in ("key gradient of every head", "value gradient of every head"):
+            plan.temporary(key.shape[0] * heads * width * query.itemsize, name)
+    return plan.steps()
+
+
 def _efficient_forward(call: Call, gpu: GpuSpec, version: Version) -> Steps:
     """Result and statistics; above a head dimension of 128 the result in fp32 too."""
     query, value = call.args[0], call.args[2]
@@ -165,6 +197,8 @@ RULES = {
     "_scaled_dot_product_cudnn_attention_backward": _cudnn_backward,
     "_scaled_dot_product_flash_attention": _flash_forward,
     "_scaled_dot_product_flash_attention_backward": _flash_backward,
+    "_flash_attention_forward": _flash_rows_forward,
+    "_flash_attention_backward": _flash_rows_backward,
     "_scaled_dot_product_efficient_attention": _efficient_forward,
     "_scaled_dot_product_efficient_attention_backward": _efficient_backward,
 }

@@ -35,6 +35,31 @@ def _either_order(call: Call, gpu: GpuSpec, version: Version) -> Steps | None:
     return _contiguous_only(call, gpu, version)
 
 
+def _pool_backward(call: Call, gpu: GpuSpec, version: Version) -> Steps | None:
+    """`avg_pool2d_backward(grad_output, self, …)`: the gradient is copied into the input's order."""
+    plan, grad, source = Plan(call), call.args[0], call.args[1]
+    if not source.is_contiguous:
+        return _either_order(call, gpu, version)
+    plan.outputs()
+    plan.contiguous(grad, "contiguous gradient")
+    return plan.steps()
+
+
+def _columns(call: Call, gpu: GpuSpec, version: Version) -> Steps | None:
+    """`im2col(self, …)`, `col2im(self, …)`: the result is made like the input and then resized, so if it grows both are
+    there for a moment. Source: `im2col_cuda`, `col2im_cuda`."""
+    plan, source = Plan(call), call.args[0]
+    grows = bool(call.outputs) and call.outputs[0].nbytes > source.nbytes
+    first = plan.temporary(source.nbytes, "result before it is resized") if grows else -1
+    if not grows:
+        plan.output()
+    plan.contiguous(source, "contiguous input")
+    if grows:
+        plan.output()
+        plan.release(first)
+    return plan.steps()
+
+
 def _channels_last(tensor: TensorMeta) -> bool:
     return permuted(tensor, (0, 2, 3, 1)).is_contiguous
 
@@ -67,7 +92,6 @@ _EITHER = (
     "max_pool2d_with_indices",
     "max_pool2d_with_indices_backward",
     "avg_pool2d",
-    "avg_pool2d_backward",
     "_adaptive_avg_pool2d",
     "adaptive_avg_pool2d",
     "_adaptive_avg_pool2d_backward",
@@ -91,8 +115,6 @@ _CONTIGUOUS = (
     "replication_pad2d_backward",
     "grid_sampler_2d",
     "grid_sampler_2d_backward",
-    "im2col",
-    "col2im",
     "_weight_norm_interface",
     "_weight_norm_interface_backward",
 )
@@ -112,4 +134,7 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(_EITHER, _either_order),
     **dict.fromkeys(_CONTIGUOUS, _contiguous_only),
     "roll": _roll,
+    "avg_pool2d_backward": _pool_backward,
+    "im2col": _columns,
+    "col2im": _columns,
 }

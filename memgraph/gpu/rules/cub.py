@@ -77,6 +77,13 @@ def segmented_sort(items: int, key: int, value: int) -> int:
     return aliased(items * key, items * value)
 
 
+def merge_sort(items: int, key: int, value: int) -> int:
+    """`DeviceMergeSort` (dispatch_merge_sort.cuh): a second buffer of keys and one of values, and where each tile
+    of 256 threads of 17 nominal items begins."""
+    tile = 256 * max(1, 17 * 4 // max(4, key))
+    return aliased(items * key, items * value, (1 + ceil_div(items, tile)) * 4)
+
+
 def scan(items: int, size: int) -> int:
     """`DeviceScan` with an operator of torch's own, which no tuning knows: 128 threads of 15 nominal items."""
     per_thread = max(1, min(15 * 4 // size, 30))

@@ -160,7 +160,7 @@ def _index_put(call: Call, gpu: GpuSpec, version: Version) -> Steps | None:
         return plan.steps() if _accumulate(plan, target, indices, values, checked, gpu) else None
     if values.numel == 1 and values.device == "cpu" and _is_one_mask(indices):
         return plan.steps()  # A number from the host put through one mask is a masked_fill.
-    longs = _as_longs(plan, indices, _found_in_values(indices, values), gpu)
+    longs = _as_longs(plan, indices, _found_in_values(indices, values, len(target.shape)), gpu)
     if longs is None:
         return None
     _align(plan, _widen(plan, longs))
@@ -171,12 +171,17 @@ def _is_one_mask(indices: Indices) -> bool:
     return [index.dtype in _MASKS for index in indices if index is not None] == [True]
 
 
-def _found_in_values(indices: Indices, values: TensorMeta) -> int | None:
-    """As many elements as are put, if they are put one by one through a mask without a dimension before it."""
-    single = [index for index in indices if index is not None]
-    if len(single) == 1 and indices[0] is not None and values.shape and values.shape[0] != 1:
-        return values.shape[0]
-    return None
+def _found_in_values(indices: Indices, values: TensorMeta, rank: int) -> int | None:
+    """As many elements as are put, if they are put one by one through a single mask: the dimension of the values that
+    stands for the mask, counted from the last."""
+    places = [place for place, index in enumerate(indices) if index is not None]
+    index = indices[places[0]]
+    if len(places) != 1 or index is None:
+        return None
+    after = rank - places[0] - len(index.shape)
+    if len(values.shape) <= after or values.shape[-1 - after] == 1:
+        return None
+    return values.shape[-1 - after]
 
 
 def _accumulate(
@@ -184,7 +189,7 @@ def _accumulate(
 ) -> bool:
     """Sort the linear indices and add up what falls on the same one. False if the sizes are not known."""
     plan.contiguous(target, "contiguous target")
-    longs = _as_longs(plan, indices, _found_in_values(indices, values), gpu)
+    longs = _as_longs(plan, indices, _found_in_values(indices, values, len(target.shape)), gpu)
     if longs is None:
         return False
     wide = _widen(plan, longs)
@@ -269,6 +274,14 @@ def _masked_scatter(call: Call, gpu: GpuSpec, version: Version) -> Steps | None:
     return plan.steps()
 
 
+def _scatter_reduce(call: Call, gpu: GpuSpec, version: Version) -> Steps | None:
+    """`scatter_reduce(self, dim, index, src, reduce, *, include_self)`: a mean counts, with further ops. Source:
+    `scatter_reduce_two` in TensorAdvancedIndexing.cpp."""
+    plan = Plan(call)
+    plan.outputs()
+    return None if call.arg(4, "reduce") == "mean" else plan.steps()
+
+
 def _embedding(call: Call, gpu: GpuSpec, version: Version) -> Steps:
     """`embedding(weight, indices, …)`: the indices are flattened, by a copy if they are strided or broadcast."""
     plan, indices = Plan(call), call.args[1]
@@ -297,4 +310,6 @@ RULES = {
     "masked_scatter": _masked_scatter,
     "masked_scatter_": _masked_scatter,
     "embedding": _embedding,
+    "scatter_reduce.two": _scatter_reduce,
+    "scatter_reduce_.two": _scatter_reduce,
 }

@@ -140,14 +140,15 @@ def _batch_norm_backward(call: Call, gpu: GpuSpec, version: Version) -> Steps | 
     """`native_batch_norm_backward(grad_out, input, weight, running_mean, running_var, save_mean, save_invstd, train,
     eps, mask)`."""
     plan, grad, source, weight = Plan(call), call.args[0], call.args[1], call.args[2]
-    if not all(call.args[9]) or weight is None or not call.args[7] or source.numel > INT32_MAX:
+    mask, train = call.args[9], bool(call.args[7])
+    if not mask[0] or source.numel > INT32_MAX:
         return None
     if not _channels_last(source):
-        if not source.is_contiguous:
+        if not source.is_contiguous or not (train or mask[1] or mask[2]):
             return None
         plan.contiguous(grad, "contiguous gradient")
         plan.outputs()
-    elif _channels_last(grad):
+    elif _channels_last(grad) and all(mask) and train and weight is not None:
         size = source.shape[1] * ITEMSIZE[accumulate_type(source.dtype)]
         plan.temporary(size, "sum of gradients")
         plan.temporary(size, "sum of gradients times input")

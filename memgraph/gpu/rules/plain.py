@@ -14,9 +14,10 @@ log_normal normal normal_functional random uniform _cudnn_init_dropout_state
 """
 
 _VIEWS = """
-_conj _neg_view _reshape_alias _unsafe_view alias as_strided chunk detach diagonal expand imag narrow permute real
-record_stream resize select set slice split split_with_sizes squeeze t transpose unbind unfold unsafe_split
-unsafe_split_with_sizes unsqueeze view view_as view_as_complex view_as_real
+_coalesced _conj _indices _neg_view _reshape_alias _sparse_coo_tensor_with_dims_and_tensors _unsafe_view _values alias
+as_strided chunk detach diagonal expand imag narrow permute real record_stream resize select set slice split
+split_with_sizes squeeze t transpose unbind unfold unsafe_split unsafe_split_with_sizes unsqueeze view view_as
+view_as_complex view_as_real
 """
 
 _COPIES = """
@@ -44,7 +45,8 @@ _amp_foreach_non_finite_check_and_unscale _amp_update_scale _fused_adagrad _fuse
 _VECTORS = "dot vdot"
 
 _QUESTIONS = """
-_assert_async _assert_scalar _assert_tensor_metadata _local_scalar_dense is_pinned is_same_size is_set_to item
+_assert_async _assert_scalar _assert_tensor_metadata _local_scalar_dense dense_dim is_coalesced is_pinned is_same_size
+is_set_to item sparse_dim
 """
 
 NO_TEMPORARIES = frozenset(" ".join((_MADE, _VIEWS, _COPIES, _ELEMENTWISE, _OPTIMIZERS, _VECTORS, _QUESTIONS)).split())

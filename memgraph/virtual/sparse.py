@@ -1,0 +1,129 @@
+"""Sparse tensors on the virtual GPU: gradients of embeddings, and what the optimizers do with them.
+
+A sparse tensor has no storage of its own: it holds two tensors that have, indices and values. torch knows few of these
+ops without values. Sources: aten/src/ATen/native/sparse (SparseTensor.cpp, SparseTensorMath.cpp), and its folder cuda
+(SparseCUDATensor.cu, SparseCUDATensorMath.cu).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._ops import OpOverload
+from torch._subclasses.fake_tensor import FakeTensor, in_kernel_invocation_manager
+
+aten = torch.ops.aten
+Select = Callable[[int, str], int]
+"""Given the bound of a size that depends on data and what it counts: the size to go on with, which is then stated."""
+
+
+def parts_of(tensor: FakeTensor) -> tuple[FakeTensor, ...]:
+    """The tensors that hold a fake tensor's data: itself, or a sparse one's indices and values.
+
+    Raises:
+        NotImplementedError: a layout that is not followed.
+    """
+    if tensor.layout is torch.strided:
+        return (tensor,)
+    if tensor.layout is not torch.sparse_coo:
+        raise NotImplementedError(f"memgraph does not follow tensors of the layout {tensor.layout}")
+    with in_kernel_invocation_manager(tensor.fake_mode):
+        indices, values = aten._indices.default(tensor), aten._values.default(tensor)
+    return tuple(FakeTensor(tensor.fake_mode, part, tensor.fake_device) for part in (indices, values))
+
+
+def kernels(select: Select) -> Mapping[OpOverload, Callable[..., Any]]:
+    """What these ops return. Those that also take dense tensors leave them to torch."""
+
+    def coalesce(source: FakeTensor) -> Tensor:
+        """Rows of the same index are added up, so there are as many as different indices."""
+        indices, values = parts_of(source)
+        bound = min(values.shape[0], math.prod(source.shape[: indices.shape[0]]))
+        count = select(bound, "rows of a sparse tensor are taken to be different")
+        return _make(source, indices.new_empty(len(indices), count), values.new_empty(count, *values.shape[1:]), True)
+
+    return {
+        aten._coalesce.default: coalesce,
+        aten.add.Tensor: _add,
+        aten.add_.Tensor: _add_in_place,
+        aten.clone.default: _clone,
+        aten._to_copy.default: _to_copy,
+        aten.sparse_mask.default: _sparse_mask,
+        aten._sparse_addmm.default: _sparse_addmm,
+    }
+
+
+def _make(like: Tensor, indices: Tensor, values: Tensor, coalesced: bool) -> Tensor:
+    return aten._sparse_coo_tensor_with_dims_and_tensors.default(
+        len(indices), values.dim() - 1, like.shape, indices, values, dtype=values.dtype, layout=torch.sparse_coo,
+        device=values.device, is_coalesced=coalesced,
+    )  # fmt: skip
+
+
+def _add(first: Tensor, second: Any, *, alpha: Any = 1) -> Any:
+    """Two sparse ones become the one after the other; a sparse one is added to a copy of a dense one."""
+    if not isinstance(second, Tensor) or not second.is_sparse:
+        return NotImplemented
+    if not first.is_sparse:
+        return torch.empty_like(first)
+    indices, values = (torch.cat(pair, dim) for dim, pair in zip((1, 0), _pairs(first, second), strict=True))
+    return _make(first, indices, values, False)
+
+
+def _pairs(first: Any, second: Any) -> tuple[tuple[Tensor, Tensor], ...]:
+    return tuple(zip(parts_of(first), parts_of(second), strict=True))
+
+
+def _add_in_place(first: Tensor, second: Any, *, alpha: Any = 1) -> Any:
+    if not isinstance(second, Tensor) or not second.is_sparse:
+        return NotImplemented
+    if first.is_sparse:
+        return aten.copy_sparse_to_sparse_.default(first, _add(first, second))
+    return first
+
+
+def _clone(source: Any, *, memory_format: Any = None) -> Any:
+    if not source.is_sparse:
+        return NotImplemented
+    indices: Tensor
+    values: Tensor
+    indices, values = parts_of(source)
+    if not (_is_accumulated() and indices.is_contiguous() and values.is_contiguous()):
+        indices, values = indices.clone(), values.clone()
+    return _make(source, indices, values, source.is_coalesced())
+
+
+def _sparse_addmm(_start: Tensor, first: Tensor, second: Tensor, **_: Any) -> Tensor:
+    return second.new_empty((first.shape[0], second.shape[1]))
+
+
+def _to_copy(source: Any, **wanted: Any) -> Any:
+    """A real one from the CPU too."""
+    if not source.is_sparse:
+        return NotImplemented
+    if isinstance(source, FakeTensor):
+        indices, values = parts_of(source)
+    else:
+        indices, values = aten._indices.default(source), aten._values.default(source)
+    wanted.pop("memory_format", None)
+    moved = indices.to(device=wanted.get("device"), copy=True)
+    return _make(source, moved, aten._to_copy.default(values, **{**wanted, "layout": None}), source.is_coalesced())
+
+
+def _is_accumulated() -> bool:
+    """Whether a gradient is about to be kept. A real one is taken over as it is; a fake one is cloned, because its
+    Python object counts as one more reference to it (torch/csrc/autograd/functions/accumulate_grad.h)."""
+    node = torch._C._current_autograd_node()
+    return node is not None and node.name().endswith("AccumulateGrad")
+
+
+def _sparse_mask(source: Tensor, mask: Any) -> Any:
+    """A dense tensor's rows at the mask's indices."""
+    if source.is_sparse:
+        return NotImplemented
+    indices, values = parts_of(mask)
+    return _make(mask, indices.clone(), source.new_empty(values.shape), mask.is_coalesced())
