@@ -135,7 +135,8 @@ class Planner:
         """Whether the model has a field `loss_chunks` that is not in use."""
         from memgraph.models.registry import resolve
 
-        return ":" not in resolve(self.options.model, self.options.task).name and self.options.set.get("loss_chunks", "1") == "1"
+        preset = ":" not in resolve(self.options.model, self.options.task).name
+        return preset and self.options.set.get("loss_chunks", "1") == "1"
 
     def _loss(self, chunked: Options) -> tuple[frozenset[int], Variant | None]:
         """The base's ops of the loss, and the run with it in chunks."""
