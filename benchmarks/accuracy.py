@@ -41,6 +41,7 @@ class Row(NamedTuple):
     """Predicted less measured after load, three ways."""
     torch: str
     gpu: str
+    settings: dict[str, Any]
 
 
 def options_of(settings: dict[str, Any]) -> Options:
@@ -64,6 +65,7 @@ def compare(path: Path) -> Row:
         tuple(own - statistics["after_load"][f"{kind}.current"] for own, kind in zip(after_load, KINDS, strict=True)),
         measured.torch,
         measured.gpu,
+        dict(measured.settings),
     )
 
 
@@ -100,6 +102,24 @@ def _error(predicted: int, measured: int) -> str:
 
 def _mib(size: float) -> str:
     return f"{size / 2**20:,.2f}"
+
+
+def coverage(rows: Sequence[Row]) -> str:
+    """What was varied, so that a reader sees what the figures stand on."""
+
+    def of(**chosen: Any) -> int:
+        return sum(all(row.settings[name] == value for name, value in chosen.items()) for row in rows)
+
+    def each(name: str, words: str) -> str:
+        values = sorted({row.settings[name] for row in rows})
+        return ", ".join(words.format(of(**{name: value}), value) for value in values)
+
+    batches, lengths = ([row.settings[name] for row in rows if row.settings[name]] for name in ("batch", "seq"))
+    return (
+        f"{each('model', '{} of {}')}; batches {min(batches)} to {max(batches)}, lengths {min(lengths)} to "
+        f"{max(lengths)}; {each('optimizer', '{} {}')}; {of(amp='bf16')} in bf16, {of(amp='none')} in fp32, "
+        f"{of(amp='fp16')} in fp16; {of(checkpoint='blocks')} with checkpointed blocks"
+    )
 
 
 def runs_table(rows: Sequence[Row]) -> str:
@@ -214,6 +234,7 @@ autocast over fp32 parameters, two steps.
 
 - {len(rows)} runs, {total:,} allocations; **{hits:,} ({100 * hits / total:.4f} %) predicted to the byte and in order**;
   in the worst run {100 * least:.2f} %.
+- They are {coverage(rows)}.
 - Requested peak: exact to the byte in {exact} of {len(rows)} runs; at most {100 * worst[0]:.4f} % off.
 - Allocated peak: at most {100 * worst[1]:.3f} % off. Reserved peak: at most {100 * worst[2]:.3f} % off.
 - After loading the model: requested, allocated and reserved exact in {loads} of {len(rows)} runs.
@@ -233,6 +254,17 @@ downwards, the model does what that process did (`tests/test_replay.py`). `memgr
 as ways to make batch 32 fit; they were recorded for that.
 
 {workloads_section(others)}
+## Beside these, on the same H200
+
+From one run of `benchmarks/on_gpu.py`, predictions made on that machine with the GPU hidden:
+
+- Of the 14 runs that it recorded, all 174,053 blocks have the addresses that the allocator model gives them, told where
+  the segments lie.
+- The allocator hook's requested peak is torch's own, 5,303,552,812 bytes, for batch 8 at 128 tokens.
+- With 23.7 GiB of the card, batch 32 at 512 is refused after 2,576 allocations, asking for 3,221,291,008 bytes:
+  predicted, through torch's allocator with its memory fraction set, and through the hook with `--cap`.
+- A step of batch 8 at 512 takes 0.112 s, and through the hook 0.105 s.
+
 ## An RTX 3090, measured by others
 
 Figures of `torch.cuda.max_memory_allocated` (MiB) that were taken on an RTX 3090 with a fork of nanoVLM whose vision

@@ -1,13 +1,15 @@
 """What a training step costs through the allocator hook, against a plain one, on the GPU that is there.
 
-    python benchmarks/hook_speed.py
+    python benchmarks/hook_speed.py [--json] [--rounds 3]
 
-nanoVLM-222M, batch 8, seq 512: the faster half of fifteen steps, three processes of each, one after the other.
+nanoVLM-222M, batch 8, seq 512: the faster half of fifteen steps, some processes of each, one after the other.
 """
 
 from __future__ import annotations
 
+import argparse
 import itertools
+import json
 import subprocess
 import sys
 import tempfile
@@ -40,19 +42,34 @@ def step(hooked: bool, log: Path) -> tuple[float, int]:
     return sum(steps) / len(steps), hook.library().memgraph_hook_taken() if hooked else 0
 
 
-def main() -> None:
-    if len(sys.argv) > 1:
-        print(*step(sys.argv[1] == "hook", Path(sys.argv[2])))
-        return
+def measured(rounds: int) -> dict[str, float]:
+    """The best of each, seconds."""
     best = {"plain": (9e9, 0), "hook": (9e9, 0)}
     with tempfile.TemporaryDirectory() as folder:
-        for _ in range(3):
+        for _ in range(rounds):
             for name in best:
-                command = [sys.executable, __file__, name, f"{folder}/log"]
+                command = [sys.executable, __file__, "--step", name, f"{folder}/log"]
                 seconds, taken = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
                 best[name] = min(best[name], (float(seconds), int(taken)))
     (plain, _), (hooked, taken) = best.values()
-    print(f"plain {plain:.4f} s, hook {hooked:.4f} s: {hooked / plain:.2f} x; cudaMalloc was called {taken} times")
+    return {"plain": plain, "hook": hooked, "ratio": hooked / plain, "calls of cudaMalloc": taken}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--step", nargs=2, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.step:
+        print(*step(given.step[0] == "hook", Path(given.step[1])))
+        return
+    found = measured(given.rounds)
+    if given.json:
+        print(json.dumps(found))
+        return
+    print(f"plain {found['plain']:.4f} s, hook {found['hook']:.4f} s: {found['ratio']:.2f} x; cudaMalloc was called "
+          f"{found['calls of cudaMalloc']} times")  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ _HOMES = {
     "Options": "memgraph.options",
     "Trace": "memgraph.trace",
     "apply_checkpoints": "memgraph.api",
-    "load": "memgraph.trace_file",
+    "load": "memgraph.any_file",
     "plan_checkpoints": "memgraph.api",
     "predict": "memgraph.api",
     "record": "memgraph.api",
@@ -20,10 +20,11 @@ _HOMES = {
 }
 
 if TYPE_CHECKING:
+    from memgraph.any_file import load
     from memgraph.api import apply_checkpoints, plan_checkpoints, predict, record, virtual_gpu
     from memgraph.options import Options
     from memgraph.trace import Trace
-    from memgraph.trace_file import load, save
+    from memgraph.trace_file import save
 
 
 def __getattr__(name: str) -> Any:

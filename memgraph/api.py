@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import gc
 import os
 import traceback
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from memgraph.any_file import load
 from memgraph.ended import Ended
 from memgraph.errors import MemgraphError, UsageError
+from memgraph.garbage import no_garbage_collection
 from memgraph.options import Options
 from memgraph.trace import Trace
-from memgraph.trace_file import load
 
 if TYPE_CHECKING:
     import torch
@@ -75,7 +76,7 @@ def predict(options: Options, progress: Progress | None = None) -> Trace:
 
 def run(options: Options, progress: Progress | None = None) -> tuple[Trace, VirtualGpu]:
     """As `predict`, with the virtual GPU, which knows more than its trace: the graph, and each op's arguments."""
-    with _no_garbage_collection():
+    with no_garbage_collection():
         return _run(options, progress or _silent)
 
 
@@ -225,8 +226,13 @@ def record(
     return recording(via, settings, cap=cap, ops=ops)
 
 
-def record_steps(options: Options, via: str = "history", *, cap: int | None = None, ops: bool = False) -> Trace:
-    """The training steps that the options describe, on the real GPU; as `predict` without one.
+def record_steps(
+    options: Options, via: str = "history", *, cap: int | None = None, ops: bool = False, log: Path | None = None
+) -> tuple[Trace, Ended]:
+    """The training steps that the options describe, on the real GPU, as `predict` without one; and how they ended.
+
+    Args:
+        log: where the hook writes while it runs; default a temporary file.
 
     Raises:
         MemgraphError: there is no GPU.
@@ -234,13 +240,13 @@ def record_steps(options: Options, via: str = "history", *, cap: int | None = No
     from memgraph.capture.real import record_steps as run
 
     plan = _plan(options)
-    with _no_garbage_collection():
-        return run(options, via, cap=cap, ops=ops, prepare=lambda job: _planned(job, plan))
+    with no_garbage_collection():
+        return run(options, via, cap=cap, ops=ops, log=log, prepare=lambda job: _planned(job, plan))
 
 
 def record_script(
     script: str, arguments: Sequence[str] = (), via: str = "history", *, module: bool = False,
-    steps: int | None = None, cap: int | None = None, ops: bool = False,
+    steps: int | None = None, cap: int | None = None, ops: bool = False, log: Path | None = None,
 ) -> tuple[Trace, Ended]:  # fmt: skip
     """A training script, unmodified, on the real GPU; as `run_script` without one.
 
@@ -250,7 +256,7 @@ def record_script(
     """
     from memgraph.capture.real import record_script as run
 
-    return run(script, arguments, via, module=module, steps=steps, cap=cap, ops=ops)
+    return run(script, arguments, via, module=module, steps=steps, cap=cap, ops=ops, log=log)
 
 
 @contextlib.contextmanager
@@ -279,19 +285,6 @@ def default_gpu() -> str:
         except UsageError:
             pass
     return "rtx3090"
-
-
-@contextlib.contextmanager
-def _no_garbage_collection() -> Iterator[None]:
-    """A plain step makes no cycles that hold tensors, and the collector would walk the growing record again and again,
-    as it does torch's modules while they are imported. It also makes two predictions of the same run the same."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 def _silent(_label: str, _done: int, _total: int | None) -> None:

@@ -9,12 +9,14 @@ from __future__ import annotations
 import enum
 import functools
 import math
+import operator
 import os
 import re
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate, compress
 from typing import Any, NamedTuple, overload
 
 from memgraph.errors import InvariantError
@@ -44,6 +46,11 @@ class Action(enum.IntEnum):
     SEGMENT_ALLOC = 2
     SEGMENT_FREE = 3
     OUT_OF_MEMORY = 4
+
+
+_HELD = (1, -1, 0, 0, 0)
+"""What each action does to the bytes that tensors hold, and to those taken from the card; by its number."""
+_TAKEN = (0, 0, 1, -1, 0)
 
 
 class Role(enum.StrEnum):
@@ -236,35 +243,30 @@ class Trace:
     @functools.cached_property
     def lives(self) -> tuple[Life, ...]:
         """The life of each buffer, in the order of `buffers`."""
-        start, stop = [-1] * len(self.buffers), [len(self.events)] * len(self.buffers)
+        return tuple(map(Life, *self.spans))
+
+    @functools.cached_property
+    def spans(self) -> tuple[array[int], array[int]]:
+        """`lives` as two columns, starts and stops, for loops that cannot afford an object a row."""
+        start, stop = array("q", [-1]) * len(self.buffers), array("q", [len(self.events)]) * len(self.buffers)
+        alloc, free = int(Action.ALLOC), int(Action.FREE)
         actions, buffers = self.events.columns[:2]
         for index, (action, buffer) in enumerate(zip(actions, buffers, strict=True)):
-            if action == Action.ALLOC:
+            if action == alloc:
                 start[buffer] = index
-            elif action == Action.FREE:
+            elif action == free:
                 stop[buffer] = index
-        return tuple(map(Life, start, stop))
+        return start, stop
 
     @functools.cached_property
     def usage(self) -> tuple[array[int], array[int], array[int]]:
         """Requested, allocated and reserved bytes after each event: three arrays as long as `events`."""
-        curves = (array("q"), array("q"), array("q"))
-        requested = allocated = reserved = 0
         actions, buffers, _, _, sizes = self.events.columns
-        wanted = array("q", (buffer.size for buffer in self.buffers))
-        for action, buffer, size in zip(actions, buffers, sizes, strict=True):
-            if action == Action.ALLOC:
-                requested, allocated = requested + wanted[buffer], allocated + size
-            elif action == Action.FREE:
-                requested, allocated = requested - wanted[buffer], allocated - size
-            elif action == Action.SEGMENT_ALLOC:
-                reserved += size
-            elif action == Action.SEGMENT_FREE:
-                reserved -= size
-            curves[0].append(requested)
-            curves[1].append(allocated)
-            curves[2].append(reserved)
-        return curves
+        wanted = [*(buffer.size for buffer in self.buffers), 0]  # the last where an event names no buffer
+        requested = (wanted[buffer] * _HELD[action] for action, buffer in zip(actions, buffers, strict=True))
+        allocated = (size * _HELD[action] for action, size in zip(actions, sizes, strict=True))
+        reserved = (size * _TAKEN[action] for action, size in zip(actions, sizes, strict=True))
+        return _summed(requested), _summed(allocated), _summed(reserved)
 
     @functools.cached_property
     def peak(self) -> Peak:
@@ -311,7 +313,8 @@ class Trace:
 
     def live_at(self, event: int) -> tuple[int, ...]:
         """Indices of the buffers alive after an event, in order of allocation."""
-        return tuple(index for index, life in enumerate(self.lives) if 0 <= life.start <= event < life.stop)
+        lives = enumerate(zip(*self.spans, strict=True))
+        return tuple(index for index, (start, stop) in lives if 0 <= start <= event < stop)
 
     @property
     def fits(self) -> bool:
@@ -335,23 +338,35 @@ class Trace:
         _check_conservation(self)
 
 
+def _summed(changes: Iterable[int]) -> array[int]:
+    return array("q", accumulate(changes))
+
+
 def _check_lifetimes(trace: Trace) -> None:
     """Every buffer is allocated once; every free has its alloc, before it."""
-    counts = Counter(zip(trace.events.columns[0], trace.events.columns[1], strict=True))
-    for index, life in enumerate(trace.lives):
-        if counts[Action.ALLOC, index] != 1 or counts[Action.FREE, index] > 1:
-            raise InvariantError(f"buffer {index} is allocated or freed more than once, or never allocated")
-        if life.stop <= life.start:
-            raise InvariantError(f"buffer {index} is freed before it is allocated")
+    start, stop = trace.spans
+    actions = trace.events.columns[0]
+    freed = len(stop) - stop.count(len(actions))
+    if -1 in start or actions.count(Action.ALLOC) != len(start) or actions.count(Action.FREE) != freed:
+        raise InvariantError(f"buffer {_culprit(trace)} is allocated or freed more than once, or never allocated")
+    if not all(map(operator.lt, start, stop)):
+        index = next(index for index, life in enumerate(trace.lives) if life.stop <= life.start)
+        raise InvariantError(f"buffer {index} is freed before it is allocated")
+
+
+def _culprit(trace: Trace) -> int:
+    counts = Counter(zip(*trace.events.columns[:2], strict=True))
+    wrong = (i for i in range(len(trace.buffers)) if counts[Action.ALLOC, i] != 1 or counts[Action.FREE, i] > 1)
+    return next(wrong, -1)
 
 
 def _check_conservation(trace: Trace) -> None:
     """Live bytes are never negative; allocated ≥ requested; reserved ≥ allocated; what is live at the end adds up."""
-    for event, (requested, allocated, reserved) in enumerate(zip(*trace.usage, strict=True)):
-        if not 0 <= requested <= allocated <= reserved:
-            raise InvariantError(
-                f"event {event}: not 0 <= {requested} requested <= {allocated} allocated <= {reserved} reserved"
-            )
+    wanted, held, taken = trace.usage
+    if min(wanted, default=0) < 0 or not (all(map(operator.le, wanted, held)) and all(map(operator.le, held, taken))):
+        rows = enumerate(zip(wanted, held, taken, strict=True))
+        event, (one, two, three) = next(row for row in rows if not 0 <= row[1][0] <= row[1][1] <= row[1][2])
+        raise InvariantError(f"event {event}: not 0 <= {one} requested <= {two} allocated <= {three} reserved")
     if trace.events:
         live = sum(trace.buffers[index].size for index in trace.live_at(trace.peak.event))
         if live != trace.peak.requested:
@@ -360,20 +375,25 @@ def _check_conservation(trace: Trace) -> None:
 
 def _check_references(trace: Trace) -> None:
     """Every index points at something."""
-    ops = len(trace.ops)
-    if any(not 0 <= action < len(Action) for action in trace.events.columns[0]):
+    ops, kinds = len(trace.ops), len(Action)
+    actions, buffers = trace.events.columns[:2]
+    if not _within(actions, 0, kinds):
         raise InvariantError("an event is of a kind that is not known")
-    for action, buffer in zip(*trace.events.columns[:2], strict=True):
-        if not (0 <= buffer < len(trace.buffers) if action in (Action.ALLOC, Action.FREE) else buffer == -1):
-            raise InvariantError("an event names a buffer that is not there")
-    if any(not -1 <= buffer.op < ops for buffer in trace.buffers):
+    named = array("q", compress(buffers, map(_HELD.__getitem__, actions)))
+    if not _within(named, 0, len(trace.buffers)) or buffers.count(-1) != len(buffers) - len(named):
+        raise InvariantError("an event names a buffer that is not there")
+    if not _within([buffer.op for buffer in trace.buffers], -1, ops):
         raise InvariantError("a buffer names an op that is not there")
     if any(not 0 <= op.phase < len(trace.phases) or not -1 <= op.forward < ops for op in trace.ops):
         raise InvariantError("an op names a phase or a forward op that is not there")
     if any(not 0 <= read < index for index, op in enumerate(trace.ops) for read in op.reads):
         raise InvariantError("an op reads the result of one that did not run before it")
-    if any(not -1 <= op < ops for op in trace.events.columns[2]):
+    if not _within(trace.events.columns[2], -1, ops):
         raise InvariantError("an event names an op that is not there")
     borders = [0, *(border for phase in trace.phases for border in (phase.start, phase.stop)), len(trace.events)]
     if borders != sorted(borders):
         raise InvariantError("the phases are not stretches of the run in order")
+
+
+def _within(values: Sequence[int], low: int, high: int) -> bool:
+    return not values or (min(values) >= low and max(values) < high)

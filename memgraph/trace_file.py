@@ -18,6 +18,7 @@ from memgraph.errors import MemgraphError, TraceError, UsageError
 from memgraph.trace import SCHEMA, Buffer, Category, Events, Op, Phase, Role, TensorSpec, Trace
 
 Value = TypeVar("Value")
+Kind = TypeVar("Kind", Role, Category)
 StrPath = str | os.PathLike[str]
 
 _COMPRESSION = 6
@@ -236,11 +237,19 @@ def _buffers(
     columns: Sequence[Any], texts: Sequence[str], tensors: Sequence[tuple[TensorSpec, ...]]
 ) -> tuple[Buffer, ...]:
     sizes, ops, roles, categories, names, specs = columns
+    singles = {place: tensors[place] for place in set(_indices(specs))}
+    shapes, dtypes = ({place: spec[part] for place, (spec,) in singles.items()} for part in (0, 1))
     rows = zip(
-        _indices(sizes), _signed(ops), map(Role, _pick(texts, roles)), map(Category, _pick(texts, categories)),
-        _pick(texts, names), _pick(tensors, specs), strict=True,
+        _indices(sizes), _signed(ops), _kinds(Role, texts, roles), _kinds(Category, texts, categories),
+        _pick(texts, names), map(shapes.__getitem__, specs), map(dtypes.__getitem__, specs), strict=True,
     )  # fmt: skip
-    return tuple(Buffer(size, op, role, category, name, *spec) for size, op, role, category, name, (spec,) in rows)
+    return tuple(starmap(Buffer, rows))
+
+
+def _kinds(kind: type[Kind], texts: Sequence[str], places: Sequence[int]) -> Iterator[Kind]:
+    """An enum's members by their texts: each is looked up once, not for every buffer."""
+    known = {place: kind(texts[place]) for place in set(_indices(places))}
+    return map(known.__getitem__, places)
 
 
 def _events(columns: Sequence[Sequence[int]]) -> Events:

@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import json
 import os
 import signal
+import struct
 import subprocess
 import sys
 import textwrap
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from memgraph.capture import hook, hook_log
+from memgraph import hook_log
+from memgraph.any_file import load
+from memgraph.capture import hook
 from memgraph.errors import TraceError
-from memgraph.trace import Action, Trace
+from memgraph.trace import Action, Phase, Trace
 
 RUNTIME = """
 #include <stdlib.h>
@@ -56,16 +60,29 @@ class Driven:
 
     def __init__(self, library: ctypes.CDLL, log: Path) -> None:
         self.log, self._library = log, library
+        self._live: dict[int, tuple[int, int]] = {}
         library.memgraph_hook_malloc.argtypes = [ctypes.c_ssize_t, ctypes.c_int, ctypes.c_void_p]
         library.memgraph_hook_malloc.restype = ctypes.c_void_p
         library.memgraph_hook_free.argtypes = [ctypes.c_void_p, ctypes.c_ssize_t, ctypes.c_int, ctypes.c_void_p]
         library.memgraph_hook_free.restype = None
 
     def malloc(self, size: int, stream: int = 0) -> int:
-        return int(self._library.memgraph_hook_malloc(size, 0, stream) or 0)
+        address = int(self._library.memgraph_hook_malloc(size, 0, stream) or 0)
+        self._live[address] = size, stream
+        return address
 
     def free(self, address: int, size: int, stream: int = 0) -> None:
+        del self._live[address]
         self._library.memgraph_hook_free(address, size, 0, stream)
+
+    def free_all(self) -> None:
+        for address, (size, stream) in list(self._live.items()):
+            if address:
+                self.free(address, size, stream)
+
+    def say(self, **line: object) -> None:
+        with self.log.open("ab") as file:
+            file.write(json.dumps(line).encode() + b"\n")
 
     def mark(self, number: int) -> None:
         self._library.memgraph_hook_mark(number)
@@ -73,20 +90,32 @@ class Driven:
     def read(self) -> hook_log.Log:
         return hook_log.read(self.log)
 
+    def records(self) -> list[hook_log.Record]:
+        return list(self.read().records())
+
+    def trace(self) -> Trace:
+        """Its conservation laws checked."""
+        return hook_log.load(self.log)
+
 
 Open = Callable[..., Driven]
 
 
 @pytest.fixture
-def opened(runtime: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Open:
+def opened(runtime: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Open]:
     """`opened(limit=…, records=…)`: the hook with an empty log. Blocks of the tests before may be handed out again."""
     monkeypatch.setattr(hook, "_cudart", lambda: str(runtime).encode())
+    made: list[Driven] = []
 
     def open_it(**more: int) -> Driven:
         log = tmp_path / "log"
-        return Driven(hook.open_log(log, **more), log)  # type: ignore[arg-type]
+        made.append(Driven(hook.open_log(log, **more), log))  # type: ignore[arg-type]
+        return made[-1]
 
-    return open_it
+    yield open_it
+    for driven in made:
+        driven.free_all()
+    hook.library().memgraph_hook_close()
 
 
 def test_requests_are_logged_as_they_came(opened: Open) -> None:
@@ -95,14 +124,14 @@ def test_requests_are_logged_as_they_came(opened: Open) -> None:
     driven.mark(7)
     driven.free(first, 1000)
     third = driven.malloc(700, stream=5)
-    log = driven.read()
-    assert [(record.kind, record.size, record.stream) for record in log.records] == [
+    records = driven.records()
+    assert [(record.kind, record.size, record.stream) for record in records] == [
         (1, 1000, 0), (1, 3, 0), (3, 0, 0), (2, 1000, 0), (1, 700, 5),
     ]  # fmt: skip
-    assert [record.address for record in log.records] == [first, second, 7, first, third]
-    times = [record.time for record in log.records]
-    assert times == sorted(times) and log.dropped == 0
-    assert driven.malloc(0) == 0 and len(driven.read().records) == 5  # an empty tensor has no block
+    assert [record.address for record in records] == [first, second, 7, first, third]
+    times = [record.time for record in records]
+    assert times == sorted(times) and driven.read().dropped == 0
+    assert driven.malloc(0) == 0 and len(driven.records()) == 5  # an empty tensor has no block
 
 
 def test_a_freed_block_serves_its_size_and_stream_again(opened: Open) -> None:
@@ -130,7 +159,7 @@ def test_a_full_ring_drops_the_oldest_and_counts_them(opened: Open) -> None:
         driven.mark(size)
     log = driven.read()
     assert log.dropped == 15
-    assert [record.address for record in log.records] == list(range(16, 26))
+    assert [record.address for record in driven.records()] == list(range(16, 26))
 
 
 def test_many_threads(opened: Open) -> None:
@@ -147,10 +176,10 @@ def test_many_threads(opened: Open) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    log = driven.read()
-    assert len(log.records) == 2 * 8 * 500
+    records = driven.records()
+    assert len(records) == 2 * 8 * 500
     live: set[int] = set()
-    for record in log.records:
+    for record in records:
         if record.kind == 1:
             assert record.address not in live
             live.add(record.address)
@@ -182,7 +211,7 @@ def child(runtime: Path, log: Path, limit: int, more: str) -> subprocess.Complet
 def test_a_crash_loses_nothing(runtime: Path, tmp_path: Path, end: str, code: int) -> None:
     done = child(runtime, tmp_path / "log", 0, f"import signal; os.kill(os.getpid(), signal.{end})")
     assert done.returncode == code
-    assert [record.size for record in hook_log.read(tmp_path / "log").records] == list(range(1, 101))
+    assert [record.size for record in hook_log.read(tmp_path / "log").records()] == list(range(1, 101))
 
 
 def test_beyond_the_limit_torch_is_told_in_its_own_way(runtime: Path, tmp_path: Path) -> None:
@@ -191,7 +220,7 @@ def test_beyond_the_limit_torch_is_told_in_its_own_way(runtime: Path, tmp_path: 
     done = child(runtime, tmp_path / "log", 6_000, "library.memgraph_hook_malloc(1000, 0, None)")
     assert done.returncode == -signal.SIGABRT
     assert "c10::OutOfMemoryError" in done.stderr and "CUDA out of memory. Tried to allocate" in done.stderr
-    last = hook_log.read(tmp_path / "log").records[-1]
+    last = list(hook_log.read(tmp_path / "log").records())[-1]
     assert (last.kind, last.size) == (4, 1000)
 
 
@@ -212,31 +241,170 @@ def test_a_full_card_gets_idle_blocks_back_first(runtime: Path, tmp_path: Path) 
 def test_a_log_becomes_a_trace(opened: Open) -> None:
     """1,000 and 500 are there at once: the peak. The hook's blocks are as large as the requests."""
     driven = opened()
-    first = driven.malloc(1000)
+    driven.say(gpu="NVIDIA H200", memory=2**30, device=0, torch="2.11.0", settings={"batch": 8})
+    driven.say(phase="load", step=0)
+    driven.say(phase="input", step=1)
+    driven.say(op="aten.mm.default", module="blocks.0", source="train.py:9")
     driven.mark(1)
+    first = driven.malloc(1000)
+    driven.mark(2)
+    driven.mark(3)
     second = driven.malloc(500)
     driven.free(first, 1000)
     driven.free(second, 500)
-    run = hook_log.to_run(driven.read(), device=0)
-    trace = Trace("measured", "h200", 2**30, "2.11.0", {}, (), run.buffers, run.events, ())
-    trace.self_check()
-    assert [buffer.size for buffer in trace.buffers] == [1000, 500]
-    assert trace.peak[:3] == (1500, 1500, 1500)
-    assert run.events[run.marks[1]].action is Action.SEGMENT_ALLOC  # taken for the 500
+    trace = driven.trace()
+    assert (trace.gpu, trace.memory, trace.torch) == ("NVIDIA H200", 2**30, "2.11.0")
+    assert trace.settings == {"batch": 8, "via": "hook"}
+    assert [(buffer.size, buffer.op) for buffer in trace.buffers] == [(1000, -1), (500, 0)]
+    assert trace.peak[:3] == (1500, 1500, 1500) and trace.assumptions == ()
+    (op,) = trace.ops
+    assert (op.name, op.phase, op.module, op.source) == ("aten.mm.default", 1, "blocks.0", "train.py:9")
+    # The load has a segment and an allocation; then come a segment for the 500, they, and two frees.
+    assert trace.phases == (Phase("load", 0, 0, 2), Phase("input", 1, 2, 6))
+    assert trace.events[2].action is Action.SEGMENT_ALLOC
     assert trace.live_at(len(trace.events) - 1) == ()
 
 
-@given(st.binary(max_size=400), st.integers(0, 300))
-def test_a_damaged_log_is_one_clear_error_or_read(content: bytes, cut: int) -> None:
+def test_a_full_ring_still_makes_a_trace(opened: Open) -> None:
+    """Of six events the last four are left: 700 die that nobody saw come, and 300 stay that nobody saw at all. At the
+    start of what is left they were there, so the peak is 300 + 700 + 50; before, 40 more had been."""
+    driven = opened(records=4)
+    driven.say(gpu="NVIDIA H200", memory=2**30, device=0, torch="2.11.0")
+    driven.malloc(300)
+    dies, early = driven.malloc(700), driven.malloc(90)
+    driven.free(early, 90)
+    new = driven.malloc(50)
+    driven.free(dies, 700)
+    driven.free(new, 50)
+    driven.malloc(20)
+    trace = driven.trace()
+    assert [buffer.size for buffer in trace.buffers] == [700, 300, 50, 20]
+    assert trace.peak.requested == 1050
+    assert trace.usage_at(len(trace.events) - 1).requested == 320
+    (note,) = trace.assumptions
+    assert note.startswith("4 of the oldest events") and note.endswith(" 1,090 bytes were requested at most")
+
+
+def test_a_full_ring_knows_its_phases(opened: Open) -> None:
+    """The first mark that is left says `forward`; what comes before it belongs to the phase that was said before."""
+    driven = opened(records=5)
+    driven.say(device=0)
+    for name in ("load", "input", "forward", "backward"):
+        driven.say(phase=name, step=int(name != "load"))
+    for number in (1, 2):
+        driven.mark(number)
+        driven.malloc(512)
+    driven.malloc(100)
+    driven.mark(3)
+    driven.malloc(200)
+    driven.mark(4)
+    driven.malloc(300)
+    trace = driven.trace()
+    assert [(phase.name, phase.stop - phase.start) for phase in trace.phases] == [
+        ("before", 2), ("input", 2), ("forward", 2), ("backward", 2),
+    ]  # fmt: skip
+    assert [buffer.size for buffer in trace.buffers] == [512 + 512, 100, 200, 300]
+
+
+@settings(max_examples=60, deadline=None)
+@given(choices=st.lists(st.one_of(st.integers(1, 4000), st.integers(-9, -1)), max_size=60), records=st.integers(1, 40))
+def test_whatever_was_dropped_the_bytes_are_right(runtime: Path, choices: list[int], records: int) -> None:
+    """What is left of a log ends with as many bytes as there are, and never says more than the peak."""
     import tempfile
 
-    good = b"memghook" + (1).to_bytes(8, "little") + (4).to_bytes(8, "little") + (4).to_bytes(8, "little") + bytes(32)
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(hook, "_cudart", lambda: str(runtime).encode())
+        driven = Driven(hook.open_log(Path(folder) / "log", records=records), Path(folder) / "log")
+        live: list[tuple[int, int]] = []
+        for choice in choices:
+            if choice > 0:
+                live.append((driven.malloc(choice), choice))
+            elif live:
+                driven.free(*live.pop(choice % len(live)))
+        trace, log = driven.trace(), driven.read()
+        driven.free_all()
+        hook.library().memgraph_hook_close()
+    assert (trace.usage[0][-1] if trace.events else 0) == sum(size for _, size in live) == log.requested
+    assert trace.peak.requested <= log.peak
+    assert bool(trace.assumptions) == (log.dropped > 0)
+
+
+def test_a_second_recording_begins_with_what_is_there(opened: Open) -> None:
+    driven = opened()
+    driven.malloc(1000)
+    later = opened()
+    later.malloc(24)
+    assert [buffer.size for buffer in later.trace().buffers] == [1000, 24]
+    assert later.read().peak == 1024
+
+
+def test_a_log_that_is_made_anew_does_not_pull_the_file_from_under_the_threads(opened: Open) -> None:
+    """They go on all the time; a file that were cut short would end the process with SIGBUS."""
+    driven = opened(records=1000)
+    stop = threading.Event()
+
+    def work() -> None:
+        while not stop.is_set():
+            driven.free(driven.malloc(700), 700)
+            driven.mark(1)
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for _ in range(30):
+        opened(records=1000)
+    stop.set()
+    for thread in threads:
+        thread.join()
+    driven.trace()
+
+
+def test_after_a_recording_there_is_no_limit(opened: Open) -> None:
+    driven = opened(limit=1000)
+    hook.library().memgraph_hook_close()
+    assert driven.malloc(5000)
+    assert driven.records() == []
+
+
+def test_a_log_is_read_wherever_a_trace_is(opened: Open) -> None:
+    driven = opened()
+    driven.malloc(1000)
+    assert load(driven.log).peak.requested == 1000
+
+
+@given(st.binary(max_size=400), st.integers(0, 300), st.integers(0, 6))
+def test_a_damaged_log_is_one_clear_error_or_read(content: bytes, cut: int, written: int) -> None:
+    import tempfile
+
+    numbers = (2, 4, written, 0, 0, 0, 0)
+    good = b"memghook" + b"".join(number.to_bytes(8, "little") for number in numbers)
     with tempfile.TemporaryDirectory() as folder:
-        for data in (content, (good + content)[: cut + len(good) // 2], good + (content * 4)[: 4 * 56]):
+        for data in (content, (good + content)[: cut + len(good) // 2], good + (content * 4)[: 4 * 48] + content):
             path = Path(folder) / "log"
             path.write_bytes(data)
             with contextlib.suppress(TraceError):
-                hook_log.to_run(hook_log.read(path), 0)
+                hook_log.load(path)
+
+
+@settings(max_examples=200, deadline=None)
+@given(place=st.integers(0, 64 + 6 * 48 + 120), noise=st.binary(min_size=1, max_size=12), cut=st.integers(0, 500))
+def test_a_log_with_noise_in_it_is_an_error_or_a_trace(place: int, noise: bytes, cut: int) -> None:
+    """Six records, two lines."""
+    import tempfile
+
+    records = [(512, 100, 1), (1024, 50, 1), (1, 0, 3), (512, 100, 2), (2048, 7, 1), (0, 9, 4)]
+    body = b"".join(
+        struct.pack("<QqQQiIQ", address, size, 0, number, 0, kind, number + 1)
+        for number, (address, size, kind) in enumerate(records)
+    )
+    good = struct.pack("<8sQQQqqq8x", b"memghook", 2, 6, 6, 0, 57, 150) + body
+    good += b'{"gpu": "NVIDIA H200", "memory": 1000, "device": 0, "torch": "2.11.0"}\n{"phase": "load", "step": 0}\n'
+    damaged = (good[:place] + noise + good[place + len(noise) :])[: len(good) - cut if cut < 100 else None]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "log"
+        path.write_bytes(damaged)
+        with contextlib.suppress(TraceError):
+            load(path).self_check()
 
 
 def test_without_a_runtime_it_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

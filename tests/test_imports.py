@@ -15,17 +15,21 @@ from memgraph.trace import Trace
 
 PACKAGE = Path(memgraph.__file__).parent
 
-BASE = {"errors", "units"}
-TRACE = BASE | {"trace", "trace_file", "snapshot_file"}
+BASE = {"errors", "garbage", "units"}
+TRACE = BASE | {"trace", "trace_file", "snapshot_file", "plain_pickle", "hook_log", "any_file"}
 MAY_IMPORT = {
     "errors": set(),
     "ended": set(),
     "units": BASE,
+    "garbage": set(),
     "options": BASE,
     "compiled": BASE,
     "trace": TRACE,
     "trace_file": TRACE,
+    "plain_pickle": set(),
     "snapshot_file": TRACE,
+    "hook_log": TRACE,
+    "any_file": TRACE,
     "gpu": BASE | {"gpu"},
     "models": BASE | {"models"},
     "virtual": TRACE | {"compiled", "gpu", "virtual"},

@@ -8,13 +8,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 import memgraph
 from memgraph.analyze.compare import compare
-from memgraph.trace import Action, Trace
+from memgraph.trace import Trace
 
 pytestmark = pytest.mark.gpu
 
@@ -68,30 +69,11 @@ def test_a_small_card_refuses_the_same_allocation(tmp_path: Path, via: str) -> N
     cap = (whole.peak.reserved if via == "history" else whole.peak.requested) - 2**27
     real = recorded(tmp_path, "--via", via, "--cap", str(cap))
     assert not real.fits
-    place = real.events.columns[0].index(Action.OUT_OF_MEMORY)
-    count = sum(action == Action.ALLOC for action in real.events.columns[0][:place])
-    if via == "history":
-        small = predicted(tmp_path, "--memory", str(cap))
-        there = small.events.columns[0].index(Action.OUT_OF_MEMORY)
-        assert sum(action == Action.ALLOC for action in small.events.columns[0][:there]) == count
-        assert small.events[there].size == real.events[place].size
-    else:
-        refused, size = first_beyond(whole, cap)
-        assert (count, real.events[place].size) == (refused, size)
-
-
-def first_beyond(trace: Trace, cap: int) -> tuple[int, int]:
-    """The number of the first allocation that brings the requested bytes above a cap, and its size."""
-    held = count = 0
-    for event in trace.events:
-        if event.action is Action.FREE:
-            held -= trace.buffers[event.buffer].size
-        elif event.action is Action.ALLOC:
-            held += trace.buffers[event.buffer].size
-            if held > cap:
-                return count, trace.buffers[event.buffer].size
-            count += 1
-    raise AssertionError("all of it fits")
+    found = compare(predicted(tmp_path, "--memory", str(cap)) if via == "history" else whole, real)
+    ours, theirs = found.refused
+    assert ours is not None and theirs is not None
+    assert ours.is_that_of(theirs)
+    assert found.matched >= 0.99 * found.measured
 
 
 SCRIPT = """
@@ -111,3 +93,39 @@ def test_a_script_can_catch_what_the_hook_refuses() -> None:
     out = python("-c", SCRIPT).stdout.splitlines()
     assert out[0].startswith("caught CUDA out of memory. Tried to allocate 2048.00 MiB.")
     assert out[1:] == ["1000.0", "False"]
+
+
+def test_a_killed_recording_can_be_read(tmp_path: Path) -> None:
+    """The log of steps that nobody will finish."""
+    command = [sys.executable, "-m", "memgraph", "record", *RUN, "--steps", "1000000", "--via", "hook", "-o"]
+    process = subprocess.Popen([*command, str(tmp_path / "real.memgraph")])
+    log = tmp_path / "real.memgraph.log"
+    until = time.monotonic() + 60
+    while not (log.exists() and log.stat().st_size > 9 * 10**7 and len(memgraph.load(log).phases) > 12):
+        assert process.poll() is None and time.monotonic() < until
+        time.sleep(0.2)
+    process.kill()
+    process.wait()
+    trace = memgraph.load(log)
+    assert trace.settings["batch"] == 4 and trace.phases[-1].step >= 3
+    assert trace.peak.requested > 2**28
+
+
+def test_a_script_is_recorded_as_it_is_predicted(tmp_path: Path) -> None:
+    """Through the hook, with the ops: every allocation, and the op and module that made it."""
+    import torch
+
+    from memgraph.gpu.specs import find
+
+    script = str(Path(__file__).parent.parent / "benchmarks" / "tiny.py")
+    paths = [str(tmp_path / name) for name in ("predicted.memgraph", "real.memgraph")]
+    card = find(torch.cuda.get_device_name()).name
+    python("-m", "memgraph", "run", "--gpu", card, "-o", paths[0], script, hidden=True)
+    python("-m", "memgraph", "record", "--via", "hook", "--ops", "-o", paths[1], script)
+    ours, real = map(memgraph.load, paths)
+    found = compare(ours, real)
+    assert found.matched == found.measured == found.predicted
+    assert found.peaks[0].ratio == 1
+    names = [[(b.size, t.ops[b.op].name, t.ops[b.op].module) for b in t.buffers if b.op >= 0] for t in (ours, real)]
+    same = sum(own in names[1] for own in names[0])
+    assert same >= 0.8 * len(names[0])

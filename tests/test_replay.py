@@ -1,4 +1,4 @@
-"""The allocator model against 39 runs recorded on an H200 with torch 2.11: the requests of each, and what the allocator
+"""The allocator model against runs recorded on an H200 with torch 2.11: the requests of each, and what the allocator
 made of them."""
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def statistics(trace: Trace, moment: str, which: str) -> Usage:
 
 
 def test_every_recorded_run_is_here() -> None:
-    assert len(RUNS) == 39
+    assert len(RUNS) >= 39
     cases = json.loads((recordings.FOLDER.parent / "runs.json").read_text())
     assert {name(path) for path in RUNS} == set(cases)
 

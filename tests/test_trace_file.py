@@ -159,7 +159,8 @@ def test_a_schema_is_a_number_from_one_on(saved: Path, schema: object) -> None:
 NOT_TRACES = {
     "empty": (b"", "is not a memgraph trace"),
     "text": (b"hello", "is not a memgraph trace, or damaged: Not a gzipped file"),
-    "a pickle": (b"\x80\x04]\x94.", "`memgraph analyze -o FILE` writes one"),
+    "more text": (b"hello", "`memgraph analyze -o FILE` writes one"),
+    "a pickle": (b"\x80\x04]\x94.", "is not a snapshot of PyTorch"),
     "gzip of nothing": (gzip.compress(b""), "is not a memgraph trace"),
     "gzip of text": (gzip.compress(b"hello"), "is not a memgraph trace"),
     "gzip of bytes": (gzip.compress(b"\xff\xfe\x00\xd8"), "is not a memgraph trace"),

@@ -93,7 +93,9 @@ def read(path: Path) -> Baseline:
         data = json.loads(path.read_text(encoding="utf-8"))
         version = data.pop("schema")
         if version > SCHEMA:
-            raise MemgraphError(f"{path} is of a newer version of memgraph ({version}): upgrade, or --update it")
+            raise MemgraphError(
+                f"{path} is of a newer version of memgraph ({version}): or write it anew: --update --force"
+            )
         found = Baseline(**data)
         moved(found, found)
     except FileNotFoundError as error:
@@ -101,5 +103,5 @@ def read(path: Path) -> Baseline:
     except OSError as error:
         raise MemgraphError(f"cannot read {path}: {error.strerror or error}") from error
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise MemgraphError(f"{path} is no baseline of memgraph: --update writes it anew") from error
+        raise MemgraphError(f"{path} is no baseline of memgraph: --update --force writes it anew") from error
     return found

@@ -1,4 +1,5 @@
-"""A prediction against a recording: which allocation is which, what differs, and what that does to the peak."""
+"""A prediction against a recording: which allocation is which, what differs, and what that does to the peak; and
+whether it is the capture that is wrong or the model of the allocator."""
 
 from __future__ import annotations
 
@@ -6,15 +7,24 @@ from array import array
 from bisect import bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 from memgraph.analyze.align import Gap, Stretch, align, gaps
 from memgraph.analyze.attribution import starred
 from memgraph.analyze.bands import short_op
-from memgraph.gpu.allocator import NEWEST, Allocator, Block
-from memgraph.trace import Action, Op, Trace, Usage
+from memgraph.analyze.blame import rule_of
+from memgraph.analyze.served import Placed, placed, served, version_of
+from memgraph.errors import UsageError
+from memgraph.gpu.allocator import Ties
+from memgraph.gpu.specs import find
+from memgraph.snapshot_file import rounded
+from memgraph.trace import Action, Op, Role, Trace, Usage
 
 KINDS = ("requested", "allocated", "reserved")
+_NOT_CHOSEN = ("gpu", "memory", "statistics", "via", "hook", "alloc_conf")
+"""Settings that say how a run was recorded, not what was run."""
+_ALLOC, _FREE = int(Action.ALLOC), int(Action.FREE)
 
 
 class Figure(NamedTuple):
@@ -45,14 +55,34 @@ class Difference(NamedTuple):
     """`missing`: recorded and not predicted; `extra`: predicted and not recorded; `size`: of another size;
     `lifetime`: there longer or shorter."""
     op: str
-    """The op that it belongs to; of a missing allocation the one that was predicted to run there."""
+    """The op that it belongs to; of a missing allocation the one that the recording names, or else the one that was
+    predicted to allocate last before it."""
     module: str
+    rule: str
+    """What decides such an allocation, and so is missing or wrong: `gpu/rules/reduce.py`, empty if it is not a
+    matter of a rule."""
     number: int
     """Of allocations."""
     bytes: int
     """Predicted less measured, all together; of a lifetime the bytes that lived otherwise."""
     effect: int
     """Predicted less measured bytes at the moment of the recorded peak."""
+
+
+class Refusal(NamedTuple):
+    """Where a run was out of memory."""
+
+    allocation: int
+    """How many were served before it."""
+    size: int
+    """Bytes that were asked for."""
+    op: str
+    phase: str
+    step: int
+
+    def is_that_of(self, other: Refusal) -> bool:
+        """Of the same allocation. torch's history tells its size rounded up to 512 bytes."""
+        return self.allocation == other.allocation and rounded(self.size) == rounded(other.size)
 
 
 class Comparison(NamedTuple):
@@ -71,20 +101,100 @@ class Comparison(NamedTuple):
     allocator: Usage
     """The recorded requests as the allocator model serves them: what is wrong here is the model's fault, not the
     capture's. Highest bytes."""
+    placed: Placed | None
+    """How many blocks the model puts where PyTorch did, given the recorded segments; None where that cannot be
+    asked."""
+    refused: tuple[Refusal | None, Refusal | None]
+    """Where the prediction and the recording were out of memory."""
+    versions: tuple[str, str] | None
+    """Of torch, if the two allocators choose among equal blocks differently."""
+    settings: tuple[tuple[str, str, str], ...]
+    """What was chosen otherwise: its name, as predicted, as measured."""
 
 
 def compare(predicted: Trace, measured: Trace) -> Comparison:
-    """Align two runs and say what differs. Linear in practice: a million allocations take seconds."""
+    """Align two runs and say what differs. Linear in practice: a million events take seconds.
+
+    Of a run that ended out of memory, what is predicted beyond is left out.
+    """
+    refused = _refusal(predicted, measured), _refusal(measured, measured)
+    predicted = _as_far_as(predicted, measured)
     ours, theirs = _Run(predicted), _Run(measured)
     stretches = align(ours.sizes, theirs.sizes)
     pairs = _Pairs(stretches, len(theirs.sizes))
     matched = sum(stretch.length for stretch in stretches)
     lifetimes = list(_other_lives(ours, theirs, pairs))
-    served = replayed(measured)
+    model, where = served(measured), placed(measured)
     return Comparison(
-        len(ours.sizes), len(theirs.sizes), matched, _phases(ours, stretches), _peaks(predicted, measured, served),
-        len(lifetimes), _differences(ours, theirs, stretches, pairs, lifetimes), served,
+        len(ours.sizes), len(theirs.sizes), matched, _phases(ours, stretches),
+        _peaks(predicted, measured, model, where), len(lifetimes),
+        _differences(ours, theirs, stretches, pairs, lifetimes), model, where, refused,
+        _versions(predicted, measured), tuple(_other_settings(predicted, measured)),
     )  # fmt: skip
+
+
+def _other_settings(predicted: Trace, measured: Trace) -> Iterator[tuple[str, str, str]]:
+    """Only of what both say; and the card, where both name one of the catalogue."""
+    for name, chosen in predicted.settings.items():
+        if name in measured.settings and name not in _NOT_CHOSEN and measured.settings[name] != chosen:
+            yield name, str(chosen), str(measured.settings[name])
+    ours, theirs = _card(predicted.gpu), _card(measured.gpu)
+    if ours and theirs and ours != theirs:
+        yield "gpu", ours, theirs
+
+
+def _card(name: str) -> str:
+    try:
+        return find(name).name
+    except UsageError:
+        return ""
+
+
+def _versions(predicted: Trace, measured: Trace) -> tuple[str, str] | None:
+    ours, theirs = version_of(predicted.torch), version_of(measured.torch)
+    same = ours is None or theirs is None or Ties.of(ours) is Ties.of(theirs)
+    return None if same else (predicted.torch, measured.torch)
+
+
+def _refusal(trace: Trace, measured: Trace) -> Refusal | None:
+    """The hook refuses by requested bytes, and so a prediction is asked by them."""
+    hooks = [one.settings.get("via") == "hook" for one in (trace, measured)]
+    if hooks == [False, True] and not measured.fits:
+        return _refusal_by_requests(trace, measured.memory)
+    actions = trace.events.columns[0]
+    if Action.OUT_OF_MEMORY not in actions:
+        return None
+    place = actions.index(Action.OUT_OF_MEMORY)
+    phase, op = trace.phase_at(place), trace.op_at(place)
+    count = actions[:place].count(Action.ALLOC)
+    return Refusal(count, trace.events[place].size, op.name if op else "", phase.name, phase.step)
+
+
+def _refusal_by_requests(trace: Trace, limit: int) -> Refusal | None:
+    place = next((place for place, held in enumerate(trace.usage[0]) if held > limit), None)
+    if place is None:
+        return None
+    phase, op = trace.phase_at(place), trace.op_at(place)
+    count = trace.events.columns[0][:place].count(Action.ALLOC)
+    return Refusal(count, trace.buffers[trace.events[place].buffer].size, op.name if op else "", phase.name, phase.step)
+
+
+def _as_far_as(predicted: Trace, measured: Trace) -> Trace:
+    """A prediction goes on when the card is full, and a script does not: as many allocations as were recorded, if the
+    recording ended so."""
+    actions = measured.events.columns[0]
+    if measured.fits or Action.ALLOC in actions[actions.index(Action.OUT_OF_MEMORY) :]:
+        return predicted
+    births = _births(predicted)
+    count = actions.count(Action.ALLOC)
+    stop = births[count] if count < len(births) else len(predicted.events)
+    while stop and predicted.events.columns[0][stop - 1] == Action.SEGMENT_ALLOC:  # taken for what was refused
+        stop -= 1
+    return replace(predicted, events=predicted.events[:stop])
+
+
+def _births(trace: Trace) -> array[int]:
+    return array("q", (place for place, action in enumerate(trace.events.columns[0]) if action == _ALLOC))
 
 
 class _Run:
@@ -93,23 +203,33 @@ class _Run:
     def __init__(self, trace: Trace) -> None:
         self.trace = trace
         actions, buffers = trace.events.columns[:2]
-        self.buffers = array("q", (b for a, b in zip(actions, buffers, strict=True) if a == Action.ALLOC))
+        self.births = _births(trace)
+        self.buffers = array("q", map(buffers.__getitem__, self.births))
         self.sizes = array("q", (trace.buffers[index].size for index in self.buffers))
-        self.births = array("q", (place for place, action in enumerate(actions) if action == Action.ALLOC))
-        place = {buffer: order for order, buffer in enumerate(self.buffers)}
+        place = array("q", [0]) * len(trace.buffers)
+        for order, buffer in enumerate(self.buffers):
+            place[buffer] = order
         self.deaths = array("q", [len(self.sizes) + 1]) * len(self.sizes)
         """When each dies: after so many allocations; one more than there are if it never does."""
         clock = 0
         for action, buffer in zip(actions, buffers, strict=True):
-            if action == Action.ALLOC:
+            if action == _ALLOC:
                 clock += 1
-            elif action == Action.FREE:
+            elif action == _FREE:
                 self.deaths[place[buffer]] = clock
 
     def op(self, order: int) -> Op | None:
         """The op of an allocation, if it is known."""
-        index = self.trace.buffers[self.buffers[order]].op if order < len(self.buffers) else -1
+        index = self.trace.buffers[self.buffers[order]].op if 0 <= order < len(self.buffers) else -1
         return self.trace.ops[index] if index >= 0 else None
+
+    def role(self, order: int) -> Role:
+        return self.trace.buffers[self.buffers[order]].role
+
+    def maker(self, order: int) -> tuple[Op | None, Role]:
+        """A recording does not say whether an op's output or something besides it was allocated."""
+        known = self.trace.origin == "predicted"
+        return self.op(order), self.role(order) if known else Role.TEMPORARY
 
     def phase(self, order: int) -> tuple[str, int]:
         phase = self.trace.phase_at(self.births[order])
@@ -148,11 +268,14 @@ def _phases(ours: _Run, stretches: Sequence[Stretch]) -> tuple[PhaseCount, ...]:
     return tuple(found)
 
 
-def _peaks(predicted: Trace, measured: Trace, served: Usage) -> tuple[Figure, Figure, Figure]:
-    """torch's own statistics where the recording has them, for its blocks can be larger than what the history says. The
-    hook has no blocks of PyTorch's: its requests as the model serves them."""
+def _peaks(predicted: Trace, measured: Trace, model: Usage, where: Placed | None) -> tuple[Figure, Figure, Figure]:
+    """torch's own statistics where the recording has them, for its blocks can be larger than what the history says;
+    else the model's blocks, if it put every one where PyTorch did. The hook has no blocks of PyTorch's: its requests as
+    the model serves them."""
     told: dict[str, int] = measured.settings.get("statistics", {}).get("end", {})
-    real = served if measured.settings.get("via") == "hook" else Usage(*measured.peak[:3])
+    real = model if measured.settings.get("via") == "hook" else Usage(*measured.peak[:3])
+    if where is not None and where.same == where.blocks:
+        real = real._replace(allocated=where.allocated)
     figures = [
         Figure(predicted.peak[:3][place], int(told.get(f"{kind}.peak", real[place])))
         for place, kind in enumerate(KINDS)
@@ -182,12 +305,12 @@ def _differences(
 ) -> tuple[Difference, ...]:
     at = _peak_clock(theirs)
     here = pairs.clock(at)
-    found: defaultdict[tuple[str, str, str], Counter[str]] = defaultdict(Counter)
+    found: defaultdict[tuple[str, str, str, str], Counter[str]] = defaultdict(Counter)
 
-    def add(kind: str, order: int, size: int, effect: int) -> None:
-        op = ours.op(min(order, len(ours.sizes) - 1)) if ours.sizes else None
+    def add(kind: str, op: Op | None, role: Role, size: int, effect: int) -> None:
         name, module = (short_op(op.name), op.module) if op else ("outside any op", "")
-        found[kind, name, starred(module)].update(count=1, bytes=size, effect=effect)
+        rule = rule_of(kind, op, role)
+        found[kind, name, starred(module), rule].update(count=1, bytes=size, effect=effect)
 
     for gap in gaps(stretches, len(ours.sizes), len(theirs.sizes)):
         for left, right in _paired(gap):
@@ -195,11 +318,15 @@ def _differences(
             real = theirs.sizes[right] if right is not None else 0
             effect = size * _alive(ours, left, here) - real * _alive(theirs, right, at)
             kind = "extra" if right is None else "missing" if left is None else "size"
-            add(kind, left if left is not None else gap.left.start, size - real, effect)
+            if left is not None:
+                add(kind, ours.op(left), ours.role(left), size - real, effect)
+            else:
+                op, role = theirs.maker(right or 0)
+                add(kind, op or ours.op(gap.left.start - 1), role, size - real, effect)
     for order, mine, there in lives:
         size = ours.sizes[order]
         effect = size * (int(order < here <= mine) - int(order < here <= there))
-        add("lifetime", order, size, effect)
+        add("lifetime", ours.op(order), ours.role(order), size, effect)
     rows = [Difference(*key, total["count"], total["bytes"], total["effect"]) for key, total in found.items()]
     return tuple(sorted(rows, key=lambda row: (-abs(row.effect), -abs(row.bytes), row.kind, row.op, row.module)))
 
@@ -223,25 +350,14 @@ def _peak_clock(run: _Run) -> int:
     return bisect_right(run.births, run.trace.peak.event)
 
 
-def replayed(measured: Trace) -> Usage:
-    """The recorded requests through the model of the caching allocator, as that torch has it. Highest bytes."""
-    allocator = Allocator(2**62, torch=_version(measured.torch))
-    blocks: dict[int, Block] = {}
-    actions, buffers = measured.events.columns[:2]
-    sizes = [buffer.size for buffer in measured.buffers]
-    for action, buffer in zip(actions, buffers, strict=True):
-        if action == Action.ALLOC:
-            blocks[buffer] = allocator.malloc(sizes[buffer])
-        elif action == Action.FREE:
-            allocator.free(blocks.pop(buffer))
-    return Usage(allocator.peak_requested, allocator.peak_allocated, allocator.peak_reserved)
-
-
-def _version(text: str) -> tuple[int, int]:
-    parts = text.split(".")[:2]
-    return (int(parts[0]), int(parts[1])) if len(parts) == 2 and all(part.isdecimal() for part in parts) else NEWEST
-
-
 def within(comparison: Comparison, tolerance: float) -> bool:
-    """Whether all three peaks agree to that share."""
-    return all(abs(figure.ratio - 1) <= tolerance for figure in comparison.peaks)
+    """Whether all three peaks agree to that share, and neither run is out of memory where the other is not."""
+    return refused_alike(comparison) and all(abs(figure.ratio - 1) <= tolerance for figure in comparison.peaks)
+
+
+def refused_alike(comparison: Comparison) -> bool:
+    """Whether both fit, or both are refused the same allocation."""
+    predicted, measured = comparison.refused
+    if predicted is None or measured is None:
+        return predicted is measured
+    return predicted.is_that_of(measured)

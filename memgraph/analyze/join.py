@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 
 from memgraph.analyze.align import Stretch, align
-from memgraph.trace import Trace
+from memgraph.trace import Action, Events, Trace
 
 
 def joined(history: Trace, hook: Trace) -> Trace:
@@ -32,4 +32,8 @@ def _with_ops(history: Trace, hook: Trace, stretches: Sequence[Stretch]) -> Trac
     for left, right, length in stretches:
         for step in range(length):
             buffers[left + step] = buffers[left + step]._replace(op=hook.buffers[right + step].op)
-    return dataclasses.replace(history, buffers=tuple(buffers), ops=hook.ops)
+    events = Events(
+        event._replace(op=buffers[event.buffer].op) if event.action is Action.ALLOC else event
+        for event in history.events
+    )
+    return dataclasses.replace(history, buffers=tuple(buffers), events=events, ops=hook.ops)

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from memgraph import snapshot_file
+from memgraph.capture.hook import require_gpu
 from memgraph.errors import MemgraphError
 from memgraph.trace import Action, Events, Phase, Trace
 
@@ -69,8 +70,7 @@ def record_history(settings: Mapping[str, Any], cap: int | None = None) -> Itera
     Raises:
         MemgraphError: there is no GPU.
     """
-    if not torch.cuda.is_available():
-        raise MemgraphError("no GPU is visible, so there is nothing to record: `memgraph analyze` predicts without one")
+    require_gpu()
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
     history = History(settings, cap)

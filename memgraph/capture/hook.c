@@ -1,7 +1,7 @@
 /* A CUDA allocator for torch.cuda.memory.CUDAPluggableAllocator that writes down what it is asked for.
  *
  * The log is a ring of records in a file that is mapped into memory: what was logged is in the file also after a crash
- * or a kill, and nothing has to be flushed. Blocks that are freed are kept by size and stream and handed out again, as
+ * or a kill, and nothing has to be flushed. Behind the ring Python appends lines of text. Blocks that are freed are kept by size and stream and handed out again, as
  * PyTorch's own allocator does, so that a step does not pay for cudaMalloc each time; the log has the requests as they
  * came. No CUDA headers and no CUDA library at link time: the few functions that are used are looked up by name.
  */
@@ -24,7 +24,7 @@
 enum kind { EMPTY, ALLOC, FREE, MARK, OUT_OF_MEMORY };
 
 struct record { /* 48 bytes; memgraph/hook_log.py reads it */
-    uint64_t address; /* of a mark its number */
+    uint64_t address; /* of a mark the line of text that says what it means */
     int64_t size;
     uint64_t stream;
     uint64_t time; /* nanoseconds of a clock that only rises */
@@ -39,7 +39,8 @@ struct header { /* 64 bytes */
     uint64_t capacity; /* records */
     _Atomic uint64_t written; /* all that were ever begun; beyond `capacity` the oldest were overwritten */
     int64_t limit; /* bytes that may be requested at once, 0 for no limit */
-    uint64_t reserved[3];
+    _Atomic int64_t requested, peak; /* bytes, now and at most: what the overwritten records would say */
+    uint64_t reserved;
 };
 
 static struct header *head;
@@ -47,6 +48,7 @@ static struct record *ring;
 static size_t mapped;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static _Atomic int64_t requested, peak, taken;
+/* All of these change under the lock; they are atomic for those who look on. */
 static char torch_libraries[4096];
 
 static int (*cuda_malloc)(void **, size_t);
@@ -83,6 +85,7 @@ struct block { /* on the host */
     struct block *next;
     void *address;
     size_t size;
+    size_t wanted; /* bytes that were asked for */
     void *stream;
     int device;
 };
@@ -146,7 +149,7 @@ static void give_back_idle(void) {
 static struct block *fresh(size_t size, int device, void *stream) {
     struct block *block = malloc(sizeof *block);
     if (!block) return NULL;
-    *block = (struct block){NULL, NULL, size, stream, device};
+    *block = (struct block){NULL, NULL, size, 0, stream, device};
     int before = device;
     if (cuda_get_device) cuda_get_device(&before);
     if (cuda_set_device && before != device) cuda_set_device(device);
@@ -214,19 +217,28 @@ static void throw_out_of_memory(const char *message) {
     throw(error, type, NULL);
 }
 
-static void refuse(size_t size, int device, void *stream) {
+static void refuse(size_t size, int device, int64_t limit) {
     char message[512];
     double gib = 1.0 / (1 << 30);
-    note(OUT_OF_MEMORY, 0, (int64_t)size, device, stream);
-    snprintf(message, sizeof message,
-             "CUDA out of memory. Tried to allocate %.2f MiB. GPU %d has a limit of %.2f GiB set by memgraph; %.2f GiB are "
-             "requested at this moment.",
-             (double)size / (1 << 20), device, head && head->limit ? head->limit * gib : 0.0,
-             atomic_load(&requested) * gib);
+    int length = snprintf(message, sizeof message, "CUDA out of memory. Tried to allocate %.2f MiB. ",
+                          (double)size / (1 << 20));
+    if (limit)
+        length += snprintf(message + length, sizeof message - length, "GPU %d has a limit of %.2f GiB set by memgraph; ",
+                           device, limit * gib);
+    snprintf(message + length, sizeof message - length, "%.2f GiB are requested on GPU %d at this moment.",
+             atomic_load(&requested) * gib, device);
     throw_out_of_memory(message);
 }
 
 /* ---- what PyTorch calls */
+
+static void hold(int64_t total) {
+    atomic_store(&requested, total);
+    if (total > atomic_load(&peak)) atomic_store(&peak, total);
+    if (!head) return;
+    atomic_store(&head->requested, total);
+    atomic_store(&head->peak, atomic_load(&peak));
+}
 
 void *memgraph_hook_malloc(ptrdiff_t wanted, int device, void *stream) {
     if (wanted <= 0) return NULL;
@@ -238,15 +250,18 @@ void *memgraph_hook_malloc(ptrdiff_t wanted, int device, void *stream) {
         block = take_idle(rounded(size), device, stream);
         if (!block) block = fresh(rounded(size), device, stream);
     }
-    if (block) {
-        put(&in_use[bucket_of_address(block->address)], block);
-        atomic_store(&requested, total);
-        if (total > atomic_load(&peak)) atomic_store(&peak, total);
-        note(ALLOC, (uint64_t)(uintptr_t)block->address, (int64_t)size, device, stream);
-    }
     void *address = block ? block->address : NULL;
+    int64_t limit = head ? head->limit : 0;
+    if (block) {
+        block->wanted = size;
+        put(&in_use[bucket_of_address(address)], block);
+        hold(total);
+        note(ALLOC, (uint64_t)(uintptr_t)address, wanted, device, stream);
+    } else {
+        note(OUT_OF_MEMORY, 0, wanted, device, stream);
+    }
     pthread_mutex_unlock(&lock);
-    if (!address) refuse(size, device, stream);
+    if (!address) refuse(size, device, limit);
     return address;
 }
 
@@ -254,7 +269,7 @@ void memgraph_hook_free(void *address, ptrdiff_t size, int device, void *stream)
     if (!address) return;
     pthread_mutex_lock(&lock);
     note(FREE, (uint64_t)(uintptr_t)address, size, device, stream);
-    atomic_fetch_sub(&requested, size);
+    hold(atomic_load(&requested) - size);
     struct block *block = take_in_use(address);
     if (block) put(&idle[bucket_of_kind(block->size, block->device, block->stream)], block);
     pthread_mutex_unlock(&lock);
@@ -267,33 +282,80 @@ static void *cuda_symbol(void *library, const char *name) {
     return symbol ? symbol : dlsym(RTLD_DEFAULT, name);
 }
 
-/* 0, or what is wrong: 1 the log cannot be made, 2 it cannot be mapped, 3 there is no CUDA runtime. */
-int memgraph_hook_open(const char *log, uint64_t capacity, int64_t limit, const char *cudart, const char *torch_folder) {
-    int file = open(log, O_RDWR | O_CREAT | O_TRUNC, 0644);
-    mapped = sizeof(struct header) + capacity * sizeof(struct record);
-    if (file < 0 || ftruncate(file, (off_t)mapped)) return 1;
-    void *memory = mmap(NULL, mapped, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, file, 0);
-    close(file);
-    if (memory == MAP_FAILED) return 2;
+static void look_up(const char *cudart) {
     void *library = cudart && *cudart ? dlopen(cudart, RTLD_NOW | RTLD_GLOBAL) : NULL;
     cuda_malloc = (int (*)(void **, size_t))cuda_symbol(library, "cudaMalloc");
     cuda_free = (int (*)(void *))cuda_symbol(library, "cudaFree");
     cuda_get_device = (int (*)(int *))cuda_symbol(library, "cudaGetDevice");
     cuda_set_device = (int (*)(int))cuda_symbol(library, "cudaSetDevice");
     cuda_get_last_error = (int (*)(void))cuda_symbol(library, "cudaGetLastError");
-    if (!cuda_malloc || !cuda_free) return 3;
-    snprintf(torch_libraries, sizeof torch_libraries, "%s", torch_folder ? torch_folder : "");
-    struct header *fresh_head = memory;
+}
+
+static void forget_log(void) {
+    if (head) munmap(head, mapped);
+    head = NULL;
+    ring = NULL;
+}
+
+/* What is in use already, from a recording before this one, comes first. */
+static void note_in_use(void) {
+    for (unsigned bucket = 0; bucket < BUCKETS; bucket++) {
+        for (struct block *block = in_use[bucket]; block; block = block->next)
+            note(ALLOC, (uint64_t)(uintptr_t)block->address, (int64_t)block->wanted, block->device, block->stream);
+    }
+}
+
+static void *map_log(const char *log, size_t size) {
+    unlink(log); /* not cut short: whoever has it mapped, a recording before this one, would get SIGBUS */
+    int file = open(log, O_RDWR | O_CREAT | O_EXCL, 0644);
+    if (file < 0) return NULL;
+    void *memory = posix_fallocate(file, 0, (off_t)size) /* a full disk is said here, not by a signal later */
+                       ? NULL
+                       : mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, file, 0);
+    close(file);
+    return memory == MAP_FAILED ? NULL : memory;
+}
+
+/* 0, or what is wrong: 1 the log cannot be made, 2 there is no CUDA runtime. */
+int memgraph_hook_open(const char *log, uint64_t capacity, int64_t limit, const char *cudart, const char *torch_folder) {
+    size_t size = sizeof(struct header) + capacity * sizeof(struct record);
+    pthread_mutex_lock(&lock);
+    look_up(cudart);
+    int found = cuda_malloc && cuda_free;
+    pthread_mutex_unlock(&lock);
+    if (!found) return 2;
+    struct header *fresh_head = map_log(log, size);
+    if (!fresh_head) return 1;
     memcpy(fresh_head->magic, "memghook", 8);
-    fresh_head->version = 1;
+    fresh_head->version = 2;
     fresh_head->capacity = capacity;
     fresh_head->limit = limit;
-    ring = (struct record *)((char *)memory + sizeof(struct header));
+    pthread_mutex_lock(&lock);
+    forget_log();
+    snprintf(torch_libraries, sizeof torch_libraries, "%s", torch_folder ? torch_folder : "");
+    mapped = size;
+    ring = (struct record *)((char *)fresh_head + sizeof(struct header));
     head = fresh_head;
+    atomic_store(&peak, 0);
+    hold(atomic_load(&requested));
+    note_in_use();
+    pthread_mutex_unlock(&lock);
     return 0;
 }
 
-void memgraph_hook_mark(uint64_t number) { note(MARK, number, 0, 0, NULL); }
+/* From here on nothing is logged, and there is no limit. */
+void memgraph_hook_close(void) {
+    pthread_mutex_lock(&lock);
+    forget_log();
+    pthread_mutex_unlock(&lock);
+}
+
+void memgraph_hook_mark(uint64_t text) {
+    pthread_mutex_lock(&lock);
+    note(MARK, text, 0, 0, NULL);
+    pthread_mutex_unlock(&lock);
+}
+
 int64_t memgraph_hook_requested(void) { return atomic_load(&requested); }
-int64_t memgraph_hook_taken(void) { return atomic_load(&taken); } /* calls of cudaMalloc */
 int64_t memgraph_hook_peak(void) { return atomic_load(&peak); }
+int64_t memgraph_hook_taken(void) { return atomic_load(&taken); } /* calls of cudaMalloc */

@@ -10,6 +10,7 @@ import contextlib
 import ctypes
 import functools
 import hashlib
+import json
 import os
 import platform
 import tempfile
@@ -19,7 +20,7 @@ from typing import Any
 
 import torch
 
-from memgraph.capture import hook_log
+from memgraph import hook_log
 from memgraph.capture.marks import Marks
 from memgraph.compiled import build, cache_folder, compiler
 from memgraph.errors import MemgraphError
@@ -27,9 +28,9 @@ from memgraph.trace import Trace
 
 SOURCE = Path(__file__).with_name("hook.c")
 RECORDS = 2_000_000
-"""Records that the log keeps: 112 MB of a file, some eighty of nanoVLM's steps."""
+"""Records that the log keeps: 96 MB of a file, some eighty of nanoVLM's steps."""
 
-_FAILURES = {1: "its log cannot be made", 2: "its log cannot be mapped", 3: "there is no CUDA runtime"}
+_FAILURES = {1: "its log cannot be written", 2: "there is no CUDA runtime"}
 
 
 def library_path() -> Path:
@@ -53,7 +54,7 @@ def library() -> ctypes.CDLL:
         ctypes.c_char_p, ctypes.c_uint64, ctypes.c_int64, ctypes.c_char_p, ctypes.c_char_p,
     ]  # fmt: skip
     loaded.memgraph_hook_mark.argtypes = [ctypes.c_uint64]
-    loaded.memgraph_hook_mark.restype = None
+    loaded.memgraph_hook_mark.restype = loaded.memgraph_hook_close.restype = None
     for name in ("memgraph_hook_requested", "memgraph_hook_peak", "memgraph_hook_taken"):
         getattr(loaded, name).restype = ctypes.c_int64
     return loaded
@@ -96,11 +97,15 @@ def _cudart() -> bytes:
 class Hook:
     """A recording in progress."""
 
-    def __init__(self, settings: Mapping[str, Any], log: Path, hook: ctypes.CDLL) -> None:
-        self.settings = dict(settings)
-        self.marks = Marks(hook.memgraph_hook_mark)
+    def __init__(self, log: Path, hook: ctypes.CDLL, settings: Mapping[str, Any], ops: bool) -> None:
         self._log, self._hook = log, hook
+        self._text = log.open("ab", buffering=0)
         self._trace: Trace | None = None
+        self.marks = Marks(self._say, hook.memgraph_hook_mark)
+        self._say({**_about(settings), "ops": ops})
+
+    def _say(self, line: Mapping[str, Any]) -> None:
+        self._text.write(json.dumps(line).encode() + b"\n")
 
     def mark(self, phase: str) -> None:
         """From here on it is this phase; `input` begins the next step."""
@@ -115,44 +120,65 @@ class Hook:
 
     def finish(self) -> None:
         """Turn the log into a trace."""
-        device = torch.cuda.current_device()
-        log = hook_log.read(self._log)
-        run = hook_log.to_run(log, device)
-        properties = torch.cuda.get_device_properties(device)
-        lost = (f"{log.dropped:,} of the oldest events did not fit into the log and are missing",) * bool(log.dropped)
-        ops, phases, run = self.marks.placed(run)
-        self._trace = Trace(
-            origin="measured", gpu=properties.name, memory=log.limit or properties.total_memory,
-            torch=torch.__version__, settings={**self.settings, "via": "hook"}, ops=ops, buffers=run.buffers,
-            events=run.events, phases=phases, assumptions=lost,
-        )  # fmt: skip
+        self._hook.memgraph_hook_close()
+        self._text.close()
+        self._trace = hook_log.load(self._log)
+
+
+def _about(settings: Mapping[str, Any]) -> Mapping[str, Any]:
+    device = torch.cuda.current_device()
+    properties = torch.cuda.get_device_properties(device)
+    return {
+        "gpu": properties.name, "memory": properties.total_memory, "device": device, "torch": torch.__version__,
+        "settings": dict(settings),
+    }  # fmt: skip
 
 
 @contextlib.contextmanager
-def record_hook(settings: Mapping[str, Any], limit: int | None = None, log: Path | None = None) -> Iterator[Hook]:
+def record_hook(
+    settings: Mapping[str, Any], limit: int | None = None, log: Path | None = None, *, ops: bool = False
+) -> Iterator[Hook]:
     """Record what is asked of the hook while open.
 
     Args:
         limit: bytes that may be requested at once.
-        log: keep the log here; default a temporary file.
+        ops: ops will be marked, which the trace then says.
+        log: keep the log here; default a temporary file, that is left only if the process dies.
 
     Raises:
         MemgraphError: there is no GPU, or this process has used its memory already.
     """
-    if not torch.cuda.is_available():
-        raise MemgraphError("no GPU is visible, so there is nothing to record: `memgraph analyze` predicts without one")
+    require_gpu()
     path = log if log is not None else _temporary()
-    hook = open_log(path, limit)
-    install()
-    recording = Hook(settings, path, hook)
+    recording = Hook(path, _opened(path, limit), settings, ops)
     recording.mark("load")
     try:
         yield recording
     finally:
-        torch.cuda.synchronize()
+        with contextlib.suppress(RuntimeError):  # after an error of a kernel every call fails; the log is whole
+            torch.cuda.synchronize()
         recording.finish()
         if log is None:
             path.unlink()
+
+
+def _opened(path: Path, limit: int | None) -> ctypes.CDLL:
+    hook = open_log(path, limit)
+    try:
+        install()
+    except MemgraphError:
+        hook.memgraph_hook_close()
+        path.unlink()
+        raise
+    return hook
+
+
+def require_gpu() -> None:
+    """Raises:
+    MemgraphError: there is no GPU.
+    """
+    if not torch.cuda.is_available():
+        raise MemgraphError("no GPU is visible, so there is nothing to record: `memgraph analyze` predicts without one")
 
 
 def _temporary() -> Path:
@@ -168,6 +194,7 @@ def install() -> None:
     Raises:
         MemgraphError: the process has used GPU memory already.
     """
+    library()
     allocator = torch.cuda.memory.CUDAPluggableAllocator(
         str(library_path()), "memgraph_hook_malloc", "memgraph_hook_free"
     )

@@ -2,101 +2,162 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+import functools
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from torch import nn
-from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
+import torch
+from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from memgraph.capture.hook_log import HookRun
-from memgraph.trace import Action, Events, Op, Phase
+from memgraph.capture.provenance import ForwardOps, ModulePaths, SourceLines
+from memgraph.capture.script import StepsDone
+from memgraph.virtual.patches import replaced
+
+Line = Mapping[str, Any]
 
 
 class Marks:
-    """Numbers what is marked, and says later what the numbers meant.
+    """Says what a mark means, once, and marks it, each time. What is said is written at once, so a crash loses none.
 
     Args:
-        write: puts a number into the recording.
+        say: writes a line of text.
+        mark: puts a line's number into the recording.
     """
 
-    def __init__(self, write: Callable[[int], object]) -> None:
-        self._write = write
-        self._phases: list[tuple[int, str, int]] = []
-        self._ops: list[tuple[int, Op]] = []
-        self._next = 0
+    def __init__(self, say: Callable[[Line], None], mark: Callable[[int], object]) -> None:
+        self._say, self._mark = say, mark
+        self._numbers: dict[tuple[str, str, str], int] = {}
+        self._count = 0
         self._step = 0
+        self._lock = threading.Lock()
 
     def phase(self, name: str) -> None:
         """A phase begins; `input` begins the next step."""
         if name == "input":
             self._step += 1
-        self._phases.append((self._number(), name, self._step))
+        self._mark(self._said({"phase": name, "step": self._step}))
 
-    def op(self, name: str, module: str) -> None:
-        """An op begins."""
-        self._ops.append((self._number(), Op(name, len(self._phases) - 1, module)))
+    def op(self, name: str, module: str, source: str) -> int:
+        """An op begins. The number of what is said of it."""
+        number = self._numbers.get((name, module, source))
+        if number is None:
+            number = self._numbers[name, module, source] = self._said({"op": name, "module": module, "source": source})
+        self._mark(number)
+        return number
 
-    def _number(self) -> int:
-        self._next += 1
-        self._write(self._next)
-        return self._next
-
-    def placed(self, run: HookRun) -> tuple[tuple[Op, ...], tuple[Phase, ...], HookRun]:
-        """Ops, phases, and the run with the op that made each buffer and ran at each event."""
-        starts = [run.marks.get(number, 0) for number, _, _ in self._phases]
-        stops = [*starts[1:], len(run.events)]
-        if starts:
-            starts[0] = 0
-        phases = tuple(
-            Phase(name, step, start, stop)
-            for (_, name, step), start, stop in zip(self._phases, starts, stops, strict=True)
-        )
-        return tuple(op for _, op in self._ops), phases, self._with_ops(run)
-
-    def _with_ops(self, run: HookRun) -> HookRun:
-        places = [run.marks.get(number, 0) for number, _ in self._ops]
-        buffers, events, at = list(run.buffers), Events(), -1
-        for position, event in enumerate(run.events):
-            while at + 1 < len(places) and places[at + 1] <= position:
-                at += 1
-            events.append(event._replace(op=at))
-            if event.action is Action.ALLOC:
-                buffers[event.buffer] = buffers[event.buffer]._replace(op=at)
-        return HookRun(tuple(buffers), events, run.marks)
+    def _said(self, line: Line) -> int:
+        with self._lock:  # autograd has threads of its own
+            self._say(line)
+            self._count += 1
+            return self._count
 
 
 class OpsMarked(TorchDispatchMode):
-    """Marks each ATen call with the module whose forward runs. It costs some microseconds a call, and holds nothing."""
+    """Marks each ATen call with its module and the user's line; in a backward, with those of the forward op that it
+    differentiates. It costs some microseconds a call, and holds nothing."""
 
     def __init__(self, marks: Marks) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._marks = marks
-        self._modules: list[str] = []
-        self._names: dict[nn.Module, str] = {}
-        self._handles: list[Any] = []
+        self._paths = ModulePaths(lambda _: None)
+        self._forwards = ForwardOps()
+        self._sources = SourceLines()
+        self._places: dict[int, tuple[str, str]] = {}
+        self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> OpsMarked:
-        self._handles = [register_module_forward_pre_hook(self._in), register_module_forward_hook(self._out)]
+        self._stack.enter_context(self._paths.following())
         super().__enter__()  # type: ignore[no-untyped-call]
         return self
 
     def __exit__(self, *error: object) -> None:
         super().__exit__(*error)  # type: ignore[no-untyped-call]
-        for handle in self._handles:
-            handle.remove()
+        self._stack.close()
 
     def __torch_dispatch__(
         self, func: Any, types: Sequence[type], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        self._marks.op(str(func), self._modules[-1] if self._modules else "")
+        node = torch._C._current_autograd_node()
+        place = self._here() if node is None else self._places.get(self._forwards.of(node)) or self._here()
+        number = self._marks.op(str(func), *place)
+        if node is None:
+            self._places[number] = place
+            self._forwards.made(number)
         return func(*args, **(kwargs or {}))
 
-    def _in(self, module: nn.Module, _args: object) -> None:
-        if not self._modules:
-            self._names = {inner: name for name, inner in module.named_modules()}
-        self._modules.append(self._names.get(module, ""))
+    def _here(self) -> tuple[str, str]:
+        return self._paths.modules.current, self._sources.current()
 
-    def _out(self, _module: nn.Module, _args: object, _output: object) -> None:
-        if self._modules:
-            self._modules.pop()
+
+class StepsMarked:
+    """Marks the phases of a script by what it does: `load` until a model is first called, then for each step `input`,
+    `forward`, `backward`, `update` and `optimizer`.
+
+    Args:
+        mark: told of each phase.
+        steps: end the script after so many optimizer steps.
+    """
+
+    def __init__(self, mark: Callable[[str], None], steps: int | None) -> None:
+        self._mark, self._steps = mark, steps
+        self._done = 0
+        self._name = "load"
+        self._busy = False
+
+    @contextlib.contextmanager
+    def following(self) -> Iterator[None]:
+        """Follow a script while open."""
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(ModulePaths(self._called).following())
+            stack.enter_context(self._backward_told())
+            for register, told in (
+                (register_optimizer_step_pre_hook, self._stepping),
+                (register_optimizer_step_post_hook, self._stepped),
+            ):
+                stack.callback(register(told).remove)
+            yield
+
+    def _set(self, name: str) -> None:
+        if name != self._name:
+            self._name = name
+            self._mark(name)
+
+    def _called(self, _module: object) -> None:
+        """A model is called; not one that a checkpoint calls again in a backward, nor one of an optimizer."""
+        if self._busy:
+            return
+        if self._name == "load":
+            self._set("input")
+        self._set("forward")
+
+    @contextlib.contextmanager
+    def _backward_told(self) -> Iterator[None]:
+        """`Tensor.backward` of torch 2.11 to 2.15 calls this by its module's name (torch/_tensor.py)."""
+        original = torch.autograd.backward
+
+        @functools.wraps(original)
+        def backward(*args: Any, **kwargs: Any) -> Any:
+            self._set("backward")
+            self._busy = True
+            try:
+                return original(*args, **kwargs)
+            finally:
+                self._busy = False
+                self._set("update")
+
+        with replaced(torch.autograd, "backward", backward):
+            yield
+
+    def _stepping(self, *_: Any) -> None:
+        self._set("optimizer")
+        self._busy = True
+
+    def _stepped(self, *_: Any) -> None:
+        self._busy = False
+        self._done += 1
+        if self._done == self._steps:
+            raise StepsDone
+        self._set("input")

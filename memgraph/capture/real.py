@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import signal
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import FrameType
 from typing import Any, Protocol
 
 import torch
-from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
 from memgraph.capture.history import record_history
-from memgraph.capture.hook import Hook, record_hook
-from memgraph.capture.marks import OpsMarked
-from memgraph.capture.script import StepsDone, as_main, ended
+from memgraph.capture.hook import Hook, record_hook, require_gpu
+from memgraph.capture.marks import OpsMarked, StepsMarked
+from memgraph.capture.script import as_main, ended
 from memgraph.capture.step import run_steps
 from memgraph.ended import Ended
-from memgraph.errors import UsageError
+from memgraph.errors import MemgraphError, UsageError
 from memgraph.models.job import Job, OwnStep
 from memgraph.models.registry import resolve
 from memgraph.options import Options
@@ -41,7 +43,7 @@ class Recording(Protocol):
 
 @contextlib.contextmanager
 def recording(
-    via: str, settings: Mapping[str, Any], *, cap: int | None = None, ops: bool = False
+    via: str, settings: Mapping[str, Any], *, cap: int | None = None, ops: bool = False, log: Path | None = None
 ) -> Iterator[Recording]:
     """Record what happens on the GPU while open.
 
@@ -49,6 +51,7 @@ def recording(
         via: one of `VIA`.
         cap: bytes that may be used: reserved by torch's allocator, requested of the hook.
         ops: with the hook, note which op of which module ran.
+        log: where the hook writes while it runs; default a temporary file.
 
     Raises:
         UsageError: there is no such way, or ops are wanted of torch's history.
@@ -59,7 +62,7 @@ def recording(
     if ops and via != "hook":
         raise UsageError("torch's history knows no ops: record them via the hook")
     if via == "hook":
-        with record_hook(settings, cap) as hook, _marked(hook, ops):
+        with record_hook(settings, cap, log, ops=ops) as hook, _marked(hook, ops):
             yield hook
     else:
         with record_history(settings, cap) as history:
@@ -73,25 +76,41 @@ def _marked(hook: Hook, ops: bool) -> Iterator[None]:
 
 
 def record_steps(
-    options: Options, via: str, *, cap: int | None = None, ops: bool = False,
+    options: Options, via: str, *, cap: int | None = None, ops: bool = False, log: Path | None = None,
     prepare: Callable[[Job], Job] = lambda job: job,
-) -> Trace:  # fmt: skip
-    """The steps that the options describe. A run that is out of memory ends there, and its trace says so.
+) -> tuple[Trace, Ended]:  # fmt: skip
+    """The steps that the options describe, and how they ended: what was recorded until then is kept.
 
     Args:
         prepare: what is to be done to the job before it runs.
+
+    Raises:
+        MemgraphError: there is no GPU, or something in the options is wrong.
     """
+    require_gpu()
     torch.manual_seed(0)
     job = resolve(options.model, options.task).build(options.set, options.batch, options.seq)
+    if not isinstance(job, OwnStep):
+        job = prepare(job)
     settings = {**options.settings(), **job.settings}
-    with recording(via, settings, cap=cap, ops=ops) as record, contextlib.suppress(torch.cuda.OutOfMemoryError):
+    with recording(via, settings, cap=cap, ops=ops, log=log) as record:
+        how = _to_the_end(lambda: _steps(job, options, record.mark))
+    return record.trace, how
+
+
+def _steps(job: Job | OwnStep, options: Options, mark: Callable[[str], None]) -> Ended:
+    try:
         if isinstance(job, OwnStep):
             for _ in range(options.steps):
-                record.mark("input")
+                mark("input")
                 job.step()
         else:
-            run_steps(prepare(job), options, record.mark, lambda *_: None)
-    return record.trace
+            run_steps(job, options, mark, lambda *_: None)
+    except MemgraphError:
+        raise
+    except Exception as error:
+        return Ended(1, error=error)
+    return Ended(0)
 
 
 def record_script(
@@ -103,42 +122,54 @@ def record_script(
     steps: int | None = None,
     cap: int | None = None,
     ops: bool = False,
+    log: Path | None = None,
 ) -> tuple[Trace, Ended]:
-    """A training script as it is. Its optimizers' steps divide the recording into steps.
+    """A training script as it is, and how it ended: what was recorded until then is kept.
 
     Raises:
         UsageError: there is no such script.
+        MemgraphError: there is no GPU.
     """
     if not module and not Path(script).is_file():
         raise UsageError(f"there is no script {script}")
     settings = {"script": " ".join([script, *arguments])}
     with (
-        recording(via, settings, cap=cap, ops=ops) as record,
-        _steps_followed(record.mark, steps),
+        recording(via, settings, cap=cap, ops=ops, log=log) as record,
+        StepsMarked(record.mark, steps).following(),
         as_main(script, arguments, module),
     ):
-        how = ended(script, module)
+        how = _to_the_end(lambda: ended(script, module))
     return record.trace, how
 
 
+class Stopped(BaseException):
+    """The process was told to end."""
+
+
+def _to_the_end(run: Callable[[], Ended]) -> Ended:
+    """Also if that is an interruption (Ctrl-C), or a job's time is over (SIGTERM, SIGHUP, SIGXCPU)."""
+    try:
+        with _signals_stop():
+            return run()
+    except KeyboardInterrupt:
+        return Ended(128 + signal.SIGINT, "interrupted")
+    except Stopped as stopped:
+        return Ended(128 + stopped.args[0], f"stopped by {signal.Signals(stopped.args[0]).name}")
+
+
 @contextlib.contextmanager
-def _steps_followed(mark: Callable[[str], None], steps: int | None) -> Iterator[None]:
-    """Mark each optimizer step, and end the script after as many as were asked for."""
-    done = 0
+def _signals_stop() -> Iterator[None]:
+    """A signal that would end the process at once raises, so that the recording is written first."""
 
-    def before(*_: Any) -> None:
-        mark("optimizer")
+    def stop(number: int, _frame: FrameType | None) -> None:
+        raise Stopped(number)
 
-    def after(*_: Any) -> None:
-        nonlocal done
-        done += 1
-        if done == steps:
-            raise StepsDone
-        mark("input")
-
-    handles = [register_optimizer_step_pre_hook(before), register_optimizer_step_post_hook(after)]
+    if threading.current_thread() is not threading.main_thread():  # only there may handlers be set
+        yield
+        return
+    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGXCPU)}
     try:
         yield
     finally:
-        for handle in handles:
-            handle.remove()
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import click
 
-from memgraph.analyze.compare import compare, within
+from memgraph.analyze.compare import compare, refused_alike, within
+from memgraph.any_file import load
 from memgraph.cli.format import format_option
 from memgraph.errors import OutsideTolerance, UsageError
 from memgraph.render import check_json, table_check
-from memgraph.snapshot_file import load
 
 
 @click.command(short_help="A prediction against a recording, allocation by allocation.")
@@ -28,15 +28,18 @@ def check(predicted: Path, measured: Path, tolerance: str | None, top: int, form
 
     \b
     memgraph analyze --gpu h200 -o predicted.memgraph
-    memgraph record -o real.memgraph                       on the GPU machine
+    memgraph record -o real.memgraph                       where the GPU is
     memgraph check predicted.memgraph real.memgraph --tolerance 1%
 
-    Exit code 4 if a peak, requested, allocated or reserved, is outside the tolerance.
+    Exit code 4 if a peak, requested, allocated or reserved, is outside the tolerance, or if the two are not out of
+    memory at the same allocation.
     """
     allowed = parse_share(tolerance) if tolerance is not None else None
     found = compare(load(predicted), load(measured))
     click.echo(json.dumps(check_json.report(found), indent=2) if form == "json" else table_check.report(found, top))
     if allowed is not None and not within(found, allowed):
+        if not refused_alike(found):
+            raise OutsideTolerance("the two are not out of memory at the same allocation")
         worst = max(found.peaks, key=lambda figure: abs(figure.ratio - 1))
         raise OutsideTolerance(f"a peak is off by {table_check.off(worst.ratio)}, more than {tolerance}")
 

@@ -9,13 +9,13 @@ from pathlib import Path
 import click
 
 from memgraph.analyze.diff import difference
+from memgraph.any_file import load
 from memgraph.cli.format import format_option
 from memgraph.cli.progress import ProgressBar
 from memgraph.cli.several import Chosen, given, pair, run_options
 from memgraph.errors import UsageError
 from memgraph.options import Options
 from memgraph.render import diff_json, table_diff
-from memgraph.snapshot_file import load
 from memgraph.trace import Trace
 
 

@@ -15,13 +15,15 @@ from memgraph.cli.format import format_option
 from memgraph.cli.target import target_options
 from memgraph.errors import OutsideTolerance
 from memgraph.trace import Trace
-from memgraph.trace_file import write_file
+from memgraph.trace_file import check_free, write_file
 from memgraph.units import format_bytes
 
 
 def _there(context: click.Context, _parameter: click.Parameter, path: Path) -> Path:
-    """A baseline that cannot be read is said before anything runs."""
-    if not context.params.get("update"):
+    """A baseline that cannot be read, or may not be written, is said before anything runs."""
+    if context.params.get("update"):
+        check_free(path, force=context.params.get("force", False))
+    else:
         read(path)
     return path
 
@@ -29,31 +31,33 @@ def _there(context: click.Context, _parameter: click.Parameter, path: Path) -> P
 @click.command(short_help="Has this configuration's memory moved since the baseline.")
 @target_options
 @click.option("--update", is_flag=True, is_eager=True, help="Write what is now as the baseline.")
+@click.option("--force", is_flag=True, is_eager=True, help="Overwrite the baseline.")
 @click.option("--baseline", type=click.Path(path_type=Path, dir_okay=False), default=Path("memgraph.json"),
               show_default=True, callback=_there, help="What it was.")  # fmt: skip
 @click.option("--tolerance", default="0%", show_default=True, metavar="SHARE", help="A change that is no change: 1%.")
 @format_option
-def monitor(trace: Trace, baseline: Path, update: bool, tolerance: str, form: str) -> None:
+def monitor(trace: Trace, baseline: Path, update: bool, force: bool, tolerance: str, form: str) -> None:
     """Say in one line whether this configuration needs other memory than it did: for CI, and before a commit.
 
     Predicts, needs no GPU. The baseline is a small JSON file to keep beside the code.
 
     \b
-    memgraph monitor --batch 8 --seq 512 --update    once, and when it is meant
-    memgraph monitor --batch 8 --seq 512
+    memgraph monitor --batch 8 --update             once
+    memgraph monitor --batch 8                      in CI, or before a commit
+    memgraph monitor --batch 8 --update --force     when a change is meant
 
     Exit code 4 if a peak, requested, allocated or reserved, moved by more than the tolerance.
     """
     allowed = parse_share(tolerance)
     now = baseline_of(trace)
     if update:
-        write_file(baseline, written(now), force=True)
+        write_file(baseline, written(now), force=force)
         click.echo(f"{baseline}: {format_bytes(now.peak['requested'])} requested is the baseline now")
         return
     found = moved(read(baseline), now)
     click.echo(json.dumps(_report(found, allowed), indent=2) if form == "json" else _verdict(found, allowed))
     if found.share > allowed:
-        raise OutsideTolerance(f"the memory moved: if that is meant, memgraph monitor --update writes {baseline} anew")
+        raise OutsideTolerance(f"the memory moved: if that is meant, --update --force writes {baseline} anew")
 
 
 def _verdict(found: Moved, allowed: float) -> str:
@@ -65,10 +69,11 @@ def _verdict(found: Moved, allowed: float) -> str:
         why = "; ".join([*found.settings[:3], *(f"{signed(size)} {what}" for what, size in found.parts[:2])])
         line = f"moved: {signed(after - before)} {name}, {format_bytes(before)} to {format_bytes(after)}"
         return f"{line}: {why}" if why else line
+    also = f" ({'; '.join(found.settings)})" if found.settings else ""
+    if not found.share:
+        return f"unchanged: {format_bytes(new)} requested{also}"
     return (
-        f"unchanged: {format_bytes(new)} requested"
-        if not found.share
-        else (f"within the tolerance: {signed(after - before)} {name}, {format_bytes(before)} to {format_bytes(after)}")
+        f"within the tolerance: {signed(after - before)} {name}, {format_bytes(before)} to {format_bytes(after)}{also}"
     )
 
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
 from memgraph.cli.run import end
-from memgraph.cli.target import RUN_NAMES, RUN_OPTIONS, to_options
+from memgraph.cli.target import RUN_NAMES, RUN_OPTIONS, given, to_options
 from memgraph.ended import Ended
 from memgraph.errors import DoesNotFit, MemgraphError, UsageError
 from memgraph.trace import Trace
@@ -20,6 +22,7 @@ from memgraph.trace_file import check_free
 from memgraph.units import format_bytes, parse_bytes
 
 VIA = ("history", "hook", "both")
+_ALSO_FOR_SCRIPTS = ("steps", "alloc_conf")
 
 
 def _run_options(command: Any) -> Any:
@@ -55,66 +58,109 @@ def record(
     memgraph record --batch 8 --seq 512 -o real.memgraph
     memgraph record --via hook --cap 24GiB -o real.memgraph train.py --epochs 1
     memgraph check predicted.memgraph real.memgraph
+
+    A run that fails or is interrupted is written as far as it came. While the hook records, its log lies beside the
+    output as OUTPUT.log; a process that is killed leaves it there, and it can be read in the place of a trace.
     """
-    check_free(output, force=force)
+    log = output.with_name(f"{output.name}.log")
+    for path in (output, log):
+        check_free(path, force=force)
     size = parse_bytes(cap) if cap is not None else None
+    _refuse_what_means_nothing(script, module, via, ops)
+    if chosen["alloc_conf"] is not None:
+        os.environ["PYTORCH_CUDA_ALLOC_CONF"] = chosen["alloc_conf"]
+    with _hook_first(via) as hook:
+        own = "hook" if via == "hook" else "history"
+        trace, how = _recorded(own, size, ops and own == "hook", log, module, script, arguments, chosen)
+        if hook is not None:
+            trace = _joined(trace, hook)
+    trace.save(output, force=force)
+    log.unlink(missing_ok=True)
+    click.echo(_summary(trace), err=True)
+    _end(trace, how, output)
+
+
+def _refuse_what_means_nothing(script: str | None, module: bool, via: str, ops: bool) -> None:
+    """Raises:
+    UsageError: an option was given that would have no effect.
+    """
+    flags = given(RUN_NAMES)
     if script is None and module:
         raise UsageError("-m is for a script: name the module")
-    first = "history" if via == "both" else via
-    trace, how = _recorded(first, size, ops and via != "both", module, script, arguments, chosen)
-    if via == "both":
-        trace = _with_hook(trace)
-    trace.save(output, force=force)
-    click.echo(_summary(trace), err=True)
-    if how is not None:
-        end(how)
-    if not trace.fits:
-        raise DoesNotFit(f"out of memory; what was recorded until then is in {output}")
+    if ops and via == "history":
+        raise UsageError("torch's history knows no ops: --ops needs --via hook or --via both")
+    for name, flag in flags.items():
+        if name in ("gpu", "memory"):
+            raise UsageError(f"{flag} is for a GPU that is not there; --cap makes the one that is there smaller")
+        if script is not None and name not in _ALSO_FOR_SCRIPTS:
+            raise UsageError(
+                f"{flag} describes a run of memgraph's own, and {script} is a script: give it to the script"
+            )
 
 
 def _recorded(
-    via: str, cap: int | None, ops: bool, module: bool, script: str | None, arguments: Sequence[str],
+    via: str, cap: int | None, ops: bool, log: Path, module: bool, script: str | None, arguments: Sequence[str],
     chosen: dict[str, Any],
-) -> tuple[Trace, Ended | None]:  # fmt: skip
+) -> tuple[Trace, Ended]:  # fmt: skip
     if script is None:
         options = to_options({name: chosen[name] for name in RUN_NAMES})
         from memgraph.api import record_steps
 
-        return record_steps(options, via, cap=cap, ops=ops), None
+        return record_steps(options, via, cap=cap, ops=ops, log=log)
     from memgraph.api import record_script
 
-    context = click.get_current_context()
-    given = context.get_parameter_source("steps") is click.core.ParameterSource.COMMANDLINE
-    steps = chosen["steps"] if given else None
-    return record_script(script, arguments, via, module=module, steps=steps, cap=cap, ops=ops)
+    steps = chosen["steps"] if given(["steps"]) else None
+    return record_script(script, arguments, via, module=module, steps=steps, cap=cap, ops=ops, log=log)
 
 
-def _with_hook(trace: Trace) -> Trace:
-    """The same command again in a process of its own, through the hook: the allocator cannot be changed in this one."""
-    from memgraph.analyze.join import joined
-    from memgraph.trace_file import load
-
+@contextlib.contextmanager
+def _hook_first(via: str) -> Iterator[Path | None]:
+    """For `both` the same command through the hook, in a process of its own, before this one takes any of the GPU.
+    Where its trace is."""
+    if via != "both":
+        yield None
+        return
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "hook.memgraph"
         command = [sys.executable, "-m", "memgraph", *_again(path)]
         done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=False)
         if not path.exists():
-            raise MemgraphError(
-                f"the run through the hook failed: {(done.stderr.strip() or 'no reason').splitlines()[-1]}"
-            )
-        return joined(trace, load(path))
+            reason = (done.stderr.strip() or "no reason given").splitlines()[-1].removeprefix("memgraph: ")
+            raise MemgraphError(reason if "no GPU" in reason else f"the run through the hook failed: {reason}")
+        yield path
 
 
 def _again(path: Path) -> list[str]:
-    """This command's arguments for the hook and another file."""
-    arguments = sys.argv[sys.argv.index("record") :]
-    for names in (("-o", "--output"), ("--via",)):
-        for name in names:
-            if name in arguments:
-                place = arguments.index(name)
-                del arguments[place : place + 2]
-    own = [text for text in arguments if not text.startswith(("--output=", "--via=", "-o="))]
-    return ["record", "--via", "hook", "-o", str(path), *own[1:]]
+    """This command for the hook and another file."""
+    context = click.get_current_context()
+    words = ["record", "--via", "hook", "-o", str(path)]
+    for parameter in context.command.params:
+        value = context.params.get(parameter.name or "")
+        if not isinstance(parameter, click.Option) or parameter.name in ("via", "output", "force"):
+            continue
+        if parameter.name not in given([parameter.name or ""]):
+            continue
+        words += [parameter.opts[0]] if parameter.is_flag else _valued(parameter, value)
+    script = context.params["script"]
+    return words if script is None else [*words, "--", script, *context.params["arguments"]]
+
+
+def _valued(parameter: click.Option, value: Any) -> list[str]:
+    values = value if parameter.multiple else [value]
+    return [f"{parameter.opts[0]}={one}" for one in values]
+
+
+def _joined(trace: Trace, hook: Path) -> Trace:
+    from memgraph.analyze.join import joined
+    from memgraph.trace_file import load
+
+    return joined(trace, load(hook))
+
+
+def _end(trace: Trace, how: Ended, output: Path) -> None:
+    if not trace.fits and type(how.error).__name__ in ("NoneType", "OutOfMemoryError") and how.code in (0, 1):
+        raise DoesNotFit(f"out of memory; what was recorded until then is in {output}")
+    end(how)
 
 
 def _summary(trace: Trace) -> str:

@@ -10,10 +10,10 @@ from typing import Any
 
 import click
 
+from memgraph.any_file import load
 from memgraph.cli.progress import ProgressBar
 from memgraph.errors import UsageError
 from memgraph.options import AMP, CHECKPOINTS, DTYPES, OPTIMIZER_FORMS, OPTIMIZERS, ZERO_GRADS, Options
-from memgraph.snapshot_file import load
 from memgraph.trace import Trace
 from memgraph.trace_file import check_free
 from memgraph.units import parse_bytes
@@ -94,12 +94,23 @@ RUN_NAMES = (
 
 
 def _saved(path: Path) -> Trace:
-    context = click.get_current_context()
-    given = [name for name in RUN_NAMES if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE]
-    if given:
-        flags = {parameter.name: parameter.opts[0] for parameter in context.command.params}
-        raise UsageError(f"{flags[given[0]]} describes a run, and {path} is one already: give one or the other")
+    flags = given(RUN_NAMES)
+    if flags:
+        raise UsageError(
+            f"{next(iter(flags.values()))} describes a run, and {path} is one already: give one or the other"
+        )
     return load(path)
+
+
+def given(names: Iterable[str]) -> dict[str, str]:
+    """Those of the options that stand on the command line, and how they are written there."""
+    context = click.get_current_context()
+    flags = {parameter.name: parameter.opts[0] for parameter in context.command.params}
+    return {
+        name: flags[name]
+        for name in names
+        if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
+    }
 
 
 def _predicted(chosen: dict[str, Any]) -> Trace:

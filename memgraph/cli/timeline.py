@@ -10,9 +10,9 @@ import click
 
 from memgraph.analyze.bands import BY
 from memgraph.analyze.strips import Chart, Window, chart, window_of
+from memgraph.any_file import load
 from memgraph.cli.target import target_options
 from memgraph.errors import MemgraphError, UsageError, unknown_name
-from memgraph.snapshot_file import load
 from memgraph.trace import Trace
 from memgraph.trace_file import write_file
 

@@ -21,9 +21,14 @@ def report(found: Comparison) -> dict[str, Any]:
         "phases": [phase._asdict() for phase in found.phases],
         "lifetimes": found.lifetimes,
         "differences": [
-            {"kind": row.kind, "op": row.op, "module": row.module, "count": row.number, "bytes": row.bytes,
-             "effect": row.effect}
+            {"kind": row.kind, "op": row.op, "module": row.module, "rule": row.rule, "count": row.number,
+             "bytes": row.bytes, "effect": row.effect}
             for row in found.differences
         ],
-        "allocator": found.allocator._asdict(),
+        "allocator": {**found.allocator._asdict(), "placed": found.placed._asdict() if found.placed else None},
+        "settings": [dict(zip(("name", "predicted", "measured"), row, strict=True)) for row in found.settings],
+        "out_of_memory": {
+            name: refusal._asdict() if refusal else None
+            for name, refusal in zip(("predicted", "measured"), found.refused, strict=True)
+        },
     }  # fmt: skip

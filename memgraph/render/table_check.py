@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 
 from tabulate import tabulate
 
+from memgraph.analyze.bands import short_op
 from memgraph.analyze.cause import signed
-from memgraph.analyze.compare import KINDS, Comparison, Difference
+from memgraph.analyze.compare import KINDS, Comparison, Difference, Refusal
+from memgraph.analyze.served import Placed
 from memgraph.units import format_bytes
 
 WIDTH = 80
 _WORDS = {
-    "missing": "recorded, not predicted: a rule is missing, or the run is another",
+    "missing": "recorded in or after this op, not predicted: a rule is missing, or the run is another",
     "extra": "predicted, not recorded: a rule is wrong, or the run is another",
     "size": "of another size",
     "lifetime": "there longer or shorter than predicted",
@@ -21,8 +24,16 @@ _WORDS = {
 
 def report(found: Comparison, top: int) -> str:
     """What `memgraph check` prints."""
-    blocks = [_matched(found), _peaks(found), _phases(found), _differences(found, top), _allocator(found)]
+    blocks = [_other_runs(found), _matched(found), _refused(found), _peaks(found), _phases(found, top),
+              _differences(found, top), _allocator(found)]  # fmt: skip
     return "\n\n".join(filter(None, blocks))
+
+
+def _other_runs(found: Comparison) -> str:
+    if not found.settings:
+        return ""
+    told = "; ".join(f"{name} {ours} predicted, {theirs} measured" for name, ours, theirs in found.settings)
+    return _filled(f"These are not the same run: {told}.")
 
 
 def _matched(found: Comparison) -> str:
@@ -31,9 +42,31 @@ def _matched(found: Comparison) -> str:
         f"{found.matched:,} of {found.measured:,} recorded allocations predicted to the byte, in order ({share:.2f} %)"
     )
     if found.predicted != found.matched:
-        text += f"; {found.predicted - found.matched:,} more were predicted"
+        text += f"; {found.predicted - found.matched:,} predicted ones were not recorded"
     lives = f"; {found.lifetimes:,} lifetimes differ" if found.lifetimes else ""
-    return textwrap.fill(text + lives + ".", WIDTH)
+    return _filled(text + lives + ".")
+
+
+def _refused(found: Comparison) -> str:
+    predicted, measured = found.refused
+    if predicted is None and measured is None:
+        return ""
+    if predicted is None or measured is None:
+        one, other = ("recording", "prediction") if predicted is None else ("prediction", "recording")
+        refusal = predicted or measured
+        assert refusal is not None
+        text = f"The {one} is out of memory, {_refusal(refusal)}; the {other} is not."
+    elif predicted.is_that_of(measured):
+        text = f"Both are out of memory, {_refusal(predicted)}: the same allocation."
+    else:
+        text = f"The prediction is out of memory {_refusal(predicted)}; the recording {_refusal(measured)}."
+    return _filled(text)
+
+
+def _refusal(refusal: Refusal) -> str:
+    op = f", at {short_op(refusal.op)}" if refusal.op else ""
+    phase = f" in {refusal.phase} {refusal.step or ''}".rstrip() if refusal.phase else ""
+    return f"asking for {format_bytes(refusal.size)} after {refusal.allocation:,} allocations{op}{phase}"
 
 
 def _peaks(found: Comparison) -> str:
@@ -47,17 +80,24 @@ def _peaks(found: Comparison) -> str:
 
 def off(ratio: float) -> str:
     """A ratio as what it is off by: `exact`, `+0.012 %`."""
-    return "exact" if ratio == 1 else f"{100 * (ratio - 1):+.3f} %"
+    if ratio == 1:
+        return "exact"
+    text = f"{100 * (ratio - 1):+.3f} %"
+    return f"{text[0]}<0.001 %" if text[1:] == "0.000 %" else text
 
 
-def _phases(found: Comparison) -> str:
-    """Only where something is amiss: a table of what is right is noise."""
-    wrong = [phase for phase in found.phases if phase.matched != phase.predicted]
+def _phases(found: Comparison, top: int) -> str:
+    """Only where something is amiss, the worst first: a table of what is right is noise."""
+    wrong = sorted((p for p in found.phases if p.matched != p.predicted), key=lambda p: p.matched - p.predicted)
     if not wrong:
         return ""
-    rows = [
-        (f"{phase.name} {phase.step or ''}".strip(), f"{phase.matched:,} of {phase.predicted:,}") for phase in wrong
-    ]
+    rows = [(f"{p.name} {p.step or ''}".strip(), f"{p.matched:,} of {p.predicted:,}") for p in wrong[:top]]
+    if wrong[top:]:
+        hits, there = sum(p.matched for p in wrong[top:]), sum(p.predicted for p in wrong[top:])
+        rows.append((f"{len(wrong) - top} more phases", f"{hits:,} of {there:,}"))
+    right = [p for p in found.phases if p.matched == p.predicted]
+    if right:
+        rows.append((f"the other {len(right)}", "whole"))
     return tabulate(rows, ("phase", "matched"), tablefmt="simple", disable_numparse=True, colalign=("left", "right"))
 
 
@@ -77,8 +117,11 @@ def _differences(found: Comparison, top: int) -> str:
 
 def _row(row: Difference) -> tuple[str, str, str, str]:
     where = f" in {row.module}" if row.module else ""
-    words = textwrap.fill(f"{row.kind}: {row.op}{where}", WIDTH - 36)
-    return signed(row.effect), f"{row.number:,} x", signed(row.bytes), words
+    rule = f" ({row.rule})" if row.rule else ""
+    return (
+        signed(row.effect), f"{row.number:,} x", signed(row.bytes),
+        textwrap.fill(f"{row.kind}: {row.op}{where}{rule}", WIDTH - 40, break_on_hyphens=False),
+    )  # fmt: skip
 
 
 def _allocator(found: Comparison) -> str:
@@ -89,4 +132,21 @@ def _allocator(found: Comparison) -> str:
         f"{kind} {format_bytes(own)} ({off(own / real) if real else 'exact'})"
         for kind, own, real in zip(KINDS[1:], (served.allocated, served.reserved), measured, strict=True)
     ]
-    return textwrap.fill(f"The recorded requests through the model of the allocator: {', '.join(parts)}.", WIDTH)
+    text = f"The allocator alone, given the recorded requests: {', '.join(parts)}{_placed(found.placed)}."
+    if found.versions:
+        text += (
+            f" The prediction is of torch {found.versions[0]}, whose allocator is another than {found.versions[1]}'s."
+        )
+    return _filled(text)
+
+
+def _placed(placed: Placed | None) -> str:
+    if placed is None:
+        return ""
+    text = f"; given the recorded segments too, it puts {placed.same:,} of {placed.blocks:,} blocks where PyTorch did"
+    return text if placed.same == placed.blocks else f"{text}, so here the model of the allocator is wrong"
+
+
+def _filled(text: str) -> str:
+    """Lines of text that keep a number and its unit together."""
+    return textwrap.fill(re.sub(r"(?<=\d) (?=[%KMGTB])", "\0", text), WIDTH).replace("\0", " ")

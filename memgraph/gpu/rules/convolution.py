@@ -33,9 +33,18 @@ _TRANSFORM = 16
 _SPLIT_POSITIONS = 2500
 """Output positions (batch x height x width) above which the weight gradient of a patch embedding is split; measured to
 change between 2,352 and 3,136."""
+_FEW_POSITIONS = 500
+"""Output positions up to which fp32 takes a patch embedding's weight gradient from NCHW as it is; measured to change
+between 196 and 1,024."""
+_MANY_IMAGES = 48
+"""Images from which on fp32 rewrites a patch embedding's forward; measured to change between 32 and 64 of 224 pixels,
+and not to have changed at 16 of 512."""
 _SPLIT_COPIES = 6
 """Three fp32 partial sums, in units of the half-type weight."""
 _SPLIT_ALIGNMENT = 128
+_FLOAT_ALIGNMENTS = ((300, 128), (1 << 62, 320))
+"""Bytes beside the rewritten tensors of a weight gradient in fp32, by the pixels of a side; measured at 224, 384 and
+512."""
 _LARGE_IMAGE = 512
 """Pixels a side from which a bf16 patch embedding's forward takes NCHW as it is; measured at 512, not at 384."""
 _FLOAT = 4
@@ -110,9 +119,11 @@ def _forward_workspace(shape: _Shape, out: TensorMeta) -> int:
 
 
 def _patches_workspace(shape: _Shape, out: TensorMeta) -> int:
-    """A kernel that steps by its own size: fp32, and bf16 on large images, take NCHW as it is."""
+    """A kernel that steps by its own size: fp32, unless there are many images, and bf16 on large ones take NCHW as it
+    is."""
     large = shape.source.dtype == "bfloat16" and min(shape.source.shape[2:]) >= _LARGE_IMAGE
-    return 0 if not shape.half or large else _rewritten(shape, out) + _TRANSFORM
+    as_it_is = large if shape.half else shape.source.shape[0] < _MANY_IMAGES
+    return 0 if as_it_is else _rewritten(shape, out) + _TRANSFORM
 
 
 def _filter_workspace(shape: _Shape, out: TensorMeta) -> int:
@@ -155,8 +166,9 @@ def _backward(call: Call, gpu: GpuSpec, version: Version) -> Steps:
     wants_input, wants_weight, wants_bias = call.args[10]
     shape = _Shape(source, weight, call.args[4], call.args[9], call.args[7])
     plan = Plan(call)
+    copy = -1
     if not shape.last:
-        plan.contiguous(grad, "contiguous gradient")
+        copy = plan.contiguous(grad, "contiguous gradient")
         plan.contiguous(source, "contiguous input")
         plan.contiguous(weight, "contiguous weight")
     index = 0
@@ -168,6 +180,7 @@ def _backward(call: Call, gpu: GpuSpec, version: Version) -> Steps:
             plan.output(index)
             plan.scratch(size, name=_name(shape, gpu))
             index += 1
+    plan.release(copy)  # it is cuDNN's call that makes it (`cudnn_convolution_backward`), and recorded runs show it
     if wants_bias:
         plan.output(index)
         sum_scratch(plan, grad, (0, *range(2, len(grad.shape))), False, gpu)
@@ -200,10 +213,13 @@ def _weight_gradient_workspace(shape: _Shape, grad: TensorMeta) -> int:
 def _patches_gradient_workspace(shape: _Shape, grad: TensorMeta) -> int:
     positions = grad.shape[0] * math.prod(grad.shape[2:])
     if not shape.half:
-        return _rewritten(shape, grad) + _TRANSFORM + _SPLIT_ALIGNMENT
+        side = min(shape.source.shape[2:])
+        beside = next(size for most, size in _FLOAT_ALIGNMENTS if side <= most)
+        return 0 if positions <= _FEW_POSITIONS else _rewritten(shape, grad) + _TRANSFORM + beside
     if positions > _SPLIT_POSITIONS:
         return _rewritten(shape, grad) + _SPLIT_COPIES * _weight(shape) + _SPLIT_ALIGNMENT + _TRANSFORM
-    return _rewritten(shape, grad) + _TRANSFORM
+    single = _SPLIT_ALIGNMENT if grad.shape[0] == 1 else 0  # seen for one image of 224 pixels
+    return _rewritten(shape, grad) + _TRANSFORM + single
 
 
 def _splits(shape: _Shape) -> int:

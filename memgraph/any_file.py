@@ -1,0 +1,34 @@
+"""A run, whatever it is kept in: a trace, a snapshot of PyTorch, or the log of the allocator hook."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from memgraph import hook_log, snapshot_file, trace_file
+from memgraph.errors import TraceError
+from memgraph.garbage import no_garbage_collection
+from memgraph.trace import Trace
+
+_READERS: dict[bytes, Callable[[Path], Trace]] = {
+    b"\x80": snapshot_file.load_snapshot,
+    hook_log.MAGIC: hook_log.load,
+}
+"""By how the file begins; any other is a trace, or an error of its reader."""
+
+
+def load(path: str | os.PathLike[str]) -> Trace:
+    """Read a run.
+
+    Raises:
+        TraceError: it is not there, none of the three, damaged, or not plain data.
+    """
+    try:
+        with open(path, "rb") as file:
+            start = file.read(len(hook_log.MAGIC))
+    except OSError as error:
+        raise TraceError(f"cannot read {path}: {error.strerror or error}") from error
+    reader = next((reader for magic, reader in _READERS.items() if start.startswith(magic)), trace_file.load)
+    with no_garbage_collection():
+        return reader(Path(path))
