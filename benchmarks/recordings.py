@@ -41,7 +41,8 @@ def pack(run: Mapping[str, Any]) -> dict[str, Any]:
         if action in _SEGMENTS
     ]
     kept = {name: run[name] for name in ("settings", "gpu", "torch", "phases", "actions", "requested")}
-    return {**kept, "freed": freed, "segments": segments}
+    compiled = {name: run[name] for name in ("benchmarks", "padded") if name in run}
+    return {**kept, **compiled, "freed": freed, "segments": segments}
 
 
 def read(path: Path, torch: str | None = None) -> Trace:

@@ -23,6 +23,7 @@ TASKS = (
     "audio-classification",
 )  # fmt: skip
 """What a model of transformers may be trained for: the names in `models/tasks.py`."""
+COMPILES = ("none", "default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,11 @@ class Options:
     """Clip the gradients' norm to this."""
     accumulate: int = 1
     """Micro-batches a step."""
+    compile: str = "none"
+    """Run the model through `torch.compile` in this mode."""
+    activation_memory_budget: float = 1.0
+    """Of a compiled model's activations, the share that the partitioner may save for the backward, 0 to 1: torch's
+    `torch._functorch.config.activation_memory_budget`."""
     alloc_conf: str | None = None
     """As PYTORCH_CUDA_ALLOC_CONF; None for what the environment says."""
 
@@ -75,6 +81,7 @@ class Options:
             ("optimizer form", self.optimizer_impl, OPTIMIZER_FORMS),
             ("zero_grad", self.zero_grad, ZERO_GRADS),
             ("task", self.task, (*TASKS, None)),
+            ("compile mode", self.compile, COMPILES),
         ):
             if value not in known:
                 raise unknown_name(name, str(value), [text for text in known if text is not None])
@@ -89,6 +96,10 @@ class Options:
                 raise UsageError(f"{name} is {number}: it must be a whole number, at least 1")
         if self.clip is not None and not 0 < self.clip < math.inf:
             raise UsageError(f"clip is {self.clip}: it must be a number above 0")
+        if not 0 <= self.activation_memory_budget <= 1:
+            raise UsageError(f"activation_memory_budget is {self.activation_memory_budget}: it is a share, from 0 to 1")
+        if self.activation_memory_budget != 1 and self.compile == "none":
+            raise UsageError("activation_memory_budget is for compiled models: add --compile")
 
     @property
     def plan(self) -> str | None:
@@ -102,7 +113,8 @@ class Options:
             "dtype": self.dtype, "optimizer": self.optimizer, "optimizer_impl": self.optimizer_impl,
             "steps": self.steps, "set": dict(self.set),
             "checkpoint": self.checkpoint, "freeze": self.freeze, "zero_grad": self.zero_grad,
-            "clip": self.clip, "accumulate": self.accumulate,
+            "clip": self.clip, "accumulate": self.accumulate, "compile": self.compile,
+            "activation_memory_budget": self.activation_memory_budget,
         }  # fmt: skip
 
 

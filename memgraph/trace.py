@@ -114,6 +114,35 @@ class Buffer(NamedTuple):
     dtype: str = ""
 
 
+class Saved(NamedTuple):
+    """Tensors that a compiled forward keeps for its backward."""
+
+    op: str
+    """`gelu`, the op whose result it is."""
+    module: str
+    source: str
+    shape: tuple[int, ...]
+    dtype: str
+    size: int
+    """Bytes of one."""
+    count: int = 0  # type: ignore[assignment]  # as `Consumer.count`
+
+
+class Compilation(NamedTuple):
+    """What `torch.compile` made of a run."""
+
+    graphs: int
+    """Wrappers that were generated: a forward and a backward are two."""
+    breaks: tuple[str, ...]
+    """Why graphs ended early, with the source line."""
+    saved: tuple[Saved, ...]
+    """What the partitioner keeps for the backward; parameters and inputs, which are there anyhow, left out."""
+    recomputed: tuple[tuple[str, int], ...]
+    """What it has computed again in the backward: op and how often."""
+    pools: int
+    """Bytes that pools of CUDA graphs would keep at most, `mode="reduce-overhead"`."""
+
+
 class Phase(NamedTuple):
     """A stretch of the run: `load`, `input`, `forward`, `backward`, `optimizer`, or a name the user gave."""
 
@@ -239,6 +268,8 @@ class Trace:
     unknown_ops: tuple[str, ...] = ()
     """Ops whose inner allocations are not known; only their outputs are counted."""
     schema: int = field(default=SCHEMA)
+    compilation: Compilation | None = None
+    """What `torch.compile` did; None where nothing was compiled."""
 
     @functools.cached_property
     def lives(self) -> tuple[Life, ...]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from memgraph.errors import MemgraphError, TraceError, UsageError
-from memgraph.trace import SCHEMA, Buffer, Category, Events, Op, Phase, Role, TensorSpec, Trace
+from memgraph.trace import SCHEMA, Buffer, Category, Compilation, Events, Op, Phase, Role, Saved, TensorSpec, Trace
 
 Value = TypeVar("Value")
 Kind = TypeVar("Kind", Role, Category)
@@ -130,6 +130,7 @@ def _encode(trace: Trace) -> dict[str, Any]:
         "phases": trace.phases, "texts": list(texts), "tensors": list(tensors), "distances": list(distances),
         "ops": ops, "buffers": buffers,
         "events": [column.tolist() for column in trace.events.columns],
+        **({"compilation": trace.compilation} if trace.compilation else {}),
     }  # fmt: skip
 
 
@@ -212,7 +213,18 @@ def _decode(data: dict[str, Any]) -> Trace:
         buffers=_buffers(data["buffers"], texts, tensors), events=_events(data["events"]),
         phases=tuple(Phase(_text(name), *_signed(numbers)) for name, *numbers in data["phases"]),
         assumptions=_texts(data["assumptions"]), unknown_ops=_texts(data["unknown_ops"]),
+        compilation=_compilation(data["compilation"]) if "compilation" in data else None,
     )  # fmt: skip
+
+
+def _compilation(columns: Sequence[Any]) -> Compilation:
+    graphs, breaks, saved, recomputed, pools = columns
+    rows = tuple(
+        Saved(_text(op), _text(module), _text(source), tuple(_signed(shape)), _text(dtype), *_signed([size, count]))
+        for op, module, source, shape, dtype, size, count in saved
+    )
+    again = tuple((_text(op), _signed([count])[0]) for op, count in recomputed)
+    return Compilation(_signed([graphs])[0], _texts(breaks), rows, again, _signed([pools])[0])
 
 
 def _ops(data: dict[str, Any], texts: Sequence[str], tensors: Sequence[tuple[TensorSpec, ...]]) -> tuple[Op, ...]:

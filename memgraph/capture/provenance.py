@@ -9,7 +9,7 @@ import sys
 import sysconfig
 import threading
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import CodeType
 from typing import Any
@@ -49,22 +49,57 @@ class ModulePaths:
         self.modules = Modules()
         self._names: weakref.WeakKeyDictionary[torch.nn.Module, str] = weakref.WeakKeyDictionary()
         self._entered = entered
+        self._handles: list[Any] = []
 
     @contextlib.contextmanager
     def following(self) -> Iterator[None]:
         """Follow calls while open."""
-        before = module_hooks.register_module_forward_pre_hook(self._enter)
-        after = module_hooks.register_module_forward_hook(self._leave, always_call=True)
+        self._hook()
         try:
             yield
         finally:
-            before.remove()
-            after.remove()
+            self._unhook()
+
+    @contextlib.contextmanager
+    def suspended(self) -> Iterator[None]:
+        """While open, no call is followed, and nobody who looks at modules' hooks sees ours."""
+        hooked = bool(self._handles)
+        self.follow(False)
+        try:
+            yield
+        finally:
+            self.follow(hooked)
+
+    def follow(self, wanted: bool) -> None:
+        """Follow calls from here on, or do not."""
+        if not wanted:
+            self._unhook()
+        elif not self._handles:
+            self._hook()
+
+    def _hook(self) -> None:
+        self._handles = [
+            module_hooks.register_module_forward_pre_hook(self._enter),
+            module_hooks.register_module_forward_hook(self._leave, always_call=True),
+        ]
+
+    def _unhook(self) -> None:
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
 
     def name(self, root: torch.nn.Module) -> None:
         """Give the module and all below it their paths; those that have one keep it."""
         for path, module in root.named_modules():
-            self._names.setdefault(module, path)
+            self._names.setdefault(module, uncompiled(path))
+
+    def knows(self, module: torch.nn.Module) -> bool:
+        """Whether it has a path."""
+        return module in self._names
+
+    def by_id(self) -> dict[str, str]:
+        """The paths, by the modules' `id` as text."""
+        return {str(id(module)): path for module, path in self._names.items()}
 
     def _enter(self, module: torch.nn.Module, _args: Any) -> None:
         path = self._names.get(module)
@@ -78,6 +113,11 @@ class ModulePaths:
     def _leave(self, _module: torch.nn.Module, _args: Any, _output: Any) -> None:
         if self.modules.stack:
             self.modules.stack.pop()
+
+
+def uncompiled(path: str) -> str:
+    """A path without the modules that `torch.compile` puts around others: `head` for `_orig_mod.head`."""
+    return ".".join(part for part in path.split(".") if part != "_orig_mod")
 
 
 class SourceLines:
@@ -99,6 +139,13 @@ class SourceLines:
             if file:
                 return self._text(file, frame.f_lineno)
             frame = frame.f_back  # type: ignore[assignment]
+        return ""
+
+    def shown(self, frames: Iterable[tuple[str, int]]) -> str:
+        """The first of these lines, given innermost first, that is the user's; empty if none is."""
+        for filename, line in frames:
+            if file := _display_name(filename):
+                return self._text(file, line)
         return ""
 
     def _text(self, file: str, line: int) -> str:

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import functools
 import weakref
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch._ops import OpOverload
+from torch._ops import HigherOrderOperator, OpOverload
 from torch._subclasses.fake_tensor import (
     DataDependentOutputException,
     DynamicOutputShapeException,
@@ -26,7 +26,7 @@ from torch._subclasses.fake_tensor import (
 from memgraph.capture.accumulate import ADD, ADD_IN_PLACE, Accumulation, References
 from memgraph.capture.ledger import Ledger
 from memgraph.capture.operators import Inside, Kinds, Operator
-from memgraph.capture.provenance import ForwardOps, ModulePaths, SourceLines
+from memgraph.capture.provenance import ForwardOps, ModulePaths, SourceLines, uncompiled
 from memgraph.capture.stage import Stage
 from memgraph.errors import MemgraphError
 from memgraph.gpu.call import Call, OnHost, Output, Release, Temporary
@@ -43,6 +43,7 @@ _NO_BUFFER = -1
 _NO_KWARGS: Mapping[str, Any] = {}
 _FAKE_ALONE = (FakeTensor,)
 _DEVICE = torch.ops.prim.device.default
+_ALLOCATION = torch.ops.aten.empty_strided.default
 _TAG = "_memgraph_tag"
 _NAME = "_memgraph_name"
 _ACCUMULATION = 2**64 - 1
@@ -59,6 +60,17 @@ class Tag(NamedTuple):
     @property
     def spec(self) -> TensorSpec:
         return self.look.spec
+
+
+class Place(NamedTuple):
+    """Where an op of generated code comes from, which the stack does not say."""
+
+    name: str
+    """What a buffer that is allocated there is filled by, or empty."""
+    module: str
+    source: str
+    whole: bool = False
+    """Whether the name is that of all ops there, and not of allocations alone."""
 
 
 class Arguments:
@@ -124,6 +136,10 @@ class Recorder(FakeTensorMode):
         self.shapes = Shapes()
         self.accumulation = Accumulation(sole)
         self.recording = True
+        self.place: Callable[[], Place | None] | None = None
+        """Says of an op that runs in generated code where it comes from."""
+        self.entries: list[Callable[..., Any]] = []
+        """Functions outside this file that the run enters and that are no part of it."""
         self._live: dict[int, tuple[int, weakref.ref[torch.UntypedStorage]]] = {}
         self._inside = False
         self._outside_tensors = 0
@@ -147,7 +163,23 @@ class Recorder(FakeTensorMode):
     ) -> Any:
         if func is _DEVICE:  # C++ asks often, and an exception here (^C) would abort the process
             return args[0].fake_device
+        if isinstance(func, HigherOrderOperator):
+            return self._higher_order(func, args, kwargs or _NO_KWARGS)
         return self.dispatch(func, types, args, kwargs)
+
+    supports_higher_order_operators = True
+
+    def _higher_order(self, func: HigherOrderOperator, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        """An op that is called with functions, as compiled code does to restore random numbers: what torch does with
+        it for fake tensors, whose ops come back here.
+
+        Raises:
+            MemgraphError: torch knows nothing to do.
+        """
+        handler = func.python_key_table.get(FakeTensorMode)
+        if handler is None:
+            raise MemgraphError(f"{func.name()} at {self.sources.current()} does not run without a GPU")
+        return handler(self, *args, **kwargs)  # type: ignore[operator]
 
     # FakeTensorMode's entry for every ATen call, with the mode itself switched off.
     def dispatch(
@@ -245,6 +277,11 @@ class Recorder(FakeTensorMode):
 
     def _describe(self, operator: Operator, specs: tuple[TensorSpec, ...]) -> Op:
         node = torch._C._current_autograd_node()
+        place = self.place() if self.place is not None else None
+        if place is not None:
+            phase = self.stage.outside_autograd() if node is None else self.stage.inside_autograd()
+            name = place.name if place.whole or (operator.func is _ALLOCATION and place.name) else operator.name
+            return Op(name, phase, place.module, place.source, specs)
         if node is not None:
             return self._describe_backward(operator, node, specs)
         self.forward_ops.made(len(self.ops))
@@ -399,6 +436,12 @@ class Recorder(FakeTensorMode):
         if buffer != _NO_BUFFER:
             self.ledger.free(buffer)
 
+    def bear(self, tensor: Tensor) -> None:
+        """A tensor that stands for one on the device, whatever it is itself."""
+        storage = tensor.untyped_storage()
+        if self.recording and storage.nbytes() and storage._cdata not in self._live:
+            self._bear(tensor, storage)
+
     def buffer_of(self, tensor: Tensor) -> int | None:
         """The buffer that holds a fake tensor's data, if it was allocated on the device."""
         if not isinstance(tensor, FakeTensor):
@@ -421,7 +464,7 @@ class Recorder(FakeTensorMode):
         """Its parameters and buffers, by their names."""
         self.paths.name(root)
         for name, tensor in [*root.named_parameters(), *root.named_buffers()]:
-            self.mark(tensor, Category.PARAMETER, vars(tensor).setdefault(_NAME, name))
+            self.mark(tensor, Category.PARAMETER, vars(tensor).setdefault(_NAME, uncompiled(name)))
 
     def _entered(self, root: torch.nn.Module) -> None:
         if torch._C._current_autograd_node() is not None:  # a checkpoint recomputes a part of the forward

@@ -18,6 +18,7 @@ from torch.optim.optimizer import (
 
 from memgraph.capture.accumulate import References, run_two_gradients
 from memgraph.capture.categorize import categorize
+from memgraph.capture.compiling import Compiling
 from memgraph.capture.ledger import Ledger, Refusal
 from memgraph.capture.operators import Kinds
 from memgraph.capture.recorder import Recorder, parameter_name
@@ -73,6 +74,7 @@ class VirtualGpu:
         self.kinds = Kinds(self.spec, version, fake_everywhere=fake_everywhere)
         self.assumptions = Assumptions(fraction)
         self.recorder = Recorder(self.ledger, self.kinds, self.assumptions)
+        self.compiling = Compiling(self.spec, self.recorder, self.assumptions.state)
         self.after_step: Callable[[], None] | None = None
         """Called when an optimizer has stepped."""
         self._stack = contextlib.ExitStack()
@@ -92,6 +94,8 @@ class VirtualGpu:
             stack.enter_context(self.recorder.paths.following())
             self._follow_optimizers(stack)
             self.recorder.accumulation.sole = self._sole_references()
+            self.recorder.entries = [VirtualGpu._before_step, VirtualGpu._after_step]
+            stack.enter_context(self.compiling.following())
             stack.enter_context(self.recorder)
             self._stack = stack.pop_all()
         return self
@@ -122,7 +126,7 @@ class VirtualGpu:
                 origin="predicted", gpu=self.spec.name, memory=self.memory, torch=torch.__version__,
                 settings=dict(self.settings), ops=recorder.described_ops(), buffers=buffers, events=ledger.events(),
                 phases=ledger.finished_phases(), assumptions=(*self.assumptions.stated, *self._estimates()),
-                unknown_ops=tuple(sorted(self.kinds.unknown)),
+                unknown_ops=tuple(sorted(self.kinds.unknown)), compilation=self.compiling.compilation(),
             )
         )  # fmt: skip
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -34,6 +34,11 @@ def run_steps(job: Job, options: Options, mark: Mark, progress: Progress) -> Non
         progress: told of each step: label, done, total.
     """
     progress("building the model", 0, options.steps)
+    with _budget(options):
+        _run(job, options, mark, progress)
+
+
+def _run(job: Job, options: Options, mark: Mark, progress: Progress) -> None:
     model = _load(job, options)
     mark("input")
     optimizer = make_optimizer(model, options)
@@ -57,7 +62,24 @@ def _load(job: Job, options: Options) -> nn.Module:
     freeze(model, options.freeze)
     if options.checkpoint == "blocks":
         checkpoint_blocks(model)
-    return model
+    return compiled(model, options.compile)
+
+
+def compiled(model: nn.Module, mode: str) -> nn.Module:
+    """The model through `torch.compile` in this mode; itself for `none`."""
+    return model if mode == "none" else torch.compile(model, mode=mode)  # type: ignore[return-value]
+
+
+@contextlib.contextmanager
+def _budget(options: Options) -> Iterator[None]:
+    """Share of its activations that a compiled model may save for the backward, while open."""
+    if options.activation_memory_budget == 1:
+        yield
+        return
+    from torch._functorch import config
+
+    with config.patch(activation_memory_budget=options.activation_memory_budget):
+        yield
 
 
 def _one_step(

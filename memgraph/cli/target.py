@@ -13,7 +13,7 @@ import click
 from memgraph.any_file import load
 from memgraph.cli.progress import ProgressBar
 from memgraph.errors import UsageError
-from memgraph.options import AMP, CHECKPOINTS, DTYPES, OPTIMIZER_FORMS, OPTIMIZERS, ZERO_GRADS, Options
+from memgraph.options import AMP, CHECKPOINTS, COMPILES, DTYPES, OPTIMIZER_FORMS, OPTIMIZERS, ZERO_GRADS, Options
 from memgraph.trace import Trace
 from memgraph.trace_file import check_free
 from memgraph.units import parse_bytes
@@ -61,6 +61,22 @@ RUN_OPTIONS = (
     ),
     click.option("--clip", type=float, help="Clip the gradients' norm."),
     click.option("--accumulate", type=int, default=1, show_default=True, help="Micro-batches a step."),
+    click.option(
+        "--compile",
+        default="none",
+        is_flag=False,
+        flag_value="default",
+        metavar="[MODE]",
+        help=f"Through torch.compile; MODE is {', '.join(COMPILES[1:-1])} or {COMPILES[-1]}.",
+    ),
+    click.option(
+        "--activation-memory-budget",
+        type=float,
+        default=1.0,
+        show_default=True,
+        metavar="SHARE",
+        help="Of its activations that a compiled model may save.",
+    ),
     click.option("--alloc-conf", help="As PYTORCH_CUDA_ALLOC_CONF.  [default: the environment's]"),
 )
 
@@ -89,7 +105,8 @@ def target_options(command: Command) -> Command:
 
 RUN_NAMES = (
     "model", "task", "batch", "seq", "gpu", "memory", "amp", "dtype", "optimizer", "optimizer_impl", "steps",
-    "settings", "checkpoint", "freeze", "zero_grad", "clip", "accumulate", "alloc_conf",
+    "settings", "checkpoint", "freeze", "zero_grad", "clip", "accumulate", "compile", "activation_memory_budget",
+    "alloc_conf",
 )  # fmt: skip
 
 

@@ -7,9 +7,10 @@ from types import MappingProxyType
 from typing import Any
 
 from memgraph.analyze.attribution import Consumer, consumers
+from memgraph.analyze.compilation import by_layer, saved_bytes
 from memgraph.analyze.laws import Growth, Law
 from memgraph.analyze.peak import categories, verdict
-from memgraph.trace import SCHEMA, Trace
+from memgraph.trace import SCHEMA, Compilation, Trace
 
 
 def report(
@@ -47,9 +48,22 @@ def report(
             }
             for row in consumers(trace)[:top]
         ],
+        **({"compilation": _compilation(trace.compilation)} if trace.compilation else {}),
         **({"growth": [_grown(row) for row in grown]} if grown else {}),
         "assumptions": list(trace.assumptions),
         "unknown_ops": list(trace.unknown_ops),
+    }  # fmt: skip
+
+
+def _compilation(made: Compilation) -> dict[str, Any]:
+    return {
+        "graphs": made.graphs, "breaks": list(made.breaks), "saved_bytes": saved_bytes(made),
+        "saved": [
+            {"op": row.op, "module": row.module, "source": row.source, "shape": list(row.shape), "dtype": row.dtype,
+             "bytes": row.size * row.count, "count": row.count}
+            for row in by_layer(made)
+        ],
+        "recomputed": dict(made.recomputed), "pools": made.pools,
     }  # fmt: skip
 
 

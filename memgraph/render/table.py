@@ -10,16 +10,20 @@ from typing import Any
 from tabulate import tabulate
 
 from memgraph.analyze.attribution import Consumer, consumers
+from memgraph.analyze.compilation import by_layer, saved_bytes
 from memgraph.analyze.laws import Law
 from memgraph.analyze.peak import Verdict, categories, verdict
 from memgraph.analyze.timeline import bins
 from memgraph.errors import UsageError
 from memgraph.gpu.specs import GpuSpec, find
 from memgraph.render import table_laws
-from memgraph.trace import Peak, Trace
+from memgraph.trace import Compilation, Peak, Saved, Trace
 from memgraph.units import format_bytes
 
 WIDTH = 80
+_SAVED = 4
+"""Kinds of saved tensors that are listed."""
+_RECOMPUTED = 6
 _BARS = "▁▂▃▄▅▆▇█"
 Paint = Callable[[str, str], str]
 """Colours a text: `paint("red", text)`; the identity where colour is not wanted."""
@@ -52,6 +56,8 @@ def report(
         blocks.append(_categories(trace))
     if rows := consumers(trace)[:top]:
         blocks.append(table_laws.laws(laws, top) if laws else _consumers(rows))
+    if trace.compilation:
+        blocks.append(_compiled(trace.compilation))
     blocks += [_notes("assumed", trace.assumptions), _notes("unknown op", trace.unknown_ops)]
     return "\n\n".join(filter(None, blocks))
 
@@ -80,7 +86,7 @@ def _chosen(settings: Mapping[str, Any]) -> list[str]:
     """The settings that a run of the command line has, as a person says them; those that are off are left out."""
     said = {
         "batch": "batch {}", "seq": "seq {}", "dtype": "{}", "amp": "{} autocast", "optimizer": "{}",
-        "checkpoint": "checkpoint {}", "clip": "clip {}",
+        "checkpoint": "checkpoint {}", "clip": "clip {}", "compile": "compiled ({})",
     }  # fmt: skip
     shown = {**settings, "amp": "no" if settings.get("amp") == "none" else settings.get("amp")}
     if str(shown.get("checkpoint")).startswith("{"):  # the text of a plan
@@ -165,6 +171,29 @@ def _consumers(rows: Sequence[Consumer]) -> str:
     room = WIDTH - 24
     table = [(format_bytes(row.bytes), f"{row.count:,} x", _fill(_short(row.provenance), room)) for row in rows]
     return _table(table, ("largest", "", "what"), ("right", "right", "left"))
+
+
+def _compiled(made: Compilation) -> str:
+    """What the compiler kept, what it computes again, and where it stopped."""
+    rows = [
+        (format_bytes(row.size * row.count), f"{row.count:,} x", _fill(_short(_saved(row)), WIDTH - 24))
+        for row in by_layer(made)[:_SAVED]
+    ]
+    head = f"Compiled into {made.graphs} graphs; {format_bytes(saved_bytes(made))} saved for the backward."
+    blocks = [head, _table(rows, ("saved", "", "what"), ("right", "right", "left"))] if rows else [head]
+    if made.recomputed:
+        again = ", ".join(f"{count} x {name}" for name, count in made.recomputed[:_RECOMPUTED])
+        more = sum(count for _, count in made.recomputed[_RECOMPUTED:])
+        blocks.append(_fill(f"Computed again in the backward: {again}{f', {more} more' if more else ''}."))
+    if made.pools:
+        blocks.append(_fill(f"CUDA graphs keep pools of their own: at most {format_bytes(made.pools)} on top."))
+    blocks.append(_notes("graph break", made.breaks))
+    return "\n".join(filter(None, blocks))
+
+
+def _saved(row: Saved) -> str:
+    place = f" in {row.module}" if row.module else ""
+    return f"{row.op}{place}{f', {row.source}' if row.source else ''}"
 
 
 def _notes(title: str, notes: Sequence[str]) -> str:

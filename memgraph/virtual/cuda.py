@@ -80,6 +80,24 @@ class Ranges:
         return lambda *_, **__: 0
 
 
+class VirtualGenerator(torch.Generator):
+    """The device's random numbers, which nobody draws. Compiled code keeps and restores their state around what it
+    computes again."""
+
+    @property
+    def device(self) -> torch.device:  # type: ignore[override]
+        return torch.device("cuda", 0)
+
+    def clone_state(self) -> VirtualGenerator:
+        return VirtualGenerator()
+
+    def graphsafe_get_state(self) -> VirtualGenerator:
+        return self
+
+    def graphsafe_set_state(self, _state: Any) -> VirtualGenerator:  # type: ignore[override]
+        return self
+
+
 @contextlib.contextmanager
 def _stream_context(_stream: Any) -> Any:
     yield
@@ -245,6 +263,7 @@ def answers(gpu: GpuSpec, allocator: Allocator, empty_cache: Callable[[], None])
         "set_stream": nothing,
         "Stream": VirtualStream,
         "Event": VirtualEvent,
+        "default_generators": (VirtualGenerator(),),
         "manual_seed": nothing,
         "manual_seed_all": nothing,
         "seed": nothing,

@@ -205,18 +205,36 @@ def _recurrent_weights_flatten() -> Iterator[None]:
         yield
 
 
+_CUDA = (torch.cuda, torch.cuda.memory, torch.cuda.random)
+_originals: dict[tuple[Any, str], Any] = {}
+"""What `torch.cuda` had before it answered for the virtual GPU."""
+
+
 @contextlib.contextmanager
 def cuda_answers(answers: Mapping[str, Any]) -> Iterator[None]:
     """`torch.cuda.*` answers for the virtual GPU; also under the submodules that define the names."""
     with contextlib.ExitStack() as stack:
-        for name, answer in answers.items():
-            owners = [module for module in (torch.cuda, torch.cuda.memory, torch.cuda.random) if hasattr(module, name)]
-            for owner in owners or [torch.cuda]:
-                stack.enter_context(replaced(owner, name, answer))
+        stack.callback(_originals.clear)
+        for module in _CUDA:
+            for name, answer in answers.items():
+                if module is torch.cuda or name in vars(module):
+                    _originals[module, name] = vars(module).get(name)
+                    stack.enter_context(replaced(module, name, answer))
         for owner in (torch.accelerator, torch.accelerator.memory):  # the same questions under newer names
             for name in ACCELERATOR & vars(owner).keys():
                 stack.enter_context(replaced(owner, name, answers[name]))
         stack.enter_context(replaced(torch.cuda.nvtx, "_nvtx", Ranges()))
+        yield
+
+
+@contextlib.contextmanager
+def as_torch_is() -> Iterator[None]:
+    """`torch.cuda` and torch's `FakeTensor` are their own while open. Modules that are imported then may keep them;
+    what they would keep otherwise would outlive the virtual GPU."""
+    with contextlib.ExitStack() as stack:
+        for (module, name), original in _originals.items():
+            stack.enter_context(replaced(module, name, original))
+        stack.enter_context(replaced(torch._subclasses, "FakeTensor", FakeTensor))
         yield
 
 

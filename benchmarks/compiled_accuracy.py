@@ -1,0 +1,135 @@
+"""Predict every recorded compiled run and write docs/compiled-accuracy.md.
+
+    python benchmarks/compiled_accuracy.py            all of benchmarks/compiled_recordings
+    python benchmarks/compiled_accuracy.py NAME ...   these, printed only
+
+What the recorded run timed on its card is given to the prediction: which products it padded. Allocations that the
+timing itself made are left out of the matching on both sides, since how many there are depends on the card's speed;
+they count in the peaks.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import accuracy
+import recordings
+import torch
+from tabulate import tabulate
+
+from memgraph.api import predict
+from memgraph.trace import Trace
+from memgraph.virtual import tuning
+
+FOLDER = Path(__file__).parent / "compiled_recordings"
+PAGE = Path(__file__).resolve().parent.parent / "docs" / "compiled-accuracy.md"
+TRIAL = "timing.trial.kernel"
+
+
+class Row(NamedTuple):
+    """One run, predicted and measured. Bytes."""
+
+    name: str
+    matched: int
+    allocations: int
+    predicted: tuple[int, ...]
+    measured: tuple[int, ...]
+    torch: str
+    gpu: str
+    seconds: float
+    own: tuple[int, ...]
+    """The predicted peaks where the outcome of padding is an estimate too."""
+
+
+def compare(path: Path) -> Row:
+    """Predict a recorded run."""
+    run = json.loads(gzip.decompress(path.read_bytes()))
+    measured = recordings.unpack(run)
+    outcomes = {trial["key"]: trial["answer"] for trial in run["padded"]}
+    start = time.monotonic()
+    predicted = _predicted(measured.settings, outcomes)
+    seconds = time.monotonic() - start
+    _, peak = recordings.allocated_by(predicted, measured.torch)
+    own = peak
+    if outcomes:
+        _, own = recordings.allocated_by(_predicted(measured.settings, {}), measured.torch)
+    kept = without_trials(run)
+    statistics = measured.settings["statistics"]["end"]
+    return Row(
+        path.name.removesuffix(".json.gz"), accuracy.matched(step_sizes(predicted), kept), len(kept), tuple(peak),
+        tuple(statistics[f"{kind}.peak"] for kind in accuracy.KINDS), measured.torch, measured.gpu, seconds, tuple(own),
+    )  # fmt: skip
+
+
+def _predicted(settings: Any, outcomes: dict[str, bool]) -> Trace:
+    tuning.OUTCOMES.clear()
+    tuning.OUTCOMES.update(outcomes)
+    return predict(accuracy.options_of(dict(settings)))
+
+
+def without_trials(run: dict[str, Any]) -> list[int]:
+    """Sizes of the recorded allocations that no benchmark made."""
+    left_out = {index for start, stop in run["benchmarks"] for index in range(start, stop)}
+    return [size for index, size in enumerate(run["requested"]) if index not in left_out]
+
+
+def step_sizes(trace: Trace) -> list[int]:
+    """Sizes of the predicted ones."""
+    return [buffer.size for buffer in trace.buffers if buffer.op < 0 or trace.ops[buffer.op].name != TRIAL]
+
+
+def table(rows: Sequence[Row]) -> str:
+    """A line for each run."""
+    lines = [
+        (row.name, f"{100 * row.matched / row.allocations:.2f} %", *(accuracy._mib(size) for size in row.measured),
+         *(accuracy._error(own, real) for own, real in zip(row.predicted, row.measured, strict=True)),
+         accuracy._error(row.own[0], row.measured[0]))
+        for row in rows
+    ]  # fmt: skip
+    errors = (f"error, {kind}" for kind in accuracy.KINDS)
+    headers = ("run", "matched", *accuracy.KINDS, *errors, "requested, padding estimated")
+    return tabulate(lines, headers, tablefmt="github", disable_numparse=True)
+
+
+def page(rows: Sequence[Row]) -> str:
+    """docs/compiled-accuracy.md."""
+    cards = ", ".join(sorted({f"{row.gpu}, torch {row.torch}" for row in rows}))
+    worst = [max(abs(row.predicted[i] / row.measured[i] - 1) for row in rows) for i in range(3)]
+    return f"""# How exact a compiled step is
+
+Written by `python benchmarks/compiled_accuracy.py` from `benchmarks/compiled_recordings/`; do not edit by hand.
+
+Measured: {cards}, through torch's allocator history (`benchmarks/record_compiled.py`), each run in a process of its own
+with empty compile caches. Predicted with torch {torch.__version__}, its GPU hidden. Sizes in MiB.
+
+{table(rows)}
+
+Worst: {100 * worst[0]:.3f} % in requested, {100 * worst[1]:.3f} % in allocated, {100 * worst[2]:.2f} % in reserved.
+
+*matched* counts recorded allocations that the prediction has too, in order and to the byte, without those that
+`torch.compile` makes to time kernels; their number depends on the card's speed. Which products the card found faster
+when padded is taken from the recording; in the last column it is memgraph's own estimate (see [compile](compile.md)).
+"""
+
+
+def main() -> None:
+    names = sys.argv[1:]
+    paths = [FOLDER / f"{name}.json.gz" for name in names] or sorted(FOLDER.glob("*.json.gz"))
+    rows = []
+    for path in paths:
+        rows.append(compare(path))
+        row = rows[-1]
+        mib = [tuple(round(size / 2**20, 2) for size in sizes) for sizes in (row.predicted, row.measured, row.own)]
+        print(row.name, row.matched, "of", row.allocations, *mib, f"{row.seconds:.0f} s", file=sys.stderr, flush=True)
+    if not names:
+        PAGE.write_text(page(rows))
+
+
+if __name__ == "__main__":
+    main()
