@@ -123,3 +123,43 @@ def encoder(batch: int = 16, seq: int = 256, width: int = 512, layers: int = 6, 
     """See `Encoder`."""
     tokens, labels = torch.randint(0, vocabulary, (batch, seq)), torch.randint(0, 10, (batch,))
     return Encoder(width, layers, vocabulary, seq), (tokens, labels)
+
+
+class MixerBlock(nn.Module):
+    """An MLP over the patches, then one over the channels."""
+
+    def __init__(self, patches: int, width: int) -> None:
+        super().__init__()
+        self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.over_patches = nn.Sequential(nn.Linear(patches, 2 * patches), nn.GELU(), nn.Linear(2 * patches, patches))
+        self.over_channels = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.over_patches(self.norm1(x).transpose(1, 2)).transpose(1, 2)
+        return x + self.over_channels(self.norm2(x))
+
+
+class Mixer(nn.Module):
+    """MLP-Mixer over patches that are cut without a convolution; label smoothing."""
+
+    def __init__(self, side: int, patch: int, width: int, layers: int, classes: int) -> None:
+        super().__init__()
+        self.patch = patch
+        patches = (side // patch) ** 2
+        self.embed = nn.Linear(3 * patch * patch, width)
+        self.blocks = nn.ModuleList(MixerBlock(patches, width) for _ in range(layers))
+        self.norm, self.head = nn.LayerNorm(width), nn.Linear(width, classes)
+
+    def forward(self, images: Tensor, labels: Tensor) -> Tensor:
+        b, c, h, w = images.shape
+        p = self.patch
+        x = images.reshape(b, c, h // p, p, w // p, p).permute(0, 2, 4, 1, 3, 5).reshape(b, -1, c * p * p)
+        x = self.embed(x)
+        for block in self.blocks:
+            x = block(x)
+        return F.cross_entropy(self.head(self.norm(x).mean(1)), labels, label_smoothing=0.1)
+
+
+def mixer(batch: int = 32, side: int = 224, layers: int = 8) -> Made:
+    """See `Mixer`."""
+    return Mixer(side, 16, 512, layers, 1000), (torch.randn(batch, 3, side, side), torch.randint(0, 1000, (batch,)))

@@ -181,6 +181,18 @@ def test_wide_and_odd_heads(width: int, kernel: Backend) -> None:
     assert choose(request(Variant((2, 4, 64, width), (2, 4, 64, width))), (9, 0)).backend is kernel
 
 
+@pytest.mark.parametrize("what", ["mask", "key"])
+def test_rows_that_do_not_lie_side_by_side_go_to_the_math_path(what: str) -> None:
+    """T5's bias is an embedding [256, 256, heads] that was permuted: elements of a row are `heads` apart."""
+    wanted = request(VARIANTS["fp32mask"])
+    assert choose(wanted, (9, 0)).backend is Backend.EFFICIENT
+    whole: TensorMeta = getattr(wanted, what)
+    permuted = whole._replace(stride=(*whole.stride[:-1], 8))
+    choice = choose(dataclasses.replace(wanted, **{what: permuted}), (9, 0))
+    assert choice.backend is Backend.MATH
+    assert "side by side" in choice.refusals[-1]
+
+
 def test_only_the_efficient_kernel_gives_a_mask_its_gradient() -> None:
     wanting = dataclasses.replace(request(VARIANTS["mask_full"]), mask_needs_grad=True)
     choice = choose(wanting, (9, 0))

@@ -52,11 +52,22 @@ def test_optimizers_take_them(optimizer: type[torch.optim.Optimizer]) -> None:
     assert not [name for name in left(gpu.trace) if "coalesce" in name]
 
 
+def test_token_ids_from_the_cpu_say_how_many_rows_are_different() -> None:
+    """100 uses of 50 rows: 50 indices of 8 bytes, 50 rows of 8 floats, whatever share `select` takes of the unknown."""
+    with memgraph.virtual_gpu("h100", select=0.1) as gpu:
+        table = nn.Embedding(1000, 8, sparse=True).cuda()
+        (table((torch.arange(100) // 2).cuda()) * 2).sum().backward()
+        assert table.weight.grad is not None
+        assert table.weight.grad.coalesce()._nnz() == 50
+    assert 50 * 8 * 4 in made_by(gpu.trace, "_coalesce")
+    assert not any("sparse" in note for note in gpu.trace.assumptions)
+
+
 def test_coalescing_sorts_and_keeps_what_is_different() -> None:
     """A second buffer of keys and of places while it sorts, and two ranges; the copied indices become the result's."""
     with memgraph.virtual_gpu("h100", select=0.5) as gpu:
         table = nn.Embedding(1000, 8, sparse=True).cuda()
-        (table(torch.arange(100).cuda()) * 2).sum().backward()
+        (table(torch.randint(0, 1000, (100,), device="cuda")) * 2).sum().backward()
         assert table.weight.grad is not None
         whole = table.weight.grad.coalesce()
         assert whole._nnz() == 50

@@ -20,12 +20,15 @@ from memgraph.gpu.specs import GpuSpec
 from memgraph.virtual.assume import BY_VALUE
 from memgraph.virtual.dispatch import is_composite, run_composite
 from memgraph.virtual.sparse import parts_of
+from memgraph.virtual.values import LIMIT
 
 aten = torch.ops.aten
 
 _SIZED_FACTORIES = frozenset(
     {aten.empty.memory_format, aten.rand.default, aten.randn.default, aten.zeros.default, aten.ones.default}
 )
+_INTEGER_FACTORIES = {aten.randint.default: 1, aten.randint.low: 2}
+"""Factories of integers, and which argument is the size: values that are followed, unless there are too many."""
 _FOLLOWED_FACTORIES = frozenset(
     {
         aten.arange.default, aten.arange.start, aten.arange.start_step, aten.zeros.default, aten.ones.default,
@@ -141,7 +144,8 @@ class Kinds:
             return True
         if func in _SIZED_FACTORIES and torch.Size(args[0]).numel() >= LARGE:
             return self.fake_everywhere or _inside_a_module()
-        return False
+        place = _INTEGER_FACTORIES.get(func)
+        return place is not None and self.fake_everywhere and torch.Size(args[place]).numel() > LIMIT
 
     def inside(self, func: OpOverload) -> Callable[[Sequence[Any], Mapping[str, Any], Sequence[Tensor]], Inside]:
         """What the operator allocates inside, call by call."""

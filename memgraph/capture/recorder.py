@@ -7,6 +7,7 @@ storage that is born and dies. A buffer dies when its storage dies, as in eager 
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -24,6 +25,7 @@ from torch._subclasses.fake_tensor import (
 )
 
 from memgraph.capture.accumulate import ADD, ADD_IN_PLACE, Accumulation, References
+from memgraph.capture.interrupts import interrupts_kept
 from memgraph.capture.ledger import Ledger
 from memgraph.capture.operators import Inside, Kinds, Operator
 from memgraph.capture.provenance import ForwardOps, ModulePaths, SourceLines, uncompiled
@@ -136,6 +138,8 @@ class Recorder(FakeTensorMode):
         self.shapes = Shapes()
         self.accumulation = Accumulation(sole)
         self.recording = True
+        self.interrupted = False
+        """^C fell where it could not be raised; it is at the next op."""
         self.place: Callable[[], Place | None] | None = None
         """Says of an op that runs in generated code where it comes from."""
         self.entries: list[Callable[..., Any]] = []
@@ -205,6 +209,9 @@ class Recorder(FakeTensorMode):
     def _run_fake(
         self, operator: Operator, types: Sequence[type], args: Sequence[Any], kwargs: Mapping[str, Any]
     ) -> Any:
+        if self.interrupted:
+            self.interrupted = False
+            raise KeyboardInterrupt
         index = len(self.ops)
         arguments = Arguments(operator.func)
         call_args = tuple([self._reference(arg, arguments) for arg in args])
@@ -449,6 +456,10 @@ class Recorder(FakeTensorMode):
         *_, part = parts_of(tensor)
         entry = self._live.get(part.untyped_storage()._cdata)
         return entry[0] if entry and entry[0] != _NO_BUFFER else None
+
+    def keeps_interrupts(self) -> contextlib.AbstractContextManager[None]:
+        """See `interrupts_kept`."""
+        return interrupts_kept(self, Recorder._died.__code__, Recorder.__torch_dispatch__.__code__, _DEVICE)
 
     # What buffers are for.
 

@@ -96,6 +96,7 @@ class VirtualGpu:
             self.recorder.accumulation.sole = self._sole_references()
             self.recorder.entries = [VirtualGpu._before_step, VirtualGpu._after_step]
             stack.enter_context(self.compiling.following())
+            stack.enter_context(self.recorder.keeps_interrupts())
             stack.enter_context(self.recorder)
             self._stack = stack.pop_all()
         return self

@@ -78,7 +78,20 @@ def refusal(backend: Backend, request: Request, capability: tuple[int, int]) -> 
         return None
     if len(request.query.shape) != 4:
         return "needs four dimensions"
-    return {Backend.CUDNN: _cudnn, Backend.FLASH: _flash, Backend.EFFICIENT: _efficient}[backend](request, capability)
+    own = {Backend.CUDNN: _cudnn, Backend.FLASH: _flash, Backend.EFFICIENT: _efficient}[backend]
+    return own(request, capability) or _strided(backend, request)
+
+
+def _strided(backend: Backend, request: Request) -> str | None:
+    """Every kernel wants rows whose elements lie side by side, of the mask too: T5's bias, a permuted embedding, goes
+    to the math path. (sdp_utils_cpp.h, `check_last_dim_stride_equals_1_dense`; a head dimension of 1 is let through but
+    by the memory-efficient kernel.)"""
+    one = backend is not Backend.EFFICIENT and request.query.shape[-1] == 1
+    if not one and any(tensor.stride[-1] != 1 for tensor in (request.query, request.key, request.value)):
+        return "elements of a head are not side by side"
+    if request.mask is not None and request.mask.stride[-1] != 1:
+        return "elements of the mask's rows are not side by side"
+    return None
 
 
 def _cudnn(request: Request, _capability: tuple[int, int]) -> str | None:

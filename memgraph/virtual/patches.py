@@ -215,11 +215,10 @@ def cuda_answers(answers: Mapping[str, Any]) -> Iterator[None]:
     """`torch.cuda.*` answers for the virtual GPU; also under the submodules that define the names."""
     with contextlib.ExitStack() as stack:
         stack.callback(_originals.clear)
-        for module in _CUDA:
-            for name, answer in answers.items():
-                if module is torch.cuda or name in vars(module):
-                    _originals[module, name] = vars(module).get(name)
-                    stack.enter_context(replaced(module, name, answer))
+        for name, answer in answers.items():
+            for module in [module for module in _CUDA if hasattr(module, name)] or [torch.cuda]:
+                _originals[module, name] = getattr(module, name, None)
+                stack.enter_context(replaced(module, name, answer))
         for owner in (torch.accelerator, torch.accelerator.memory):  # the same questions under newer names
             for name in ACCELERATOR & vars(owner).keys():
                 stack.enter_context(replaced(owner, name, answers[name]))

@@ -14,7 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch._ops import OpOverload
-from torch._subclasses.fake_tensor import FakeTensor, in_kernel_invocation_manager
+from torch._subclasses.fake_tensor import FakeTensor, in_kernel_invocation_manager, unset_fake_temporarily
+
+from memgraph.virtual.values import known
 
 aten = torch.ops.aten
 Select = Callable[[int, str], int]
@@ -42,11 +44,21 @@ def kernels(select: Select) -> Mapping[OpOverload, Callable[..., Any]]:
     def coalesce(source: FakeTensor) -> Tensor:
         """Rows of the same index are added up, so there are as many as different indices."""
         indices, values = parts_of(source)
-        bound = min(values.shape[0], math.prod(source.shape[: indices.shape[0]]))
-        count = select(bound, "rows of a sparse tensor are taken to be different")
-        return _make(source, indices.new_empty(len(indices), count), values.new_empty(count, *values.shape[1:]), True)
+        rows = _rows(indices)
+        if rows is not None:
+            with unset_fake_temporarily():
+                different = rows.unique(dim=1)
+            count = different.shape[1]
+        else:
+            bound = min(values.shape[0], math.prod(source.shape[: indices.shape[0]]))
+            count = select(bound, "rows of a sparse tensor are taken to be different")
+        fresh = indices.new_empty(len(indices), count)
+        if rows is not None:
+            _remember_rows(fresh, different)
+        return _make(source, fresh, values.new_empty(count, *values.shape[1:]), True)
 
     return {
+        aten._sparse_coo_tensor_with_dims_and_tensors.default: _with_known_rows,
         aten._coalesce.default: coalesce,
         aten.add.Tensor: _add,
         aten.add_.Tensor: _add_in_place,
@@ -55,6 +67,43 @@ def kernels(select: Select) -> Mapping[OpOverload, Callable[..., Any]]:
         aten.sparse_mask.default: _sparse_mask,
         aten._sparse_addmm.default: _sparse_addmm,
     }
+
+
+def _with_known_rows(
+    sparse_dim: int, dense_dim: int, size: Any, indices: Tensor, values: Tensor, **more: Any
+) -> Tensor:  # fmt: skip
+    """Made as ever; token ids that came from the CPU say which rows it has."""
+    rows = known(indices)
+    if rows is not None:
+        _remember_rows(indices, rows)
+    return aten._sparse_coo_tensor_with_dims_and_tensors.default(sparse_dim, dense_dim, size, indices, values, **more)
+
+
+_ROWS = "_memgraph_rows"
+
+
+def _place(indices: Tensor) -> tuple[Any, ...]:
+    return indices.storage_offset(), tuple(indices.shape), indices.stride()
+
+
+def _remember_rows(indices: Tensor, rows: Tensor) -> None:
+    """[dims, entries]; kept with the storage, which a sparse tensor shares with all that are detached from it."""
+    storage = indices.untyped_storage()
+    setattr(storage, _ROWS, {**getattr(storage, _ROWS, {}), _place(indices): rows})
+
+
+def _rows(indices: Tensor) -> Tensor | None:
+    """The rows that a sparse tensor has, if they are known."""
+    found: Tensor | None = getattr(indices.untyped_storage(), _ROWS, {}).get(_place(indices))
+    return found
+
+
+def _copied(indices: Tensor) -> Tensor:
+    """A copy, of which as much is known."""
+    copy, rows = indices.clone(), _rows(indices)
+    if rows is not None:
+        _remember_rows(copy, rows)
+    return copy
 
 
 def _make(like: Tensor, indices: Tensor, values: Tensor, coalesced: bool) -> Tensor:
@@ -93,7 +142,7 @@ def _clone(source: Any, *, memory_format: Any = None) -> Any:
     values: Tensor
     indices, values = parts_of(source)
     if not (_is_accumulated() and indices.is_contiguous() and values.is_contiguous()):
-        indices, values = indices.clone(), values.clone()
+        indices, values = _copied(indices), values.clone()
     return _make(source, indices, values, source.is_coalesced())
 
 
@@ -126,4 +175,4 @@ def _sparse_mask(source: Tensor, mask: Any) -> Any:
     if source.is_sparse:
         return NotImplemented
     indices, values = parts_of(mask)
-    return _make(mask, indices.clone(), source.new_empty(values.shape), mask.is_coalesced())
+    return _make(mask, _copied(indices), source.new_empty(values.shape), mask.is_coalesced())

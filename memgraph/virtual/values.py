@@ -15,7 +15,7 @@ from torch import Tensor
 from torch._ops import OpOverload
 from torch._subclasses.fake_tensor import FakeTensor
 
-LIMIT = 2**20
+LIMIT = 2**22
 """Elements up to which values are followed: token ids of a large batch, never activations."""
 
 _ATTRIBUTE = "_memgraph_value"
