@@ -208,7 +208,8 @@ H200 in a process of its own (`benchmarks/workload_recordings/`) and predicted o
 was looked at while the rules of the ops were first written; since then the estimates of cuDNN's convolutions were read
 off resnet, unet and gru, and two rules were found by the rest: a mask whose rows are strided goes to attention's math
 path (t5), and token ids from the CPU say which rows of a sparse gradient are equal (clicks). Models of transformers are
-those of 5.17.0, in both: later ones run T5's attention otherwise. Error of the allocated peak: median **{100 * statistics.median(errors):.3f} %**, at most
+those of 5.17.0, in both: later ones run T5's attention otherwise. Error of the allocated peak: median
+**{100 * statistics.median(errors):.3f} %**, at most
 {100 * errors[-1]:.3f} %. *Listed* counts what the prediction itself lists as assumed or unknown: mostly workspaces of
 cuDNN's convolutions, for which it picks its kernels by itself.
 
