@@ -3,9 +3,13 @@
     python benchmarks/checkpoint_measured.py OUT_FOLDER [plan.json ...]
 
 Takes the plans of `benchmarks/checkpoint_plans/` (made without a GPU by `checkpoint_plans.py`), needs torch alone, and
-writes OUT_FOLDER/checkpoint_measured.json: for each plan the peaks of two steps under the plan's budget, the time of a
-step with and without it, and how far loss and gradients are from the step without. With two runs of the step as it is,
-which says how far the GPU's own order of additions takes them.
+writes OUT_FOLDER/checkpoint_measured.json, anew after each part:
+
+- peaks of two steps under each plan's budget, of a fresh model;
+- step times, steps with and without the plan in turn on one model, so that a host that slows down slows both;
+- what a call, a hook and a policy cost on this host (`host_costs.py`), which the promised times are made of;
+- gradients against the unchecked step's: with the usual kernels, at the plan's batch; and in a process of its own with
+  deterministic ones, with the plans' regions alone, where they must be equal to the bit, and with the loss in chunks.
 """
 
 from __future__ import annotations
@@ -14,77 +18,143 @@ import copy
 import functools
 import gc
 import json
+import os
 import statistics
+import subprocess
 import sys
 import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 PLANS = ROOT / "benchmarks" / "checkpoint_plans"
-MIB = 2**20
-_TIMED = 7
-"""Steps whose median is taken."""
+_WARM, _TIMED = 2, 6
+"""Rounds of a step without and a step with the plan: not counted, and counted."""
+_SMALL = (4, 512)
+"""Batch and tokens of the deterministic gradients: attention by separate products keeps its scores."""
 
 
 def main() -> None:
+    folder = Path(sys.argv[1])
+    folder.mkdir(parents=True, exist_ok=True)
+    if "--deterministic" in sys.argv:
+        (folder / "deterministic.json").write_text(json.dumps(deterministic(), indent=1) + "\n")
+        return
+    import host_costs
     import torch
 
-    from memgraph.plan.plan_file import Plan, load_plan
+    from memgraph.plan.plan_file import load_plan
 
-    folder = Path(sys.argv[1])
     files = [Path(name) for name in sys.argv[2:]] or sorted(PLANS.glob("*.json"))
     plans = {path.stem: load_plan(path) for path in files}
     result: dict[str, Any] = {
         "gpu": torch.cuda.get_device_name(), "torch": torch.__version__, "launch_ns": launch_nanoseconds(), "plans": {}
     }  # fmt: skip
-    for batch, seq in sorted({(plan.made_for["batch"], plan.made_for["seq"]) for plan in plans.values()}):
-        base, noise = measure(Plan(), batch, seq, None), gradients(Plan(), batch, seq)
-        again = difference(noise, gradients(Plan(), batch, seq))
-        result["plans"][f"none_b{batch}_s{seq}"] = {**base, "difference": again}
-        for name, plan in plans.items():
-            if (plan.made_for["batch"], plan.made_for["seq"]) == (batch, seq):
-                found = measure(plan, batch, seq, plan.made_for["budget"])
-                found["difference"] = difference(noise, gradients(plan, batch, seq))
-                found["time_ratio"] = found["step_seconds"] / base["step_seconds"]
-                found["promised_ratio"] = 1 + plan.promised["recompute"]
-                found["promised_peak"] = plan.promised["peak"]
-                result["plans"][name] = found
-                print(name, json.dumps(found), flush=True)
-        del noise
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "checkpoint_measured.json").write_text(json.dumps(result, indent=1) + "\n")
+    save = functools.partial(_save, result, folder / "checkpoint_measured.json")
+    for size in sorted({made_for(plan) for plan in plans.values()}):
+        mine = {name: plan for name, plan in plans.items() if made_for(plan) == size}
+        save(functools.partial(at_batch, mine, *size, result["plans"], save))
+    save(lambda: result.update(host=host_costs.measure()))
+    save(lambda: result.update(deterministic=in_a_process_of_its_own(folder)))
 
 
-def measure(plan: Any, batch: int, seq: int, budget: int | None) -> dict[str, Any]:
-    """Peaks of two steps, with no more memory than the budget; then the time of further ones with all of it."""
+def made_for(plan: Any) -> tuple[int, int]:
+    """Batch and tokens."""
+    return plan.made_for["batch"], plan.made_for["seq"]
+
+
+def _save(result: dict[str, Any], path: Path, part: Callable[[], object]) -> None:
+    """Do a part, say how long it took, and write what there is."""
+    start = time.perf_counter()
+    part()
+    path.write_text(json.dumps(result, indent=1) + "\n")
+    print(f"{time.perf_counter() - start:6.1f} s", list(result["plans"])[-1:], flush=True)
+
+
+def at_batch(plans: dict[str, Any], batch: int, seq: int, found: dict[str, Any], save: Callable[[Any], None]) -> None:
+    """Peaks, then times and gradients, of the plans for one batch."""
+    from memgraph.plan.plan_file import Plan
+
+    base = f"none_b{batch}_s{seq}"
+    for name, plan in {base: Plan(), **plans}.items():
+        found[name] = {"peak": peaks(plan, batch, seq, plan.made_for.get("budget"))}
+    fresh()
+    model, step = training(Plan(), batch, seq)
+    for name, plan in plans.items():
+        found[name] |= timed(model, step, plan)
+        found[name] |= {"promised_ratio": 1 + plan.promised["recompute"], "promised_peak": plan.promised["peak"]}
+        print(name, json.dumps(found[name]), flush=True)
+    found[base] |= {key: min(found[name][f"unchecked_{key}"] for name in plans)
+                    for key in ("step_seconds", "fastest_seconds", "issue_seconds")}  # fmt: skip
+    del model, step
+    save(lambda: compare(plans, base, batch, seq, found))
+
+
+def peaks(plan: Any, batch: int, seq: int, budget: int | None) -> dict[str, int]:
+    """Of two steps of a fresh model, with no more memory than the budget."""
     import torch
 
     fresh()
     total = torch.cuda.get_device_properties(0).total_memory
     torch.cuda.set_per_process_memory_fraction(min(1.0, budget / total) if budget else 1.0)
     try:
-        step = training(plan, batch, seq)
+        _, step = training(plan, batch, seq)
         for _ in range(2):
             step()
         torch.cuda.synchronize()
         stats = torch.cuda.memory_stats()
-        peak = {"requested": stats["requested_bytes.all.peak"], "allocated": torch.cuda.max_memory_allocated(),
+        return {"requested": stats["requested_bytes.all.peak"], "allocated": torch.cuda.max_memory_allocated(),
                 "reserved": torch.cuda.max_memory_reserved()}  # fmt: skip
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
-    times = []
-    for _ in range(_TIMED):
-        torch.cuda.synchronize()
-        start = time.perf_counter()
-        step()
-        torch.cuda.synchronize()
-        times.append(time.perf_counter() - start)
-    return {"peak": peak, "step_seconds": statistics.median(times), "fastest_seconds": min(times)}
 
 
-def training(plan: Any, batch: int, seq: int) -> Any:
-    """A step as `memgraph analyze` predicts it: AdamW, bf16 autocast, gradients set to none."""
+def timed(model: Any, step: Callable[[], None], plan: Any) -> dict[str, Any]:
+    """Seconds of steps without and with the plan, in turn; and until the host had issued all of one."""
+    from memgraph.plan.apply import apply_plan
+
+    plain: list[tuple[float, float]] = []
+    planned: list[tuple[float, float]] = []
+    gc.collect()
+    for _ in range(_WARM + _TIMED):
+        plain.append(_clocked(step))
+        with apply_plan(model, plan):
+            planned.append(_clocked(step))
+    rounds = list(zip(plain[_WARM:], planned[_WARM:], strict=True))
+    ours, theirs = [both[1] for both in rounds], [both[0] for both in rounds]
+    return {
+        **_summary("", ours), **_summary("unchecked_", theirs),
+        "time_ratio": min(ours)[0] / min(theirs)[0],
+        "median_ratio": statistics.median(one[0] / other[0] for other, one in rounds),
+        "all_seconds": [[round(one[0], 4), round(other[0], 4)] for other, one in rounds],
+    }  # fmt: skip
+
+
+def _clocked(step: Callable[[], None]) -> tuple[float, float]:
+    """Seconds of a step until the card is done, and until the host is."""
+    import torch
+
+    torch.cuda.synchronize()
+    start = time.perf_counter()
+    step()
+    issued = time.perf_counter() - start
+    torch.cuda.synchronize()
+    return time.perf_counter() - start, issued
+
+
+def _summary(prefix: str, times: list[tuple[float, float]]) -> dict[str, float]:
+    return {
+        f"{prefix}step_seconds": statistics.median(whole for whole, _ in times),
+        f"{prefix}fastest_seconds": min(whole for whole, _ in times),
+        f"{prefix}issue_seconds": min(issued for _, issued in times),
+    }
+
+
+def training(plan: Any, batch: int, seq: int) -> tuple[Any, Callable[[], None]]:
+    """A model, and a step as `memgraph analyze` predicts it: AdamW, bf16 autocast, gradients set to none."""
     import torch
 
     from memgraph.plan.apply import apply_plan
@@ -104,50 +174,109 @@ def training(plan: Any, batch: int, seq: int) -> Any:
         held["loss"].backward()
         optimizer.step()
 
-    return step
+    return model, step
 
 
-def built(batch: int, seq: int) -> tuple[Any, dict[str, Any], Any]:
+def built(batch: int, seq: int, attention: str = "sdpa") -> tuple[Any, dict[str, Any], Any]:
     """The same weights and the same inputs each time, the model on the card."""
-    model, inputs, forward = _on_host(batch, seq)
+    model, inputs, forward = _on_host(batch, seq, attention)
     return copy.deepcopy(model).to("cuda"), inputs, forward
 
 
 @functools.cache
-def _on_host(batch: int, seq: int) -> tuple[Any, dict[str, Any], Any]:
+def _on_host(batch: int, seq: int, attention: str) -> tuple[Any, dict[str, Any], Any]:
     import torch
 
     from memgraph.models.registry import resolve
 
     torch.manual_seed(0)
-    job: Any = resolve("nanovlm-222m").build({}, batch, seq)
+    job: Any = resolve("nanovlm-222m").build({"attention": attention}, batch, seq)
     return job.model().train(), dict(job.inputs()), job.forward
 
 
-def gradients(plan: Any, batch: int, seq: int) -> tuple[float, dict[str, Any]]:
-    """Loss and gradients of one step, the latter on the host."""
+def compare(plans: dict[str, Any], base: str, batch: int, seq: int, found: dict[str, Any]) -> None:
+    """Loss and gradients of each plan against the unchecked step's, with the kernels that training uses."""
+    from memgraph.plan.plan_file import Plan
+
+    fresh()
+    with gradients(batch, seq) as of:
+        plain = of(Plan())
+        found[base]["difference"] = difference(plain, of(Plan()))
+        for name, plan in plans.items():
+            found[name]["difference"] = difference(plain, of(plan))
+
+
+@contextmanager
+def gradients(batch: int, seq: int, attention: str = "sdpa") -> Iterator[Callable[[Any], tuple[float, dict[str, Any]]]]:
+    """From a plan to loss and gradients of one step, always from the same weights."""
     import torch
 
     from memgraph.plan.apply import apply_plan
 
-    fresh()
-    model, inputs, forward = built(batch, seq)
-    apply_plan(model, plan)
-    with torch.autocast("cuda", torch.bfloat16):
-        _, loss = forward(model, {name: value.to("cuda") for name, value in inputs.items()})
-    loss.backward()
-    return loss.item(), {name: p.grad.to("cpu") for name, p in model.named_parameters() if p.grad is not None}
+    model, inputs, forward = built(batch, seq, attention)
+    device = {name: value.to("cuda") for name, value in inputs.items()}
+
+    def of(plan: Any) -> tuple[float, dict[str, Any]]:
+        model.zero_grad(set_to_none=True)
+        with apply_plan(model, plan):
+            with torch.autocast("cuda", torch.bfloat16):
+                _, loss = forward(model, device)
+            loss.backward()
+        return loss.item(), {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+    yield of
 
 
 def difference(ours: tuple[float, dict[str, Any]], theirs: tuple[float, dict[str, Any]]) -> dict[str, Any]:
     """Of two losses, and of two sets of gradients: how many tensors are equal to the bit, and how far the others are,
-    as the norm of the difference by the norm."""
+    as the norm of the difference by the norm, the worst of them by name."""
     import torch
 
     equal = sum(torch.equal(value, theirs[1][name]) for name, value in ours[1].items())
-    apart = [float((value - theirs[1][name]).norm() / (value.norm() + 1e-12)) for name, value in ours[1].items()]
-    return {"loss": ours[0], "loss_difference": theirs[0] - ours[0], "equal_gradients": equal,
-            "gradients": len(ours[1]), "largest_relative": max(apart)}  # fmt: skip
+    apart = {name: float((value - theirs[1][name]).norm() / (value.norm() + 1e-12)) for name, value in ours[1].items()}
+    worst = sorted(apart, key=lambda name: -apart[name])[:5]
+    return {
+        "loss": ours[0], "loss_difference": theirs[0] - ours[0], "equal_gradients": equal, "gradients": len(ours[1]),
+        "largest_relative": apart[worst[0]], "median_relative": statistics.median(apart.values()),
+        "worst": {name: [apart[name], float(ours[1][name].norm())] for name in worst},
+    }  # fmt: skip
+
+
+def in_a_process_of_its_own(folder: Path) -> dict[str, Any]:
+    """Deterministic kernels have to be asked for before CUDA starts."""
+    environment = {**os.environ, "CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
+    fresh()
+    command = [sys.executable, __file__, str(folder), "--deterministic"]
+    subprocess.run(command, env=environment, check=True)
+    found: dict[str, Any] = json.loads((folder / "deterministic.json").read_text())
+    return found
+
+
+def deterministic() -> dict[str, Any]:
+    """Gradients against the unchecked step's: of the plans' regions alone, of the loss in chunks alone, and of that
+    with the partial sums of bf16 products kept in float32. Attention is made of separate products: no fused kernel that
+    takes this model's mask has a deterministic backward."""
+    import torch
+
+    from memgraph.plan.plan_file import Plan, load_plan
+
+    found: dict[str, Any] = {"batch": _SMALL[0], "seq": _SMALL[1]}
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    with warnings.catch_warnings(record=True) as said, gradients(*_SMALL, attention="manual") as of:
+        warnings.simplefilter("always")
+        plain = of(Plan())
+        found["unchecked again"] = difference(plain, of(Plan()))
+        for path in sorted(PLANS.glob("*.json")):
+            if (plan := load_plan(path)).regions:
+                found[f"{path.stem}, regions alone"] = difference(plain, of(Plan(plan.regions)))
+        found["8 chunks alone"] = difference(plain, of(Plan((), 8)))
+        found["2 chunks alone"] = difference(plain, of(Plan((), 2)))
+        torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False
+        exact = of(Plan())
+        found["float32 sums, unchecked against the usual"] = difference(plain, exact)
+        found["float32 sums, 8 chunks alone"] = difference(exact, of(Plan((), 8)))
+    found["not deterministic"] = sorted({str(w.message)[:200] for w in said if "deterministic" in str(w.message)})
+    return found
 
 
 def fresh() -> None:

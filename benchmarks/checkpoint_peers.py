@@ -159,23 +159,24 @@ def wrapped(forward: Any, ops: list[str], saved: list[int]) -> Any:
 
 
 def traced(apply: Any = None) -> tuple[int, int]:
-    """The true requested peak of two steps, and the nanoseconds of both by the same roofline."""
+    """The true requested peak of two steps, and the nanoseconds of the second by the same roofline: the card's alone,
+    for the host's would weigh their policies too."""
     from memgraph.api import predict
     from memgraph.gpu.specs import find
-    from memgraph.plan.cost import roofline
+    from memgraph.plan.clock import step_time
+    from memgraph.plan.cost import HostCosts, costs
 
     PREPARE[:] = [apply] if apply else []
     trace = predict(options())
     PREPARE.clear()
-    price = roofline(find("h100"))
-    return trace.peak.requested, sum(price(op) for op in trace.ops)
+    return trace.peak.requested, step_time(trace, costs(find("h100"), HostCosts.of(0))(trace))
 
 
 def main() -> None:
     from memgraph.planner import Planner
 
     graph, stats = their_graph()
-    planner = Planner(options(), 64 * GIB)
+    planner = Planner(options(), 64 * GIB, host_call=0)
     planner._prepare()
     peak, time = traced()
     rows = []

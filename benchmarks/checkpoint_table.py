@@ -16,58 +16,158 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "checkpoint.md"
 RESULT = ROOT / "benchmarks" / "checkpoint_plans" / "measured" / "checkpoint_measured.json"
+PLANS = ROOT / "benchmarks" / "checkpoint_plans"
 MIB = 2**20
 _BLOCK = re.compile(r"(<!-- measured -->\n).*?(<!-- end of measured -->)", re.DOTALL)
 
 
 def table(result: dict[str, Any]) -> str:
-    """The table and the sentences around it."""
-    rows = [row(name, found) for name, found in result["plans"].items() if "promised_peak" in found]
-    worst = max(abs(error(found)) for found in result["plans"].values() if "promised_peak" in found)
-    slow = max(abs(found["time_ratio"] / found["promised_ratio"] - 1) for found in result["plans"].values()
-               if "promised_peak" in found)  # fmt: skip
-    head = (
-        "| plan | requested, MiB | measured | allocated, MiB | measured | reserved, MiB | measured | time | measured "
-        "| gradients equal |\n|---|---|---|---|---|---|---|---|---|---|"
-    )
+    """The tables and the sentences around them."""
+    plans = {name: found for name, found in result["plans"].items() if "promised_peak" in found}
+    ours = by_this_host(result, plans)
+    off = max(abs(found["promised_peak"]["allocated"] / found["peak"]["allocated"] - 1) for found in plans.values())
     base = "; ".join(
-        f"{name.removeprefix('none_').replace('_', ' ')} unchecked {1000 * found['step_seconds']:.1f} ms a step"
+        f"{name.removeprefix('none_').replace('_', ' ')} unchecked {1000 * found['fastest_seconds']:.1f} ms a step"
         for name, found in result["plans"].items()
-        if "promised_peak" not in found
+        if name not in plans
     )
-    return (
-        f"{result['gpu']}, torch {result['torch']}. {base}. Allocated peaks are at most {100 * worst:.2f} % off, "
-        f"step times at most {100 * slow:.1f} %.\n\n" + "\n".join([head, *rows]) + f"\n\n{noise(result)}\n"
-    )
+    parts = [
+        f"{result['gpu']}, torch {result['torch']}. {base} (the fastest, as all times here). Allocated peaks are at "
+        f"most {100 * off:.2f} % off. {slowness(plans, ours)}",
+        "\n".join([PEAKS, *(peaks(name, found) for name, found in plans.items())]),
+        "\n".join([TIMES, *(times(found, name, ours.get(name)) for name, found in plans.items())]),
+        noise(result), prices(result), deterministic(result),
+    ]  # fmt: skip
+    return "\n\n".join(filter(None, parts)) + "\n"
 
 
-def row(name: str, found: dict[str, Any]) -> str:
-    """One plan: promised and measured."""
+PEAKS = (
+    "| plan | requested, MiB | measured | allocated, MiB | measured | reserved, MiB | measured |\n"
+    "|---|---|---|---|---|---|---|"
+)
+TIMES = (
+    "| plan | time promised | with this host's prices | measured | median of pairs | gradients equal |\n"
+    "|---|---|---|---|---|---|"
+)
+
+
+def by_this_host(result: dict[str, Any], plans: dict[str, Any]) -> dict[str, float]:
+    """Times that would have been promised with what calls, hooks and policies were measured to cost there, as ratios:
+    from new traces. Nothing for a result without those, or of other plans than the files'."""
+    from memgraph.plan.clock import step_time
+    from memgraph.plan.cost import HostCosts, costs
+    from memgraph.plan.plan_file import Plan, load_plan
+
+    if "host" not in result:
+        return {}
+    of_run = costs(gpu_of(result), HostCosts(*(result["host"][name] for name in ("call", "saved", "policy"))))
+    found: dict[str, float] = {}
+    bases: dict[tuple[int, int], int] = {}
+    for name, measured in plans.items():
+        plan = load_plan(PLANS / f"{name}.json")
+        if abs(1 + plan.promised["recompute"] - measured["promised_ratio"]) > 1e-9:
+            continue
+        size = plan.made_for["batch"], plan.made_for["seq"]
+        for which in (Plan(), plan.bare):
+            if which != Plan() or size not in bases:
+                trace = traced(which, *size)
+                bases.setdefault(size, step_time(trace, of_run(trace)))
+                found[name] = step_time(trace, of_run(trace)) / bases[size]
+    return found
+
+
+def gpu_of(result: dict[str, Any]) -> Any:
+    """The card in the catalogue."""
+    from memgraph.gpu.specs import find
+
+    return find(result["gpu"])
+
+
+def traced(plan: Any, batch: int, seq: int) -> Any:
+    """A run of two steps."""
+    from memgraph.options import Options
+    from memgraph.workers import traced as run
+
+    text = plan.text if plan.regions or plan.loss_chunks > 1 else "none"
+    return run(Options(batch=batch, seq=seq, gpu="h200", checkpoint=text))[0]
+
+
+def fastest(found: dict[str, Any]) -> float:
+    """By how much the plan's fastest step takes longer than the fastest without."""
+    return float(found["time_ratio"])
+
+
+def slowness(plans: dict[str, Any], ours: dict[str, float]) -> str:
+    """How far the times are off."""
+    worst = max(abs(fastest(found) / found["promised_ratio"] - 1) for found in plans.values())
+    text = f"Step times are at most {100 * worst:.1f} % off what was promised"
+    if ours:
+        worst = max(abs(fastest(plans[name]) / ratio - 1) for name, ratio in ours.items())
+        text += f", and {100 * worst:.1f} % with the prices of this host"
+    return text + "."
+
+
+def peaks(name: str, found: dict[str, Any]) -> str:
+    """One plan's memory: promised and measured."""
     sizes = [
         f"{found['promised_peak'][kind] / MIB:,.2f} | {found['peak'][kind] / MIB:,.2f}"
         for kind in ("requested", "allocated", "reserved")
     ]
-    times = f"{100 * (found['promised_ratio'] - 1):+.1f} % | {100 * (found['time_ratio'] - 1):+.1f} %"
+    return f"| {name.replace('_', ' ')} | {' | '.join(sizes)} |"
+
+
+def times(found: dict[str, Any], name: str, ours: float | None) -> str:
+    """One plan's time, and its gradients with the usual kernels."""
+    ratios = (found["promised_ratio"], ours, fastest(found), found.get("median_ratio"))
+    texts = ["-" if ratio is None else f"{100 * (ratio - 1):+.1f} %" for ratio in ratios]
     equal = f"{found['difference']['equal_gradients']} of {found['difference']['gradients']}"
-    return f"| {name.replace('_', ' ')} | {' | '.join(sizes)} | {times} | {equal} |"
-
-
-def error(found: dict[str, Any]) -> float:
-    """Of the allocated peak."""
-    return float(found["promised_peak"]["allocated"] / found["peak"]["allocated"] - 1)
+    return f"| {name.replace('_', ' ')} | {' | '.join(texts)} | {equal} |"
 
 
 def noise(result: dict[str, Any]) -> str:
     """What two runs of the same step differ by, and what a plan adds to it."""
     plain = [found["difference"] for found in result["plans"].values() if "promised_peak" not in found]
     planned = [found["difference"] for found in result["plans"].values() if "promised_peak" in found]
+    worst = max(planned, key=lambda found: found["largest_relative"])
+    name = next(iter(worst.get("worst", {})), "")
     return (
-        f"Two runs of the unchecked step agree to the bit in "
+        f"With the usual kernels two runs of the unchecked step agree to the bit in "
         f"{min(d['equal_gradients'] for d in plain)} of {plain[0]['gradients']} gradients, and are at most "
         f"{max(d['largest_relative'] for d in plain):.1e} apart in the others (norm of the difference by the norm); "
-        f"with a plan at most {max(d['largest_relative'] for d in planned):.1e}. The largest difference of the loss is "
-        f"{max(abs(d['loss_difference']) for d in planned):.1e}."
+        f"with a plan at most {worst['largest_relative']:.1e}{f', in `{name}`' if name else ''}. The largest "
+        f"difference of the loss is {max(abs(d['loss_difference']) for d in planned):.1e}."
     )
+
+
+def prices(result: dict[str, Any]) -> str:
+    """What calls cost on that host."""
+    host = result.get("host")
+    if host is None:
+        return ""
+    return (
+        f"This host takes {host['call'] / 1000:.1f} us a call, {host['saved'] / 1000:.1f} us more for a tensor that is "
+        f"brought back ({host['saved_in_calls']:.1f} calls) and {host['policy'] / 1000:.1f} us more for a call under a "
+        f"selective policy ({host['policy_in_calls']:.1f} calls): `benchmarks/host_costs.py`, from a model of another "
+        f"size."
+    )
+
+
+def deterministic(result: dict[str, Any]) -> str:
+    """Gradients with deterministic kernels, a row a case."""
+    found = result.get("deterministic")
+    if found is None:
+        return ""
+    rows = [
+        f"| {name.replace('_', ' ')} | {case['equal_gradients']} of {case['gradients']} | "
+        f"{case['largest_relative']:.1e} | {next(iter(case['worst'])) if case['largest_relative'] else ''} | "
+        f"{case['loss_difference']:.1e} |"
+        for name, case in found.items()
+        if isinstance(case, dict)
+    ]
+    head = "| against the unchecked step | equal to the bit | largest difference | in | loss |\n|---|---|---|---|---|"
+    left = "; ".join(found["not deterministic"])
+    text = f"With deterministic kernels, batch {found['batch']}:"
+    return f"{text}\n\n" + "\n".join([head, *rows]) + (f"\n\nTorch warned: {left}." if left else "")
 
 
 def main() -> None:
@@ -81,4 +181,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    sys.path.insert(0, str(ROOT))
     main()

@@ -11,7 +11,8 @@ from memgraph.options import Options
 from memgraph.plan import candidates as search
 from memgraph.plan.answer import Answer, Point
 from memgraph.plan.candidates import Candidate, Found
-from memgraph.plan.cost import roofline
+from memgraph.plan.clock import step_time
+from memgraph.plan.cost import CALL, HostCosts, costs
 from memgraph.plan.plan_file import KEPT_OPS, Plan, Region
 from memgraph.plan.problem import Irregular, Problem, Variant, build
 from memgraph.plan.sections import LOSS, Cut, cut, loss_ops, same_loss
@@ -43,6 +44,7 @@ class Planner:
         options: the step, with nothing checkpointed.
         budget: bytes that PyTorch's allocator may take; None for what the card has for it.
         workers: trace beside this process; the caller closes them.
+        host_call: nanoseconds that the host takes for one ATen call.
 
     Raises:
         UsageError: the options checkpoint already.
@@ -50,7 +52,7 @@ class Planner:
 
     def __init__(
         self, options: Options, budget: int | None = None, progress: Progress | None = None,
-        workers: Workers | None = None,
+        workers: Workers | None = None, host_call: float = CALL,
     ) -> None:  # fmt: skip
         from memgraph.api import default_gpu
 
@@ -62,7 +64,9 @@ class Planner:
         self.progress = progress
         self.workers = workers or Workers(0)
         self.notes: list[str] = []
-        self._nanoseconds = roofline(spec)
+        self._costs = costs(spec, HostCosts.of(host_call))
+        self.host_call = host_call
+        self._foreseen: dict[str, float] = {}
         self._traces: dict[str, Trace] = {}
         self._refined = 0
 
@@ -101,6 +105,7 @@ class Planner:
         chunked = dataclasses.replace(base, set={**base.set, "loss_chunks": str(CHUNKS)})
         self._ahead([base, chunked] if self._may_chunk() else [base])
         self.base = self._trace(base)
+        self._base_time = step_time(self.base, self._costs(self.base))
         self.found: Found = search.find(self.base)
         self._modules = {candidate.name: candidate.modules for candidate in self.found.all}
         ways = _everywhere(self.found, self._ops())
@@ -164,7 +169,7 @@ class Planner:
         return same_loss(self.base, loss_ops(self.base, self._traces[repr(chunked)])[0], trace)
 
     def _cut(self, trace: Trace, candidates: Sequence[Candidate], loss: frozenset[int]) -> Cut:
-        return cut(trace, search.owner_of(candidates), self._nanoseconds, loss)
+        return cut(trace, search.owner_of(candidates), self._costs(trace), loss)
 
     # Answers.
 
@@ -206,7 +211,7 @@ class Planner:
     def _alike(self, point: Point, limit: int) -> bool:
         """Whether nothing is gained by a plan with a few more requested bytes."""
         choice = self.solver.cheapest(limit)
-        return choice is not None and point.share - self.problem.share(choice) < _ALIKE
+        return choice is not None and self._foreseen[point.plan.text] - self.problem.share(choice) < _ALIKE
 
     def _least(self) -> Point:
         return self._point(self._least_choice())
@@ -239,7 +244,12 @@ class Planner:
         plan = self._plan(choice)
         trace = self._trace(self._with(plan))
         predicted, binding = self.problem.peak(choice), self.problem.binding(choice).name
-        return Point(plan, predicted, Usage(*trace.peak[:3]), trace.fits, self.problem.share(choice), binding)
+        self._foreseen[plan.text] = self.problem.share(choice)
+        return Point(plan, predicted, Usage(*trace.peak[:3]), trace.fits, self._slower(trace), binding)
+
+    def _slower(self, trace: Trace) -> float:
+        """Share of the base's step by which a run's step takes longer."""
+        return step_time(trace, self._costs(trace)) / self._base_time - 1 if self._base_time else 0.0
 
     def _plan(self, choice: Choice) -> Plan:
         """The options as regions of modules."""
@@ -258,7 +268,7 @@ class Planner:
                 )
         return Answer(
             self.options, self.budget, base, best, least, curve, self.problem, stacks, self._refined,
-            len(self._traces), tuple(dict.fromkeys(self.notes)),
+            len(self._traces), tuple(dict.fromkeys(self.notes)), self.host_call,
         )  # fmt: skip
 
     # Traces.

@@ -87,3 +87,33 @@ class Plain(nn.Module):
 def plain(batch: int = 8) -> tuple[nn.Module, Tensor]:
     """The model and a batch."""
     return Plain(), torch.zeros(batch, 3, 32, 32)
+
+
+class Lean(nn.Module):
+    """Seven blocks of few ops and different widths: 128 traces of it are soon made."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(Step(64 * (3 + place % 4)) for place in range(7))
+
+    def forward(self, x: Tensor, scale: Tensor) -> Tensor:
+        for block in self.blocks:
+            x = block(x, scale)
+        return x.square().mean()
+
+
+class Step(nn.Module):
+    """A residual and a tensor shared by all blocks."""
+
+    def __init__(self, wide: int) -> None:
+        super().__init__()
+        self.up = nn.Parameter(torch.zeros(64, wide))
+        self.down = nn.Parameter(torch.zeros(wide, 64))
+
+    def forward(self, x: Tensor, scale: Tensor) -> Tensor:
+        return x + F.gelu((x * scale) @ self.up) @ self.down
+
+
+def lean(batch: int = 8) -> tuple[nn.Module, list[Tensor]]:
+    """The model and a batch."""
+    return Lean(), [torch.zeros(batch * 64, 64), torch.zeros(batch * 64, 1)]

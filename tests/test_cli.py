@@ -171,6 +171,21 @@ def test_a_process_says_it_the_same_way() -> None:
     is_one_line(process("analyze", "--gpu", "h20"), 2, "unknown GPU 'h20': did you mean h200")
 
 
+@pytest.mark.usefixtures("no_run")
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("--picture curve.svg", "--picture draws a curve: give --pareto too"),
+        ("--pareto --picture curve.txt", "unknown kind of picture '.txt'"),
+        ("--budget lots", "'lots' is not a size"),
+        ("--host-cost -1", "Invalid value for '--host-cost'"),
+        ("--checkpoint blocks", "starts from a step with nothing checkpointed"),
+    ],
+)
+def test_checkpoint_refuses(run: Run, arguments: str, message: str) -> None:
+    is_one_line(run("checkpoint", *arguments.split()), 2, re.escape(message))
+
+
 # ---- a trace file as the target
 
 
@@ -214,6 +229,16 @@ def test_what_does_not_fit_exits_with_3_and_reports_all_the_same(run: Run, tape:
     assert (result.code, result.err) == (3, "") and "Does not fit" in result.out
     result = run("analyze", tmp_path / "oom", "--format", "json")
     assert result.code == 3 and json.loads(result.out)["fits"] is False
+
+
+def test_checkpoint_plans_saves_and_says_what_does_not_fit(run: Run, tmp_path: Path) -> None:
+    of = ("checkpoint", "--model", "tests.planned_models:lean", "--gpu", "rtx3090", "--batch", "512")
+    found = run(*of, "--budget", "300MiB", "-o", tmp_path / "plan.json")
+    assert found.code == 0 and "With this" in found.out and "holds to the byte" in found.out.replace("\n", " ")
+    assert "blocks" in (tmp_path / "plan.json").read_text()
+    slow = json.loads(run(*of, "--budget", "300MiB", "--host-cost", "0", "--format", "json").out)
+    assert slow["fits"] and slow["host_cost_us"] == 0 and slow["best"]["recompute"] > 0
+    assert run(*of, "--budget", "24MiB").code == 3
 
 
 # ---- the output file

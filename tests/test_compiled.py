@@ -247,6 +247,25 @@ def test_a_trace_keeps_what_was_compiled(step: Trace, tmp_path: Path) -> None:
     assert "compilation" in data
 
 
+class Checkpointed(Model):
+    """The same with its wide part checkpointed, and dropout, whose random numbers have to come back."""
+
+    def wide(self, x: torch.Tensor) -> torch.Tensor:
+        return nn.functional.dropout(self.up(x).sin().cos().exp(), 0.1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        kept: torch.Tensor = torch.utils.checkpoint.checkpoint(self.wide, x, use_reentrant=False)
+        return self.down(kept).square().mean()
+
+
+def test_a_checkpoint_is_compiled_with_its_random_numbers() -> None:
+    trace = run(torch_compile, model=Checkpointed())
+    assert not [note for note in trace.assumptions if "torch.compile" in note]
+    made = trace.compilation
+    assert made is not None and made.graphs == 2
+    assert not [row for row in made.saved if row.shape == (ROWS, WIDE)]
+
+
 def test_options_are_checked() -> None:
     with pytest.raises(UsageError, match="compile mode"):
         Options(compile="fast")

@@ -48,7 +48,7 @@ def some_choice(problem: Problem, seed: int) -> Choice:
 
 
 def test_every_subset_of_seven_blocks_peaks_where_it_was_foreseen() -> None:
-    seven = planner("seven")
+    seven = planner("lean")
     single = list(numbers(seven.problem, "nothing").values())
     assert len(single) == 7
     subsets = [some for size in range(8) for some in itertools.combinations(single, size)]
@@ -210,12 +210,12 @@ def test_no_plan_fits_says_what_binds() -> None:
 
 
 def test_a_step_that_fits_is_left_alone() -> None:
-    answer = Planner(planner("seven").options, 2**30).cheapest()
+    answer = Planner(planner("lean").options, 2**30).cheapest()
     assert answer.best is answer.base and answer.best.plan == Plan()
 
 
 def test_the_curve_falls() -> None:
-    answer = Planner(planner("seven").options, 2**30).pareto(4)
+    answer = Planner(planner("lean").options, 2**30).pareto(4)
     peaks, shares = [p.peak.requested for p in answer.curve], [p.share for p in answer.curve]
     assert peaks == sorted(peaks, reverse=True) and shares == sorted(shares) and len(peaks) >= 4
     assert all(point.predicted == point.peak.requested for point in answer.curve)

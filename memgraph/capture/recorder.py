@@ -515,7 +515,7 @@ def _is_wrapper(kind: type) -> bool:
 def _of_the_host(kwargs: Mapping[str, Any]) -> Mapping[str, Any]:
     """Without what only a CUDA build can give: page-locked memory, which the device is not asked for, and generators,
     which nothing is drawn from."""
-    if kwargs.get("pin_memory") or isinstance(kwargs.get("generator"), VirtualGenerator):
+    if kwargs.get("pin_memory") or type(kwargs.get("generator")) is VirtualGenerator:
         return {**kwargs, **{name: None for name in ("pin_memory", "generator") if name in kwargs}}
     return kwargs
 

@@ -13,6 +13,7 @@ from memgraph.cli.progress import ProgressBar
 from memgraph.cli.several import Chosen, one, run_options
 from memgraph.errors import DoesNotFit, MemgraphError, UsageError, unknown_name
 from memgraph.plan.answer import Answer
+from memgraph.plan.cost import CALL
 from memgraph.plan.plan_file import Plan
 from memgraph.trace_file import check_free, write_file
 from memgraph.units import parse_bytes
@@ -26,14 +27,16 @@ _PICTURES = (".svg", ".png", ".pdf", ".dot")
 @click.option("--minimize", type=click.Choice(["time", "memory"]), default="time", show_default=True,
               help="The cheapest plan that fits, or the one with the lowest peak.")  # fmt: skip
 @click.option("--pareto", is_flag=True, help="The whole curve of peak against recompute.")
+@click.option("--host-cost", type=click.FloatRange(min=0), metavar="MICROSECONDS", default=CALL / 1000,
+              show_default=True, help="What the host takes to issue one op.")  # fmt: skip
 @click.option("--picture", type=click.Path(path_type=Path, dir_okay=False),
               help="Draw the curve: .svg .png .pdf .dot. With --pareto.")  # fmt: skip
 @format_option
 @click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="Save the plan here.")
 @click.option("--force", is_flag=True, help="Overwrite the files.")
 def checkpoint(
-    chosen: Chosen, budget: str | None, minimize: str, pareto: bool, picture: Path | None, form: str,
-    output: Path | None, force: bool,
+    chosen: Chosen, budget: str | None, minimize: str, pareto: bool, host_cost: float,
+    picture: Path | None, form: str, output: Path | None, force: bool,
 ) -> None:  # fmt: skip
     """Find the cheapest set of layers to recompute in the backward so that the step fits.
 
@@ -56,7 +59,7 @@ def checkpoint(
     from memgraph.workers import Workers
 
     with ProgressBar() as bar, contextlib.closing(Workers()) as workers:
-        planner = Planner(options, size, bar.show, workers)
+        planner = Planner(options, size, bar.show, workers, 1000 * host_cost)
         wanted = planner.pareto if pareto else planner.least_memory if minimize == "memory" else planner.cheapest
         found = wanted()
     _show(found, form)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from memgraph.options import Options
+from memgraph.plan.cost import CALL
 from memgraph.plan.plan_file import Plan
 from memgraph.plan.problem import Problem
 from memgraph.trace import Usage
@@ -22,7 +23,7 @@ class Point(NamedTuple):
     fits: bool
     """Whether that trace stayed within the budget."""
     share: float
-    """What it recomputes, as a share of the step without any: 0.12 for 12 % more time."""
+    """By how much its step takes longer than one without any, as a share: 0.12 for 12 % more time."""
     binding: str
     """The moment of its peak."""
 
@@ -50,10 +51,12 @@ class Answer:
     traces: int
     notes: tuple[str, ...] = ()
     """What was left out, and why."""
+    host_call: float = CALL
+    """Nanoseconds that the host was taken to need for one ATen call."""
 
     def saved(self, point: Point) -> Plan:
         """A point's plan with what it was made for and what it promises, for its file."""
         settings = {name: value for name, value in self.options.settings().items() if name != "checkpoint"}
-        made_for = {**settings, "gpu": self.options.gpu, "budget": self.budget}
+        made_for = {**settings, "gpu": self.options.gpu, "budget": self.budget, "host_cost_us": self.host_call / 1000}
         peak = {"requested": point.peak.requested, "allocated": point.peak.allocated, "reserved": point.peak.reserved}
         return replace(point.plan, made_for=made_for, promised={"peak": peak, "recompute": round(point.share, 4)})

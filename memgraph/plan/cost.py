@@ -1,20 +1,39 @@
-"""How long an op takes on a card: a roofline from the catalogue. Whole nanoseconds, so that sums are exact.
+"""What an op takes: the host's time to issue it, and the card's to run it. Whole nanoseconds, so that sums are exact.
 
-A kernel is bound by its arithmetic or by its memory traffic, and by neither below what it costs to start it. Real
-kernels reach a part of both roofs; a share of the step, which is what plans are compared by, keeps most of its meaning.
+The card's time is a roofline from the catalogue: arithmetic or memory traffic, whichever takes longer. The host's is a
+price for each ATen call, with more on top where something is recomputed, for a checkpoint is Python: a hook at each
+tensor that is put aside or fetched, and under a selective policy a dispatch mode at each call. `plan.clock` plays the
+two against each other.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
+from typing import NamedTuple
 
 from memgraph.analyze.flops import of_op
 from memgraph.gpu.specs import GpuSpec
-from memgraph.trace import Op
+from memgraph.plan.plan_file import parse_plan
+from memgraph.trace import Op, Trace
 
-LAUNCH = 6_000
-"""Nanoseconds from one kernel to the next that eager PyTorch does not go below: dispatch, autograd and launch on the
-host. An estimate for a current server CPU, not a property of the card."""
+CALL = 12_100
+"""Nanoseconds of the host for one ATen call of eager PyTorch, view or kernel alike: Python, dispatch, autograd and
+launch. Two measurements beside an H200 agree: 12,177 from one small kernel with autograd to the next, and 113.8 ms for
+the 9,388 calls of nanoVLM's unchecked step at batch 8, which the host decides (`benchmarks/checkpoint_measured.py`,
+fastest)."""
+SAVED = 3.3
+"""Calls' worth of host time for each tensor that a region's recomputation brings back: a Python hook where it was saved
+in the forward, one where it is made again, one where the backward fetches it. Measured on a processor
+alone, with a model that is all calls and no work (`benchmarks/host_costs.py`)."""
+POLICY = 1.9
+"""Calls' worth of host time on top of each call under a selective policy, in the forward and in the recomputation: the
+policy is asked in a Python dispatch mode. Measured likewise."""
+KERNEL = 2_000
+"""Nanoseconds from one kernel's start to the next on a card, however little they do. An estimate."""
+REACHED = 0.38
+"""Share of both roofs that the kernels of a whole step reach: the unchecked step of nanoVLM at batch 32 on an H200,
+which the card decides, takes 179.0 ms (fastest) where the roofs alone say 70."""
 
 _VIEWS = frozenset(
     {
@@ -27,18 +46,85 @@ _ROWS_ONLY = frozenset({"embedding", "index", "gather", "index_select"})
 """Ops that read of their first argument only what they return."""
 
 
-def roofline(gpu: GpuSpec) -> Callable[[Op], int]:
-    """What an op takes on this card, in nanoseconds. Views take nothing."""
+class Spent(NamedTuple):
+    """Nanoseconds of one op."""
 
-    def nanoseconds(op: Op) -> int:
-        name = op.name.removeprefix("aten.").partition(".")[0]
-        if name in _VIEWS:
-            return 0
-        flops = of_op(op)
-        arithmetic = flops / (_rate(op, gpu)) if flops else 0.0
-        return max(LAUNCH, round(1e9 * max(arithmetic, _traffic(name, op) / gpu.bandwidth)))
+    host: int
+    """To issue it."""
+    device: int
+    """To run it; nothing for a view."""
 
-    return nanoseconds
+
+Costs = Callable[[Trace], list[Spent]]
+"""From a run to what each of its ops takes."""
+
+
+class HostCosts(NamedTuple):
+    """Of one machine's processor. Nanoseconds; see the constants for what each is."""
+
+    call: float
+    saved: float
+    policy: float
+
+    @classmethod
+    def of(cls, call: float = CALL) -> HostCosts:
+        """Of a machine of which only the price of a call is known."""
+        return cls(call, call * SAVED, call * POLICY)
+
+
+def costs(gpu: GpuSpec, host: HostCosts) -> Costs:
+    """What the ops of a run take on this card, issued by this host."""
+
+    def of_trace(trace: Trace) -> list[Spent]:
+        selective = _selective(trace)
+        return [Spent(_host(trace, op, host, selective), _device(op, gpu)) for op in trace.ops]
+
+    return of_trace
+
+
+def base_name(op: Op) -> str:
+    """`mm` of `aten.mm.default`."""
+    return op.name.removeprefix("aten.").partition(".")[0]
+
+
+def recomputed(trace: Trace, op: Op) -> bool:
+    """Whether an op of a backward does over what a forward did: it differentiates nothing, and a line of the user's ran
+    it, which no line does for autograd's own."""
+    return op.forward < 0 and bool(op.source) and trace.phases[op.phase].name == "backward"
+
+
+def under_policy(trace: Trace) -> Callable[[Op], bool]:
+    """Whether an op runs under a selective policy."""
+    selective = _selective(trace)
+    return lambda op: _under(trace, op, selective)
+
+
+def _host(trace: Trace, op: Op, host: HostCosts, selective: Callable[[str], bool]) -> int:
+    saved = base_name(op) == "detach" and recomputed(trace, op)
+    return round(host.call + host.saved * saved + host.policy * _under(trace, op, selective))
+
+
+def _under(trace: Trace, op: Op, selective: Callable[[str], bool]) -> bool:
+    """Torch's policies pass `detach` by."""
+    again = trace.phases[op.phase].name == "forward" or recomputed(trace, op)
+    return again and base_name(op) != "detach" and selective(op.module)
+
+
+def _selective(trace: Trace) -> Callable[[str], bool]:
+    """Whether a module is in a region of the run's plan that keeps some results."""
+    text = str(trace.settings.get("checkpoint", ""))
+    regions = parse_plan(text).regions if text.startswith("{") else ()
+    paths = tuple(path for region in regions if region.keep != "nothing" for path in region.modules)
+    return functools.cache(lambda module: any(module == path or module.startswith(path + ".") for path in paths))
+
+
+def _device(op: Op, gpu: GpuSpec) -> int:
+    name = base_name(op)
+    if name in _VIEWS:
+        return 0
+    flops = of_op(op)
+    arithmetic = flops / _rate(op, gpu) if flops else 0.0
+    return max(KERNEL, round(1e9 / REACHED * max(arithmetic, _traffic(name, op) / gpu.bandwidth)))
 
 
 def _rate(op: Op, gpu: GpuSpec) -> float:

@@ -7,11 +7,12 @@ run ops that are nobody's, each a section of its own, for any of them may let go
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from memgraph.trace import Action, Op, Role, Trace
+from memgraph.plan.cost import Spent
+from memgraph.trace import Action, Role, Trace
 
 LOSS = "the loss"
 """Owner of the ops from the head's logits to the loss and back, where these can be computed in chunks."""
@@ -40,8 +41,16 @@ class Section:
     """The highest, at least 0."""
     released: Counter[str] = field(default_factory=Counter)
     """By candidate: bytes it had allocated in its forward that die here, in a section of another or of nobody."""
-    nanoseconds: int = 0
+    host: int = 0
+    """Nanoseconds to issue its ops."""
+    device: int = 0
+    """Nanoseconds to run them."""
     ops: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def nanoseconds(self) -> int:
+        """Of the slower of the two: what a section adds to a run of others like it."""
+        return max(self.host, self.device)
 
 
 class Kept(NamedTuple):
@@ -64,23 +73,23 @@ class Cut:
 def cut(
     trace: Trace,
     owner_of: Callable[[str], str],
-    nanoseconds: Callable[[Op], int],
+    spent: Sequence[Spent],
     loss: Collection[int] = (),
 ) -> Cut:
     """Cut a run.
 
     Args:
         owner_of: from a module's path to the candidate that it belongs to, or empty.
-        nanoseconds: what an op takes.
+        spent: what each op takes.
         loss: the ops that are the loss's.
     """
-    sections, of_op, after_loss = _sections(trace, owner_of, nanoseconds, frozenset(loss))
+    sections, of_op, after_loss = _sections(trace, owner_of, spent, frozenset(loss))
     libraries = _follow(trace, sections, of_op, after_loss)
     return Cut(tuple(sections), tuple(libraries))
 
 
 def _sections(
-    trace: Trace, owner_of: Callable[[str], str], nanoseconds: Callable[[Op], int], loss: frozenset[int]
+    trace: Trace, owner_of: Callable[[str], str], spent: Sequence[Spent], loss: frozenset[int]
 ) -> tuple[list[Section], list[int], dict[int, int]]:
     """The sections, which of them each op is in, and the one after each forward of the loss: what dies once the loss is
     there, autocast's weights among it, is not the loss's affair."""
@@ -97,7 +106,8 @@ def _sections(
                 after_loss[len(sections) - 1] = len(sections)
                 sections.append(Section(Key("", "forward", phase.step, "the end of the forward")))
             sections.append(Section(key, op.module))
-        sections[-1].nanoseconds += nanoseconds(op)
+        sections[-1].host += spent[index].host
+        sections[-1].device += spent[index].device
         sections[-1].ops[op.name] += 1
         of_op.append(len(sections) - 1)
     return sections, of_op, after_loss

@@ -23,6 +23,7 @@ def report(found: Answer) -> dict[str, Any]:
         "candidates": list(found.problem.candidates),
         "options": len(found.problem.options),
         "refined": found.refined,
+        "host_cost_us": found.host_call / 1000,
         "traces": found.traces,
         "notes": list(found.notes),
     }

@@ -198,6 +198,7 @@ def _notes(found: Answer) -> str:
     stacks = " and ".join(str(size) for size in found.stacks)
     text = (
         f"{len(found.problem.options)} options at {sum(found.stacks)} candidates (stacks of {stacks}), from "
-        f"{found.traces} traces; time by a roofline of {found.options.gpu}."
+        f"{found.traces} traces; time by a roofline of {found.options.gpu} and a host that takes "
+        f"{found.host_call / 1000:.3g} us an op."
     )
     return "\n".join([textwrap.fill(text, WIDTH), *(textwrap.fill(f"note: {note}", WIDTH) for note in found.notes)])

@@ -13,6 +13,7 @@ import torch
 
 from memgraph.gpu.allocator import Allocator, Segment
 from memgraph.gpu.specs import GpuSpec
+from memgraph.virtual.random import VirtualGenerator
 
 
 class VirtualStream:
@@ -78,24 +79,6 @@ class Ranges:
 
     def __getattr__(self, name: str) -> Callable[..., int]:
         return lambda *_, **__: 0
-
-
-class VirtualGenerator(torch.Generator):
-    """The device's random numbers, which nobody draws. Compiled code keeps and restores their state around what it
-    computes again."""
-
-    @property
-    def device(self) -> torch.device:  # type: ignore[override]
-        return torch.device("cuda", 0)
-
-    def clone_state(self) -> VirtualGenerator:
-        return VirtualGenerator()
-
-    def graphsafe_get_state(self) -> VirtualGenerator:
-        return self
-
-    def graphsafe_set_state(self, _state: Any) -> VirtualGenerator:  # type: ignore[override]
-        return self
 
 
 @contextlib.contextmanager
@@ -263,7 +246,7 @@ def answers(gpu: GpuSpec, allocator: Allocator, empty_cache: Callable[[], None])
         "set_stream": nothing,
         "Stream": VirtualStream,
         "Event": VirtualEvent,
-        "default_generators": (VirtualGenerator(),),
+        "default_generators": (VirtualGenerator("cuda:0"),),
         "manual_seed": nothing,
         "manual_seed_all": nothing,
         "seed": nothing,

@@ -7,8 +7,16 @@ from typing import Any
 import torch
 
 
-class VirtualGenerator(torch.Generator):
-    """As `torch.Generator`. One for the device is a CPU one that says otherwise: a build without CUDA has no other."""
+class _AnyGenerator(type(torch._C.Generator)):  # type: ignore[misc]  # its metaclass differs between versions
+    """Asked for `torch.Generator` while it is replaced, every generator is one."""
+
+    def __instancecheck__(cls, instance: object) -> bool:
+        return isinstance(instance, torch._C.Generator)
+
+
+class VirtualGenerator(torch._C.Generator, metaclass=_AnyGenerator):
+    """As `torch.Generator`. One for the device is a CPU one that says otherwise: a build without CUDA has no other.
+    Compiled code keeps and restores the device's state around what it computes again."""
 
     def __new__(cls, device: Any = "cpu") -> VirtualGenerator:
         made: VirtualGenerator = super().__new__(cls, "cpu")  # type: ignore[call-arg]
@@ -20,3 +28,12 @@ class VirtualGenerator(torch.Generator):
     @property
     def device(self) -> torch.device:  # type: ignore[override]
         return self._memgraph_device
+
+    def clone_state(self) -> VirtualGenerator:
+        return VirtualGenerator(self.device)
+
+    def graphsafe_get_state(self) -> VirtualGenerator:
+        return self
+
+    def graphsafe_set_state(self, _state: Any) -> VirtualGenerator:  # type: ignore[override]
+        return self
