@@ -30,6 +30,7 @@ from memgraph.virtual import tuning
 FOLDER = Path(__file__).parent / "compiled_recordings"
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "compiled-accuracy.md"
 TRIAL = "timing.trial.kernel"
+HEADING = "## Predicted with torch "
 
 
 class Row(NamedTuple):
@@ -97,25 +98,37 @@ def table(rows: Sequence[Row]) -> str:
     return tabulate(lines, headers, tablefmt="github", disable_numparse=True)
 
 
-def page(rows: Sequence[Row]) -> str:
-    """docs/compiled-accuracy.md."""
-    cards = ", ".join(sorted({f"{row.gpu}, torch {row.torch}" for row in rows}))
+def section(rows: Sequence[Row]) -> str:
+    """What this torch predicts."""
     worst = [max(abs(row.predicted[i] / row.measured[i] - 1) for row in rows) for i in range(3)]
-    return f"""# How exact a compiled step is
-
-Written by `python benchmarks/compiled_accuracy.py` from `benchmarks/compiled_recordings/`; do not edit by hand.
-
-Measured: {cards}, through torch's allocator history (`benchmarks/record_compiled.py`), each run in a process of its own
-with empty compile caches. Predicted with torch {torch.__version__}, its GPU hidden. Sizes in MiB.
+    return f"""{HEADING}{torch.__version__}, no GPU
 
 {table(rows)}
 
 Worst: {100 * worst[0]:.3f} % in requested, {100 * worst[1]:.3f} % in allocated, {100 * worst[2]:.2f} % in reserved.
+"""
+
+
+def page(rows: Sequence[Row], before: str) -> str:
+    """docs/compiled-accuracy.md: the sections of other versions stay as they were."""
+    cards = ", ".join(sorted({f"{row.gpu}, torch {row.torch}" for row in rows}))
+    others = [HEADING + text for text in before.split(HEADING)[1:]]
+    kept = [text.rstrip() + "\n" for text in others if not text.startswith(f"{HEADING}{torch.__version__},")]
+    sections = "\n".join(sorted([section(rows), *kept]))
+    return f"""# How exact a compiled step is
+
+Written by `python benchmarks/compiled_accuracy.py` from `benchmarks/compiled_recordings/`; do not edit by hand. Each
+version of torch that it is run with writes its own section.
+
+Measured: {cards}, through torch's allocator history (`benchmarks/record_compiled.py`), each run in a process of its own
+with empty compile caches. Sizes in MiB.
 
 *matched* counts recorded allocations that the prediction has too, in order and to the byte, without those that
 `torch.compile` makes to time kernels; their number depends on the card's speed. Which products the card found faster
 when padded is taken from the recording; in the last column it is memgraph's own estimate (see [compile](compile.md)).
-"""
+Another version of torch has another Inductor, which may compile another step than the one that was measured.
+
+{sections}"""
 
 
 def main() -> None:
@@ -128,7 +141,7 @@ def main() -> None:
         mib = [tuple(round(size / 2**20, 2) for size in sizes) for sizes in (row.predicted, row.measured, row.own)]
         print(row.name, row.matched, "of", row.allocations, *mib, f"{row.seconds:.0f} s", file=sys.stderr, flush=True)
     if not names:
-        PAGE.write_text(page(rows))
+        PAGE.write_text(page(rows, PAGE.read_text() if PAGE.exists() else ""))
 
 
 if __name__ == "__main__":

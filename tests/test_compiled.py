@@ -258,8 +258,17 @@ class Checkpointed(Model):
         return self.down(kept).square().mean()
 
 
-def test_a_checkpoint_is_compiled_with_its_random_numbers() -> None:
-    trace = run(torch_compile, model=Checkpointed())
+class CheckpointedAttention(Checkpointed):
+    """Attention's kernel draws numbers too, in an op that is called with them."""
+
+    def wide(self, x: torch.Tensor) -> torch.Tensor:
+        q = self.up(x).bfloat16().view(16, 256, 16, 64).transpose(1, 2)
+        return nn.functional.scaled_dot_product_attention(q, q, q).transpose(1, 2).reshape(ROWS, WIDE).float()
+
+
+@pytest.mark.parametrize("model", [Checkpointed, CheckpointedAttention])
+def test_a_checkpoint_is_compiled_with_its_random_numbers(model: type[Model]) -> None:
+    trace = run(torch_compile, model=model())
     assert not [note for note in trace.assumptions if "torch.compile" in note]
     made = trace.compilation
     assert made is not None and made.graphs == 2

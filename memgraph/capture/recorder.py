@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch._higher_order_ops.utils import registered_hop_fake_fns
 from torch._ops import HigherOrderOperator, OpOverload
 from torch._subclasses.fake_tensor import (
     DataDependentOutputException,
@@ -180,6 +181,11 @@ class Recorder(FakeTensorMode):
         Raises:
             MemgraphError: torch knows nothing to do.
         """
+        # from torch 2.13 on most are here, and the table leads back to us
+        fake: Any = registered_hop_fake_fns.get(func)  # type: ignore[call-overload]
+        if fake is not None:
+            with self:
+                return fake(*args, **kwargs)
         handler = func.python_key_table.get(FakeTensorMode)
         if handler is None:
             raise MemgraphError(f"{func.name()} at {self.sources.current()} does not run without a GPU")
