@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -407,6 +408,7 @@ def test_a_log_with_noise_in_it_is_an_error_or_a_trace(place: int, noise: bytes,
             load(path).self_check()
 
 
+@pytest.mark.skipif(torch.version.cuda is not None, reason="a CUDA build brings the runtime along")
 def test_without_a_runtime_it_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", "import sys\nfrom pathlib import Path\nfrom memgraph.capture import hook\n"
