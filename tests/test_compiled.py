@@ -266,7 +266,14 @@ class CheckpointedAttention(Checkpointed):
         return nn.functional.scaled_dot_product_attention(q, q, q).transpose(1, 2).reshape(ROWS, WIDE).float()
 
 
-@pytest.mark.parametrize("model", [Checkpointed, CheckpointedAttention])
+SEEDS = pytest.mark.xfail(
+    torch.__version__ >= "2.15",
+    strict=True,
+    reason="torch 2.15 asks the driver for the seeds' generator; docs/limits.md",
+)
+
+
+@pytest.mark.parametrize("model", [pytest.param(Checkpointed, marks=SEEDS), CheckpointedAttention])
 def test_a_checkpoint_is_compiled_with_its_random_numbers(model: type[Model]) -> None:
     trace = run(torch_compile, model=model())
     assert not [note for note in trace.assumptions if "torch.compile" in note]

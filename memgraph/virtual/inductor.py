@@ -251,9 +251,6 @@ def _device_answers(gpu: GpuSpec) -> Iterator[None]:
             stack.enter_context(replaced(torch.cuda, name, lambda *_: 0))
         stack.enter_context(_put(torch._C, "_cuda_getCurrentRawStream", _zero))  # CPU-only builds have none
         stack.enter_context(replaced(triton, "triton_hash_with_backend", lambda: "MEMGRAPH"))
-        if hasattr(torch._C, "_accelerator_getDefaultGenerator"):  # torch 2.15 asks it where 2.11 asked torch.cuda
-            generators = torch.cuda.default_generators
-            stack.enter_context(replaced(torch._C, "_accelerator_getDefaultGenerator", lambda index: generators[index]))
         stack.enter_context(replaced(utils, "get_device_tflops", lambda dtype: _rate(gpu, dtype)))
         stack.enter_context(replaced(utils, "get_gpu_dram_gbps", lambda: gpu.bandwidth / 1e9))
         yield
