@@ -269,7 +269,7 @@ class CheckpointedAttention(Checkpointed):
 SEEDS = pytest.mark.xfail(
     torch.__version__ >= "2.15",
     strict=True,
-    reason="torch 2.15 asks the driver for the seeds' generator; docs/limits.md",
+    reason="it asks the driver for a generator; docs/limits.md",
 )
 
 
