@@ -15,7 +15,9 @@ from types import CodeType
 from typing import Any
 
 import torch
+from torch.autograd import graph as autograd_graph
 from torch.nn.modules import module as module_hooks
+from torch.utils import checkpoint as torch_checkpoint
 
 _PACKAGE = Path(__file__).parent.parent
 _INTERNAL = tuple(
@@ -162,6 +164,17 @@ def _display_name(filename: str) -> str:
     if filename.startswith("<") or (filename.startswith(_INTERNAL) and not filename.startswith(_MODELS)):
         return ""
     return "/".join(Path(filename).parts[-2:])
+
+
+def recomputing() -> bool:
+    """Whether a checkpoint runs a part of a forward again: its code stands between the op and the engine that runs the
+    backward. No module need be running, for a checkpoint calls a `forward` by itself."""
+    frame = sys._getframe(2)
+    while frame is not None and frame.f_code.co_filename != autograd_graph.__file__:
+        if frame.f_code.co_filename == torch_checkpoint.__file__:
+            return True
+        frame = frame.f_back  # type: ignore[assignment]
+    return False
 
 
 class ForwardOps:

@@ -29,7 +29,7 @@ from memgraph.capture.accumulate import ADD, ADD_IN_PLACE, Accumulation, Referen
 from memgraph.capture.interrupts import interrupts_kept
 from memgraph.capture.ledger import Ledger
 from memgraph.capture.operators import Inside, Kinds, Operator
-from memgraph.capture.provenance import ForwardOps, ModulePaths, SourceLines, uncompiled
+from memgraph.capture.provenance import ForwardOps, ModulePaths, SourceLines, recomputing, uncompiled
 from memgraph.capture.stage import Stage
 from memgraph.errors import MemgraphError
 from memgraph.gpu.call import Call, OnHost, Output, Release, Temporary
@@ -46,6 +46,7 @@ _NO_BUFFER = -1
 _NO_KWARGS: Mapping[str, Any] = {}
 _FAKE_ALONE = (FakeTensor,)
 _DEVICE = torch.ops.prim.device.default
+_DETACH = "aten.detach.default"
 _ALLOCATION = torch.ops.aten.empty_strided.default
 _TAG = "_memgraph_tag"
 _NAME = "_memgraph_name"
@@ -312,13 +313,28 @@ class Recorder(FakeTensorMode):
         phase = self.stage.inside_autograd()
         self.accumulation.evaluating(node, len(self.ops))
         forward = self.forward_ops.of(node)
-        if self.paths.modules.stack:  # a checkpoint is being recomputed: this op runs in a module's forward
+        if self.paths.modules.stack or recomputing():
             self.forward_ops.made(len(self.ops))
-            return Op(operator.name, phase, self.paths.modules.current, self.sources.current(), specs)
+            module, source = self._recomputed_in(operator.name, forward)
+            return Op(operator.name, phase, module, source, specs)
         if forward >= 0:
             made = self.ops[forward]
             return Op(operator.name, phase, made.module, made.source, specs, (), forward)
         return Op(operator.name, phase, _module_of(self._accumulating(node)), "", specs)
+
+    def _recomputed_in(self, name: str, forward: int) -> tuple[str, str]:
+        """The module and the line of an op of a recomputation. A module whose `forward` a checkpoint calls by itself is
+        not on the stack: then the module is that of the last op alike, up to the one whose saved tensor is asked for;
+        and of what a checkpoint's hooks detach, which no forward has, that of the op before. The line is not on the
+        stack either where that module is one of torch's."""
+        source = self.sources.current()
+        if self.paths.modules.stack:
+            return self.paths.modules.current, source
+        if name == _DETACH:
+            return self.ops[-1].module, source or self.ops[-1].source
+        before = (self.ops[index] for index in range(forward, -1, -1))
+        alike = next((op for op in before if op.name == name and source in (op.source, "")), self.ops[forward])
+        return alike.module, source or alike.source
 
     def _accumulating(self, node: Any) -> str:
         """The name of the parameter whose gradient a node accumulates, or empty."""
