@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 from memgraph.errors import MemgraphError, UsageError
 from memgraph.gpu.specs import find
@@ -14,14 +14,18 @@ from memgraph.plan.candidates import Candidate, Found
 from memgraph.plan.clock import step_time
 from memgraph.plan.cost import CALL, HostCosts, costs
 from memgraph.plan.plan_file import KEPT_OPS, Plan, Region
+from memgraph.plan.policies import kind_of, nested
 from memgraph.plan.problem import Irregular, Problem, Variant, build
-from memgraph.plan.sections import LOSS, Cut, cut, loss_ops, same_loss
+from memgraph.plan.results import Result, keeping, results
+from memgraph.plan.sections import LOSS, Cut, cut, loss_ops, same_loss, same_memory
 from memgraph.plan.solve import Choice, Solver
 from memgraph.plan.tidy import tidy
 from memgraph.trace import Trace, Usage
 from memgraph.workers import Workers
 
 Progress = Callable[[str, int, int | None], None]
+Regions = tuple[tuple[str, ...], ...]
+"""The candidates that each region covers."""
 
 LENGTHS = (2, 4, 8)
 """Blocks that are tried as one region. Each length costs a trace."""
@@ -108,22 +112,54 @@ class Planner:
         self._base_time = step_time(self.base, self._costs(self.base))
         self.found: Found = search.find(self.base)
         self._modules = {candidate.name: candidate.modules for candidate in self.found.all}
-        ways = _everywhere(self.found, self._ops())
-        self._ahead(self._with(plan) for _, _, plan in ways)
+        single = tuple((name,) for name in self._modules)
+        together = _together(self.found)
+        self._ahead(self._everywhere(regions) for regions in (single, *together))
         loss = self._loss(chunked)
         self._base_cut = self._cut(self.base, self.found.all, loss[0])
-        variants = [found for way in ways if (found := self._variant(*way))]
+        nothing = self._variant(single) if single else None
+        variants = [*filter(None, [nothing, *map(self._variant, together)]), *self._keeping(single)]
         if loss[1] is not None:
             variants.append(loss[1])
         names = [candidate.name for candidate in self.found.all] + [LOSS] * (loss[1] is not None)
         self.problem: Problem = self._build(names, variants)
         self.solver = Solver(self.problem)
 
-    def _ops(self) -> set[str]:
-        """What the candidates run, by name: `mm`."""
+    def _everywhere(self, regions: Regions, kinds: Sequence[str] = ()) -> Options:
+        """The step with all these regions, that keep nothing unless it is said what."""
+        parts = zip(regions, kinds or ["nothing"] * len(regions), strict=True)
+        return self._with(Plan(tuple(self._region(names, kind) for names, kind in parts)))
+
+    def _region(self, names: Iterable[str], kind: str) -> Region:
+        return Region(tuple(module for name in names for module in self._modules[name]), kind)
+
+    def _keeping(self, single: Regions) -> list[Variant]:
+        """Every candidate recomputed with more and more results kept. These runs are worked out from the one that keeps
+        nothing; the one that keeps most is run as well, and where it is not as it was worked out, other policies are
+        run one by one."""
+        nothing = self._try(self._everywhere(single), "recomputing every candidate") if single else None
+        if nothing is None:
+            return []
+        found = results(nothing, search.owner_of(self.found.all), self._costs(nothing))
+        sets = {name: nested(kept) for name, kept in found.items()}
+        most = max(map(len, sets.values()), default=0)
+        chosen = [{name: kept[min(at, len(kept) - 1)] for name, kept in sets.items() if kept} for at in range(most)]
+        worked_out = [self._worked_out(nothing, single, kept) for kept in chosen]
+        run = self._variant(single, worked_out[-1].kinds) if worked_out else None
+        if run is not None and not same_memory(run.cut, worked_out[-1].cut):
+            self.notes.append("keeping results one by one was left out: such a run is not as it was worked out")
+        if run is None or not same_memory(run.cut, worked_out[-1].cut):
+            return [v for kind in _policies(self._ops()) if (v := self._variant(single, [kind] * len(single)))]
+        return worked_out
+
+    def _worked_out(self, nothing: Trace, single: Regions, kept: Mapping[str, Sequence[Result]]) -> Variant:
+        """The run that keeps these results, from the one that keeps none."""
+        kinds = tuple(kind_of(kept.get(name, ())) for (name,) in single)
+        plan = {**nothing.settings, "checkpoint": self._everywhere(single, kinds).checkpoint}
+        spent = self._costs(dataclasses.replace(nothing, settings=plan))
+        keeps = keeping(nothing, [twins for made in kept.values() for one in made for twins in one.twins])
         owner = search.owner_of(self.found.all)
-        names = {op.name for op in self.base.ops if owner(op.module)}
-        return {name.removeprefix("aten.").partition(".")[0] for name in names}
+        return Variant(single, kinds, cut(nothing, owner, spent, self._loss_of(nothing), keeps))
 
     def _build(self, names: Sequence[str], variants: Iterable[Variant]) -> Problem:
         """Of the variants that have the base's sections."""
@@ -133,7 +169,7 @@ class Planner:
                 build(names, self._base_cut, [variant], self.options.steps)
                 usable.append(variant)
             except Irregular as reason:
-                self.notes.append(f"keeping {variant.kind} was left out: {reason}")
+                self.notes.append(f"keeping {variant.kinds[0]} was left out: {reason}")
         return build(names, self._base_cut, usable, self.options.steps)
 
     def _may_chunk(self) -> bool:
@@ -151,15 +187,17 @@ class Planner:
         if trace is None:
             return frozenset(), None
         ours, theirs = loss_ops(self.base, trace)
-        return ours, Variant(f"{CHUNKS} chunks", ((LOSS,),), self._cut(trace, self.found.all, theirs))
+        return ours, Variant(((LOSS,),), (f"{CHUNKS} chunks",), self._cut(trace, self.found.all, theirs))
 
-    def _variant(self, kind: str, regions: tuple[tuple[str, ...], ...], plan: Plan) -> Variant | None:
-        trace = self._try(self._with(plan), f"keeping {kind}")
+    def _variant(self, regions: Regions, kinds: Sequence[str] = ()) -> Variant | None:
+        """A run with these regions, traced."""
+        trace = self._try(self._everywhere(regions, kinds), f"regions of {len(regions[0])}")
         if trace is None:
             return None
-        together = [Candidate(names[0], tuple(m for name in names for m in self._modules[name])) for names in regions]
+        together = [Candidate(names[0], self._region(names, "").modules) for names in regions]
         alone = [candidate for candidate in self.found.all if not any(candidate.name in names for names in regions)]
-        return Variant(kind, regions, self._cut(trace, [*together, *alone], self._loss_of(trace)))
+        kept = tuple(kinds) or ("nothing",) * len(regions)
+        return Variant(regions, kept, self._cut(trace, [*together, *alone], self._loss_of(trace)))
 
     def _loss_of(self, trace: Trace) -> frozenset[int]:
         """The loss's ops in a run that computes it as the base does, by their order from each end of their pass."""
@@ -256,7 +294,7 @@ class Planner:
         chosen = [self.problem.options[number] for number in choice]
         order = {name: place for place, name in enumerate(self.problem.candidates)}
         parts = sorted((option for option in chosen if option.covers != (LOSS,)), key=lambda o: order[o.covers[0]])
-        regions = [Region(tuple(m for name in o.covers for m in self._modules[name]), o.kind) for o in parts]
+        regions = [self._region(option.covers, option.kind) for option in parts]
         return Plan(tuple(regions), CHUNKS if len(parts) < len(chosen) else 1)
 
     def _answer(self, base: Point, best: Point | None, least: Point | None, curve: tuple[Point, ...]) -> Answer:
@@ -309,20 +347,14 @@ def _policies(ops: Collection[str]) -> list[str]:
     return list(kinds.values())
 
 
-def _everywhere(found: Found, ops: Collection[str]) -> list[tuple[str, tuple[tuple[str, ...], ...], Plan]]:
-    """Each kind of option at every candidate, and each length of region in every stack."""
-    modules = {candidate.name: candidate.modules for candidate in found.all}
-    single: tuple[tuple[str, ...], ...] = tuple((name,) for name in modules)
-    ways = [(kind, single) for kind in _policies(ops)]
+def _together(found: Found) -> list[Regions]:
+    """Neighbours as one, for each length that there is of them."""
     longest = max((len(stack) for stack in found.stacks), default=0)
+    ways = []
     for length in (length for length in LENGTHS if length <= longest):
-        groups = [group for stack in found.stacks for group in _groups([c.name for c in stack], length)]
-        ways.append(("nothing", tuple(groups)))
-    plans = []
-    for kind, regions in ways:
-        parts = tuple(Region(tuple(m for name in names for m in modules[name]), kind) for names in regions)
-        plans.append((kind, regions, Plan(parts)))
-    return [row for row in plans if row[1]]
+        names = [[candidate.name for candidate in stack] for stack in found.stacks]
+        ways.append(tuple(group for stack in names for group in _groups(stack, length)))
+    return [regions for regions in ways if regions]
 
 
 def _groups(names: Sequence[str], length: int) -> list[tuple[str, ...]]:

@@ -6,6 +6,7 @@ Non-reentrant checkpointing throughout: torch.utils.checkpoint keeps random stat
 from __future__ import annotations
 
 import functools
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -15,7 +16,7 @@ from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selectiv
 
 from memgraph.errors import UsageError, unknown_name
 from memgraph.plan.chain import Chain
-from memgraph.plan.plan_file import KEPT_OPS, Plan, Region
+from memgraph.plan.plan_file import Plan, Region, keeps
 
 Undo = Callable[[], None]
 _LOSS = "loss_chunks"
@@ -101,15 +102,34 @@ def _replace(module: nn.Module, forward: Callable[..., Any]) -> Undo:
 
 def _contexts(keep: str) -> dict[str, Any]:
     """What `checkpoint` is told so that it keeps some ops' results."""
-    names = frozenset(KEPT_OPS[keep])
-    if not names:
+    if keep == "nothing":
         return {}
 
-    def policy(_context: Any, op: Any, *_args: Any, **_kwargs: Any) -> CheckpointPolicy:
-        name = op.name().removeprefix("aten::").partition(".")[0]
-        return CheckpointPolicy.MUST_SAVE if name in names else CheckpointPolicy.PREFER_RECOMPUTE
+    def contexts() -> Any:
+        """Anew for each forward, for ops are counted in it, and in its recomputation."""
+        ran = Counter[tuple[bool, str]]()
 
-    return {"context_fn": functools.partial(create_selective_checkpoint_contexts, policy)}
+        def policy(context: Any, op: Any, *args: Any, **kwargs: Any) -> CheckpointPolicy:
+            name = op.name().removeprefix("aten::").partition(".")[0]
+            place = ran[context.is_recompute, name]
+            ran[context.is_recompute, name] += 1
+            kept = keeps(keep, name, place) and not _draws(op, args, kwargs)
+            return CheckpointPolicy.MUST_SAVE if kept else CheckpointPolicy.PREFER_RECOMPUTE
+
+        return create_selective_checkpoint_contexts(policy)
+
+    return {"context_fn": contexts}
+
+
+def _draws(op: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Whether an op takes random numbers. Such a result is always computed again: were it kept, the ops after it would
+    find the generator elsewhere than in the forward, and the gradients would be wrong. Attention takes none where its
+    dropout is 0."""
+    if torch.Tag.nondeterministic_seeded not in op.tags:
+        return False
+    names = [argument.name for argument in op._schema.arguments]
+    given = {**dict(zip(names, args, strict=False)), **kwargs}
+    return "dropout_p" not in names or bool(given.get("dropout_p"))
 
 
 def _chunk_loss(model: nn.Module, chunks: int) -> Iterator[Undo]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,8 +14,8 @@ from typing import Any
 from memgraph.errors import UsageError, unknown_name
 from memgraph.trace_file import write_file
 
-SCHEMA = 1
-"""Version of the file; a reader refuses a newer one."""
+SCHEMA = 2
+"""Version of the file; a reader refuses a newer one. Since 2 a region may keep results one by one."""
 
 _LINEARS = ("mm", "addmm", "convolution")
 _PRODUCTS = (*_LINEARS, "bmm", "baddbmm")
@@ -30,6 +32,7 @@ KEPT_OPS: Mapping[str, tuple[str, ...]] = {
     "matmuls+attention": (*_PRODUCTS, *_ATTENTION),
 }
 """What a region keeps besides its inputs: results of these ATen ops; everything else is computed again."""
+_PLACES = re.compile(r"\w+( \d+)+(, \w+( \d+)+)*")
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,8 @@ class Region:
     modules: tuple[str, ...]
     """Their paths in the model, in the order of the forward."""
     keep: str = "nothing"
-    """One of `KEPT_OPS`."""
+    """One of `KEPT_OPS`; or results one by one, by op and how many of its kind ran before it in the region's forward:
+    `mm 0 3, gelu 0`."""
 
 
 @dataclass(frozen=True)
@@ -116,6 +120,32 @@ def _paths(found: Any) -> tuple[str, ...]:
 
 
 def _kept(name: str) -> str:
-    if name not in KEPT_OPS:
+    if name not in KEPT_OPS and not _PLACES.fullmatch(name):
         raise unknown_name("policy", name, KEPT_OPS)
     return name
+
+
+def keeps(keep: str, op: str, place: int) -> bool:
+    """Whether a region keeps the result of an op.
+
+    Args:
+        keep: a `Region.keep`.
+        op: ATen's name, `mm`.
+        place: how many of its kind ran before it in the region's forward.
+    """
+    return op in KEPT_OPS[keep] if keep in KEPT_OPS else place in kept_places(keep).get(op, ())
+
+
+@functools.cache
+def kept_places(keep: str) -> Mapping[str, frozenset[int]]:
+    """What a `Region.keep` that names results one by one keeps: places by op."""
+    parts = [part.split() for part in keep.split(", ")]
+    return {op: frozenset(map(int, places)) for op, *places in parts}
+
+
+def keep_places(results: Iterable[tuple[str, int]]) -> str:
+    """The `Region.keep` for these results, by op and place; `nothing` for none."""
+    places: dict[str, list[int]] = {}
+    for op, place in sorted(results):
+        places.setdefault(op, []).append(place)
+    return ", ".join(f"{op} {' '.join(map(str, found))}" for op, found in places.items()) or "nothing"

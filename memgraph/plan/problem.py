@@ -105,11 +105,12 @@ class Problem:
 
 
 class Variant(NamedTuple):
-    """A run with one kind of option everywhere it goes."""
+    """A run with some option everywhere it goes."""
 
-    kind: str
     regions: tuple[tuple[str, ...], ...]
     """The candidates that each of its regions covers."""
+    kinds: tuple[str, ...]
+    """What each of them keeps."""
     cut: Cut
     """Its sections' owners are its regions, by the name of the first candidate."""
 
@@ -126,13 +127,18 @@ def build(candidates: Sequence[str], base: Cut, variants: Iterable[Variant], ste
         Irregular: a variant's sections are not the base's.
     """
     options: list[Option] = []
+    numbers: dict[tuple[tuple[str, ...], str], int] = {}
     onces: list[Once] = []
     nanoseconds = max(1, sum(section.nanoseconds for section in base.sections if section.key.step) // steps)
     for variant in variants:
         pairs = _align(base, variant)
         handed = _handed(base, variant, pairs)
-        onces += _extra_libraries(base, variant, pairs, len(options))
-        options += [_option(base, variant, region, pairs, handed, steps, nanoseconds) for region in variant.regions]
+        for region, kind in zip(variant.regions, variant.kinds, strict=True):
+            if (region, kind) not in numbers:
+                numbers[region, kind] = len(options)
+                options.append(_option(base, variant, region, kind, pairs, handed, steps, nanoseconds))
+        mine = [numbers[both] for both in zip(variant.regions, variant.kinds, strict=True)]
+        onces += _extra_libraries(base, variant, pairs, mine)
     merged = _merged(onces)
     return Problem(tuple(candidates), tuple(options), _moments(base, options, merged), merged, nanoseconds)
 
@@ -210,7 +216,7 @@ def _first_difference(ours: list[Key], theirs: list[Key]) -> str:
 
 
 def _option(
-    base: Cut, variant: Variant, region: tuple[str, ...], pairs: list[tuple[range, Section]],
+    base: Cut, variant: Variant, region: tuple[str, ...], kind: str, pairs: list[tuple[range, Section]],
     handed: Sequence[Counter[str]], steps: int, step: int,
 ) -> Option:  # fmt: skip
     alone = len(variant.regions) == 1
@@ -229,7 +235,7 @@ def _option(
             change += given.total() if own else -given[region[0]]
     kept = {place: size for place, size in effects.items() if size}
     added = nanoseconds // steps
-    return Option(region, variant.kind, -(-added * PARTS // step), added, kept)
+    return Option(region, kind, -(-added * PARTS // step), added, kept)
 
 
 def _own_effects(run: range, ours: list[Section], section: Section, change: int) -> dict[int, int]:
@@ -275,8 +281,14 @@ def _handed(base: Cut, variant: Variant, pairs: Sequence[tuple[range, Section]])
     return handed
 
 
-def _extra_libraries(base: Cut, variant: Variant, pairs: Sequence[tuple[range, Section]], first: int) -> list[Once]:
-    """Workspaces that only the variant has, with the options whose recomputation runs such an op."""
+def _extra_libraries(
+    base: Cut, variant: Variant, pairs: Sequence[tuple[range, Section]], numbers: Sequence[int]
+) -> list[Once]:
+    """Workspaces that only the variant has, with the options whose recomputation runs such an op.
+
+    Args:
+        numbers: of the options that its regions are.
+    """
     usual = Counter((kept.size, kept.phase) for kept in base.libraries)
     extra: dict[tuple[int, str], str] = {}
     for kept in variant.cut.libraries:
@@ -287,6 +299,6 @@ def _extra_libraries(base: Cut, variant: Variant, pairs: Sequence[tuple[range, S
     for (size, phase), op in extra.items():
         asking = [(run.start, part.key.owner) for run, part in pairs if part.key.phase == phase and part.ops[op]]
         owners = {owner for _, owner in asking}
-        users = frozenset(first + at for at, region in enumerate(variant.regions) if region[0] in owners)
+        users = frozenset(n for n, region in zip(numbers, variant.regions, strict=True) if region[0] in owners)
         onces.append(Once(size, users, min(start for start, _ in asking)))
     return onces

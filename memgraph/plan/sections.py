@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from memgraph.plan.cost import Spent
+from memgraph.plan.results import Keeping
 from memgraph.trace import Action, Role, Trace
 
 LOSS = "the loss"
@@ -75,6 +76,7 @@ def cut(
     owner_of: Callable[[str], str],
     spent: Sequence[Spent],
     loss: Collection[int] = (),
+    keeping: Keeping | None = None,
 ) -> Cut:
     """Cut a run.
 
@@ -82,14 +84,17 @@ def cut(
         owner_of: from a module's path to the candidate that it belongs to, or empty.
         spent: what each op takes.
         loss: the ops that are the loss's.
+        keeping: not this run itself, but one like it that keeps some results.
     """
-    sections, of_op, after_loss = _sections(trace, owner_of, spent, frozenset(loss))
-    libraries = _follow(trace, sections, of_op, after_loss)
+    skipped = keeping.skipped if keeping else frozenset()
+    events = keeping.events if keeping else tuple(zip(*trace.events.columns[:3], strict=True))
+    sections, of_op, after_loss = _sections(trace, owner_of, spent, frozenset(loss), skipped)
+    libraries = _follow(trace, events, sections, of_op, after_loss)
     return Cut(tuple(sections), tuple(libraries))
 
 
 def _sections(
-    trace: Trace, owner_of: Callable[[str], str], spent: Sequence[Spent], loss: frozenset[int]
+    trace: Trace, owner_of: Callable[[str], str], spent: Sequence[Spent], loss: frozenset[int], skipped: Collection[int]
 ) -> tuple[list[Section], list[int], dict[int, int]]:
     """The sections, which of them each op is in, and the one after each forward of the loss: what dies once the loss is
     there, autocast's weights among it, is not the loss's affair."""
@@ -97,6 +102,9 @@ def _sections(
     of_op: list[int] = []
     after_loss: dict[int, int] = {}
     for index, op in enumerate(trace.ops):
+        if index in skipped:
+            of_op.append(len(sections) - 1)
+            continue
         phase = trace.phases[op.phase]
         passes = phase.name in ("forward", "backward")
         owner = (LOSS if index in loss else owner_of(op.module)) if passes else ""
@@ -113,12 +121,15 @@ def _sections(
     return sections, of_op, after_loss
 
 
-def _follow(trace: Trace, sections: list[Section], of_op: list[int], after_loss: Mapping[int, int]) -> list[Kept]:
+def _follow(
+    trace: Trace, events: Sequence[tuple[int, int, int]], sections: list[Section], of_op: list[int],
+    after_loss: Mapping[int, int],
+) -> list[Kept]:  # fmt: skip
     """Put every allocation and every death in its section."""
-    last_alloc = _last_allocs(trace, of_op)
+    last_alloc = _last_allocs(events, of_op)
     made_in: dict[int, str] = {}
     libraries = []
-    for event, (action, buffer, op) in enumerate(zip(*trace.events.columns[:3], strict=True)):
+    for event, (action, buffer, op) in enumerate(events):
         if action not in (Action.ALLOC, Action.FREE):
             continue
         place = of_op[op] if op >= 0 else 0
@@ -140,13 +151,20 @@ def _follow(trace: Trace, sections: list[Section], of_op: list[int], after_loss:
     return libraries
 
 
-def _last_allocs(trace: Trace, of_op: list[int]) -> dict[int, int]:
+def _last_allocs(events: Sequence[tuple[int, int, int]], of_op: list[int]) -> dict[int, int]:
     """The last event of each section that allocates."""
     last = {}
-    for event, (action, op) in enumerate(zip(trace.events.columns[0], trace.events.columns[2], strict=True)):
+    for event, (action, _, op) in enumerate(events):
         if action == Action.ALLOC and op >= 0:
             last[of_op[op]] = event
     return last
+
+
+def same_memory(one: Cut, other: Cut) -> bool:
+    """Whether two runs have the same sections, and each of them takes and gives back the same."""
+    rows = [[(s.key, s.change, s.top, s.released) for s in cut.sections] for cut in (one, other)]
+    kept = [Counter((library.size, library.phase) for library in cut.libraries) for cut in (one, other)]
+    return rows[0] == rows[1] and kept[0] == kept[1]
 
 
 def loss_ops(plain: Trace, chunked: Trace) -> tuple[frozenset[int], frozenset[int]]:
