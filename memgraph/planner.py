@@ -14,7 +14,7 @@ from memgraph.plan.candidates import Candidate, Found
 from memgraph.plan.clock import step_time
 from memgraph.plan.cost import CALL, HostCosts, costs
 from memgraph.plan.plan_file import KEPT_OPS, Plan, Region
-from memgraph.plan.policies import kind_of, nested
+from memgraph.plan.policies import kind_of, sets_of
 from memgraph.plan.problem import Irregular, Problem, Variant, build
 from memgraph.plan.results import Result, keeping, results
 from memgraph.plan.sections import LOSS, Cut, cut, loss_ops, same_loss, same_memory
@@ -141,7 +141,7 @@ class Planner:
         if nothing is None:
             return []
         found = results(nothing, search.owner_of(self.found.all), self._costs(nothing))
-        sets = {name: nested(kept) for name, kept in found.items()}
+        sets = {name: sets_of(kept, len(single)) for name, kept in found.items()}
         most = max(map(len, sets.values()), default=0)
         chosen = [{name: kept[min(at, len(kept) - 1)] for name, kept in sets.items() if kept} for at in range(most)]
         worked_out = [self._worked_out(nothing, single, kept) for kept in chosen]

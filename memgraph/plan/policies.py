@@ -1,8 +1,8 @@
 """Which of a region's results are worth keeping together: sets of them, from little memory to much.
 
-What it saves to keep a result, by the bytes that it takes, says which are dearest. Keeping the dearest ones, up to some
-point, is the best that a region can do with the memory it then takes; and regions that stop at different points make up
-for what lies between two of these.
+What it saves to keep a result, by the bytes that it takes, says which are dearest. To keep the dearest ones, up to some
+point, is the best that a region can do with the memory it then takes; and many regions that stop at different points
+make up for what lies between two of these. Few regions do not, so these have more sets: the best for so many bytes.
 """
 
 from __future__ import annotations
@@ -14,19 +14,46 @@ from itertools import accumulate
 from memgraph.plan.plan_file import keep_places
 from memgraph.plan.results import Result
 
-MOST = 12
-"""Sets of a region: each is an option of the problem."""
+NESTED = 12
+"""Sets of a region of which each has all of the one before."""
+_ALL = 400
+"""Sets of all regions together, from which on there are no more of a region than that: each is an option of the
+problem, and a run to be worked out."""
+_UNITS = 256
+"""Of bytes, in which the best set for so many is looked for."""
 
 
-def nested(results: Sequence[Result], most: int = MOST) -> list[tuple[Result, ...]]:
-    """At most so many sets, each with all of the one before, the last with everything that saves time."""
+def sets_of(results: Sequence[Result], regions: int) -> list[tuple[Result, ...]]:
+    """Sets of results, by their bytes; the last with everything that saves time.
+
+    Args:
+        results: of one region.
+        regions: how many there are.
+    """
     dearest = sorted((one for one in results if one.device), key=lambda one: -one.device / max(1, one.size))
-    return [tuple(dearest[:stop]) for stop in sorted(_stops(dearest, most))]
+    found = [tuple(dearest[:stop]) for stop in _stops(dearest, NESTED)]
+    more = max(0, _ALL // regions - NESTED)
+    found += [best for best in _for_so_many_bytes(dearest, more) if best]
+    alike = {frozenset(one.twins for one in kept): kept for kept in found}
+    return sorted(alike.values(), key=lambda kept: sum(one.size for one in kept))
 
 
 def kind_of(results: Sequence[Result]) -> str:
     """The `Region.keep` that keeps them."""
     return keep_places((one.op, one.place) for one in results)
+
+
+def _for_so_many_bytes(results: Sequence[Result], count: int) -> list[tuple[Result, ...]]:
+    """The sets that save most time in an even row of sizes: a knapsack, in whole units of bytes, rounded up."""
+    unit = max(1, -(-sum(one.size for one in results) // _UNITS))
+    best: list[tuple[int, tuple[Result, ...]]] = [(0, ())] * (_UNITS + 1)
+    for one in results:
+        units = -(-one.size // unit)
+        for room in range(_UNITS, units - 1, -1):
+            time, kept = best[room - units]
+            if time + one.device > best[room][0]:
+                best[room] = time + one.device, (*kept, one)
+    return [best[_UNITS * place // (count + 1)][1] for place in range(1, count + 1)]
 
 
 def _stops(dearest: Sequence[Result], most: int) -> set[int]:
