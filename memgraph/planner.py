@@ -12,7 +12,7 @@ from memgraph.plan import candidates as search
 from memgraph.plan.answer import Answer, Point
 from memgraph.plan.candidates import Candidate, Found
 from memgraph.plan.clock import step_time
-from memgraph.plan.cost import CALL, HostCosts, costs
+from memgraph.plan.cost import CALL, HostCosts, base_name, costs
 from memgraph.plan.plan_file import KEPT_OPS, Plan, Region
 from memgraph.plan.policies import kind_of, sets_of
 from memgraph.plan.problem import Irregular, Problem, Variant, build
@@ -151,6 +151,11 @@ class Planner:
         if run is None or not same_memory(run.cut, worked_out[-1].cut):
             return [v for kind in _policies(self._ops()) if (v := self._variant(single, [kind] * len(single)))]
         return worked_out
+
+    def _ops(self) -> set[str]:
+        """What the candidates run, by name: `mm`."""
+        owner = search.owner_of(self.found.all)
+        return {base_name(op) for op in self.base.ops if owner(op.module)}
 
     def _worked_out(self, nothing: Trace, single: Regions, kept: Mapping[str, Sequence[Result]]) -> Variant:
         """The run that keeps these results, from the one that keeps none."""

@@ -325,15 +325,14 @@ class Recorder(FakeTensorMode):
     def _recomputed_in(self, name: str, forward: int) -> tuple[str, str]:
         """The module and the line of an op of a recomputation. A module whose `forward` a checkpoint calls by itself is
         not on the stack: then the module is that of the last op alike, up to the one whose saved tensor is asked for;
-        and of what a checkpoint's hooks detach, which no forward has, that of the op before. The line is not on the
-        stack either where that module is one of torch's."""
+        and of what a checkpoint's hooks detach, which no forward has, that of the latter. The line is not on the stack
+        either where that module is one of torch's."""
         source = self.sources.current()
         if self.paths.modules.stack:
             return self.paths.modules.current, source
-        if name == _DETACH:
-            return self.ops[-1].module, source or self.ops[-1].source
-        before = (self.ops[index] for index in range(forward, -1, -1))
-        alike = next((op for op in before if op.name == name and source in (op.source, "")), self.ops[forward])
+        asked = self.ops[forward]
+        before = (self.ops[index] for index in range(forward, -1, -1) if name != _DETACH)
+        alike = next((op for op in before if op.name == name and source in (op.source, "")), asked)
         return alike.module, source or alike.source
 
     def _accumulating(self, node: Any) -> str:

@@ -9,6 +9,7 @@ two against each other.
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -29,11 +30,16 @@ alone, with a model that is all calls and no work (`benchmarks/host_costs.py`)."
 POLICY = 1.9
 """Calls' worth of host time on top of each call under a selective policy, in the forward and in the recomputation: the
 policy is asked in a Python dispatch mode. Measured likewise."""
-KERNEL = 2_000
-"""Nanoseconds from one kernel's start to the next on a card, however little they do. An estimate."""
-REACHED = 0.38
-"""Share of both roofs that the kernels of a whole step reach: the unchecked step of nanoVLM at batch 32 on an H200,
-which the card decides, takes 179.0 ms (fastest) where the roofs alone say 70."""
+KERNEL = 2_500
+"""Nanoseconds of a kernel besides its work: to start, to fill the card and to run dry."""
+REACHED = {"product": 0.66, "attention": 0.27, "pointwise": 0.74, "copy": 0.59, "reduction": 0.42}
+"""Share of both roofs that kernels reach beyond that, by what they do. Measured with `KERNEL` on an H200: of nanoVLM's
+unchecked step at batch 8 and 32, each kind's roofs by its time less that of its kernels' starts
+(`benchmarks/kernel_times.py`)."""
+UNALIGNED = 109e12
+"""Operations a second of a half-precision product with a matrix whose rows are no multiple of 16 bytes, such as the
+logits of an odd vocabulary: no kernel of Hopper's takes it, and cuBLAS runs one of Turing's, at 9 to 14 % of an H200's
+roof. Measured likewise; slower cards do not reach it either way."""
 
 VIEWS = frozenset(
     {
@@ -42,8 +48,16 @@ VIEWS = frozenset(
         "view_as_complex", "view_as_real", "_reshape_alias", "_unsafe_view",
     }
 )  # fmt: skip
-_ROWS_ONLY = frozenset({"embedding", "index", "gather", "index_select"})
+_ROWS_ONLY = frozenset({"embedding", "index", "gather", "index_select", "nll_loss_forward"})
 """Ops that read of their first argument only what they return."""
+_WRITES_ONLY = frozenset({"nll_loss_backward", "embedding_dense_backward"})
+"""Ops that fill what they return with zeros, and some rows of it with what they read."""
+_PRODUCTS = frozenset({"mm", "addmm", "bmm", "baddbmm"})
+_TRANSPOSED = frozenset({"t", "transpose"})
+_COPIES = frozenset({"_to_copy", "copy_", "clone", "cat", "stack", "contiguous", "repeat", "constant_pad_nd"})
+_REDUCTIONS = re.compile("sum|mean|norm|softmax|max|min|var|std|amax")
+_LISTS = {"lerp": 2, "addcmul": 3, "addcdiv": 3}
+"""Lists of tensors that a `_foreach` op takes, where not one; the first is what it writes."""
 
 
 class Spent(NamedTuple):
@@ -77,7 +91,7 @@ def costs(gpu: GpuSpec, host: HostCosts) -> Costs:
 
     def of_trace(trace: Trace) -> list[Spent]:
         selective = _selective(trace)
-        return [Spent(_host(trace, op, host, selective), _device(op, gpu)) for op in trace.ops]
+        return [Spent(_host(trace, op, host, selective), _device(trace, op, gpu)) for op in trace.ops]
 
     return of_trace
 
@@ -118,23 +132,50 @@ def _selective(trace: Trace) -> Callable[[str], bool]:
     return functools.cache(lambda module: any(module == path or module.startswith(path + ".") for path in paths))
 
 
-def _device(op: Op, gpu: GpuSpec) -> int:
+def _device(trace: Trace, op: Op, gpu: GpuSpec) -> int:
     name = base_name(op)
     if name in VIEWS:
         return 0
-    flops = of_op(op)
-    arithmetic = flops / _rate(op, gpu) if flops else 0.0
-    return max(KERNEL, round(1e9 / REACHED * max(arithmetic, _traffic(name, op) / gpu.bandwidth)))
+    kind = _kind(name, op)
+    seconds = _traffic(name, op) / gpu.bandwidth / REACHED[kind]
+    if flops := of_op(op):
+        seconds = max(seconds, flops / _rate(trace, op, gpu, REACHED[kind]))
+    return KERNEL + round(1e9 * seconds)
 
 
-def _rate(op: Op, gpu: GpuSpec) -> float:
-    half = any(spec.dtype in ("bfloat16", "float16") for spec in op.inputs)
-    return gpu.half_rate if half else gpu.float_rate
+def _kind(name: str, op: Op) -> str:
+    """Of `REACHED`."""
+    if "attention" in name:
+        return "attention"
+    if of_op(op):
+        return "product"
+    if name in _COPIES:
+        return "copy"
+    return "reduction" if _REDUCTIONS.search(name) else "pointwise"
+
+
+def _rate(trace: Trace, op: Op, gpu: GpuSpec, share: float) -> float:
+    """Operations a second."""
+    if not any(spec.dtype in ("bfloat16", "float16") for spec in op.inputs):
+        return share * gpu.float_rate
+    return share * gpu.half_rate if _aligned(trace, op) else min(share * gpu.half_rate, UNALIGNED)
+
+
+def _aligned(trace: Trace, op: Op) -> bool:
+    """Whether the rows of a product's matrices are multiples of 16 bytes. Those of a transposed one are its columns."""
+    matrices = list(zip(op.inputs, op.reads, strict=False))[-2:] if base_name(op) in _PRODUCTS else []
+    rows = [spec.shape[-2 if base_name(trace.ops[made]) in _TRANSPOSED else -1] for spec, made in matrices]
+    rows += [spec.shape[-1] for spec in op.outputs if matrices]
+    return all(row % 8 == 0 for row in rows)
 
 
 def _traffic(name: str, op: Op) -> int:
     """Bytes that have to come from memory and go there, each once."""
-    written = sum(spec.bytes for spec in op.outputs)
+    read, written = sum(spec.bytes for spec in op.inputs), sum(spec.bytes for spec in op.outputs)
+    if name in _WRITES_ONLY:
+        return written
     if name in _ROWS_ONLY:
         return 2 * written
-    return written + sum(spec.bytes for spec in op.inputs)
+    if name.startswith("_foreach") and name.endswith("_"):
+        written = read // _LISTS.get(name.removeprefix("_foreach_").rstrip("_"), 1)
+    return written + read

@@ -51,11 +51,21 @@ def results(trace: Trace, owner_of: Callable[[str], str], spent: Sequence[Spent]
         spent: what each op takes.
     """
     made = _outputs(trace)
+    ends = _ends(trace, owner_of)
     found = {}
     for owner, passes in _passes(trace, owner_of).items():
         if all(map(_repeats, [trace] * len(passes), passes)) and len({_names(trace, ops) for ops, _ in passes}) == 1:
-            found[owner] = tuple(_of_region(trace, passes, made, spent))
+            own = {op: buffers for op, buffers in made.items() if all(ends[n] in ("", owner) for n in buffers)}
+            found[owner] = tuple(_of_region(trace, passes, own, spent))
     return found
+
+
+def _ends(trace: Trace, owner_of: Callable[[str], str]) -> list[str]:
+    """By buffer: the region in which it dies, or none. What dies in another's than its own is held by both, and how
+    long it lives on if it is kept depends on what is done with the other: such is no choice of one region."""
+    ops = trace.events.columns[2]
+    dying = (ops[stop] if stop < len(ops) else -1 for stop in trace.spans[1])
+    return [owner_of(trace.ops[op].module) if op >= 0 else "" for op in dying]
 
 
 def _passes(trace: Trace, owner_of: Callable[[str], str]) -> dict[str, list[tuple[list[int], list[int]]]]:
@@ -114,7 +124,8 @@ def _keepable(trace: Trace, name: str, twins: Iterable[tuple[int, int]], made: M
     """A result of its own, as large the second time, and no random one."""
     if any(part in name for part in _RANDOM) or name.endswith("_"):
         return False
-    return all(made[one] and _sizes(trace, made[one]) == _sizes(trace, made[other]) for one, other in twins)
+    sizes = [[_sizes(trace, made.get(op, ())) for op in ops] for ops in twins]
+    return all(one and one == other for one, other in sizes)
 
 
 def _sizes(trace: Trace, buffers: Iterable[int]) -> list[int]:
