@@ -16,7 +16,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from memgraph.gpu.allocator import Allocator, Block
+from memgraph.gpu.allocator import Allocator
+from memgraph.gpu.blocks import Block
 from memgraph.trace import Action, Buffer, Event, Events, Op, Phase, Trace
 
 STEP = 25_000

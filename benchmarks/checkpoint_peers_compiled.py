@@ -123,9 +123,8 @@ def verdict(found: dict[str, Any]) -> str:
     rows = found["rows"]
     more = sum(row["ours"]["recompute"] > row["recompute"] + 1e-4 for row in rows)
     less = sum(row["ours"]["recompute"] < row["recompute"] - 1e-4 for row in rows)
-    return (
-        f"activation_memory_budget: {len(rows)} settings. At their peaks ours recomputes less in {less}, more in {more}."
-    )
+    at = f"At their peaks ours recomputes less in {less}, more in {more}"
+    return f"activation_memory_budget: {len(rows)} settings. {at}."
 
 
 if __name__ == "__main__":

@@ -17,11 +17,12 @@ from collections.abc import Callable
 from memgraph.analyze.cause import explain
 from memgraph.analyze.diff import difference
 from memgraph.analyze.growth import Irregular, prove
+from memgraph.analyze.regions import Region, Sizes
 from memgraph.analyze.replay_fast import replay
 from memgraph.gpu.specs import find
 from memgraph.options import Options
 from memgraph.render.table_fit import report
-from memgraph.study import Region, Sizes, Study
+from memgraph.study import Study
 
 GPU = "rtx3090"
 SHORTEST, LONGEST = 64, 1024

@@ -16,7 +16,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from memgraph.gpu.allocator import Allocator, Block
+from memgraph.gpu.allocator import Allocator
+from memgraph.gpu.blocks import Block
 from memgraph.gpu.segments import RecordedAddresses, SegmentAddresses
 from memgraph.trace import Action, Buffer, Event, Events, Phase, Trace, Usage
 

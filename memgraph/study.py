@@ -17,7 +17,7 @@ from memgraph.analyze.attribution import Consumer
 from memgraph.analyze.fit import Cell, Limit
 from memgraph.analyze.growth import Irregular, Program, Requests, Run, prove, solve_program
 from memgraph.analyze.laws import Growth, Law, growth, laws_for
-from memgraph.analyze.polynomial import Point
+from memgraph.analyze.regions import Region, Sizes, around, regions_of
 from memgraph.analyze.replay_fast import replay
 from memgraph.errors import UsageError
 from memgraph.gpu.allocator_config import AllocatorConfig
@@ -28,51 +28,8 @@ from memgraph.workers import Workers
 
 Progress = Callable[[str, int, int | None], None]
 
-STEP = 8
-"""Attention kernels take masks whose rows are multiples of 8 elements as they are, and pad others with further ops:
-lengths of different remainders run different ops (aten/src/ATen/native/transformers/attention.cpp, `pad_bias`)."""
 _MANY = 6
 """Lengths from which on one sample's law costs less than its traces."""
-_BATCHES = (2, 13, 5, 3)
-"""Of the traces that laws are solved from. Not 1: at one sample views replace copies."""
-
-
-class Sizes(NamedTuple):
-    """A point in the words of the command line."""
-
-    batch: int
-    seq: int | None
-
-
-class Region(NamedTuple):
-    """Sizes that are taken to follow one law: as its traces show, and as every confirmation tries again."""
-
-    gpu: str
-    low: int | None
-    """Shortest length; None if the model has none."""
-    high: int | None
-    """Longest length, of the same remainder by `STEP`."""
-    alone: bool = False
-    """One sample: views take the place of copies, so other ops run than for two."""
-
-    @property
-    def one_length(self) -> bool:
-        """Whether there is but one, or none."""
-        return self.low == self.high
-
-    def point(self, sizes: Sizes) -> Point:
-        """The sizes that vary, by symbol."""
-        batch = {} if self.alone else {"B": sizes.batch}
-        return batch if self.one_length or sizes.seq is None else {**batch, "S": sizes.seq}
-
-    def samples(self) -> list[Sizes]:
-        """The points that laws are solved from: few, spread over the lengths, without a common factor."""
-        if self.low is None or self.high is None or self.one_length:
-            return [Sizes(batch, self.low) for batch in _BATCHES[:3]]
-        lengths = spread(self.low, self.high)
-        if self.alone:
-            return [Sizes(1, length) for length in lengths]
-        return [Sizes(batch, lengths[place % len(lengths)]) for place, batch in enumerate(_BATCHES)]
 
 
 class Study:
@@ -121,7 +78,7 @@ class Study:
             self.progress(f"tracing batch {sizes.batch}{length} on {gpu}", self.traced, None)
         trace, calls = self.workers.take((sizes, gpu, memory), self._options(sizes, gpu, memory))
         self.traced += 1
-        return Run(trace, calls, _point(sizes))
+        return Run(trace, calls, sizes.point)
 
     # Laws.
 
@@ -175,7 +132,7 @@ class Study:
 
         One sample stays one, for two run other ops. Sizes that the model refuses are passed over.
         """
-        others = _around(Sizes(trace.settings["batch"], trace.settings.get("seq")))
+        others = around(Sizes(trace.settings["batch"], trace.settings.get("seq")))
         self.ahead(others[:3], trace.gpu, trace.memory)
         found: list[Trace] = []
         for other in others:
@@ -202,7 +159,7 @@ class Study:
             headroom: what must stay free.
             confirm: trace each answer, and one sample more; the answer is then the traces', not the laws'.
         """
-        regions = {(gpu, seq): region for gpu in gpus for region, group in _regions(gpu, seqs) for seq in group}
+        regions = {(gpu, seq): region for gpu in gpus for region, group in regions_of(gpu, seqs) for seq in group}
         asked = [
             _Asked(self, regions[gpu, seq], seq, self.available(gpu, headroom or Headroom()))
             for gpu in gpus for seq in seqs
@@ -229,7 +186,7 @@ class Study:
         self, gpus: Sequence[str], seqs: Sequence[int | None], batches: Sequence[int], headroom: Headroom | None = None
     ) -> list[Cell]:
         """Every batch and length on every card."""
-        rows = [(region, seq) for gpu in gpus for region, group in _regions(gpu, seqs) for seq in group]
+        rows = [(region, seq) for gpu in gpus for region, group in regions_of(gpu, seqs) for seq in group]
         cells: list[Cell] = []
         for region, seq in rows:
             available = self.available(region.gpu, headroom or Headroom())
@@ -314,63 +271,10 @@ def _usage(trace: Trace) -> Usage:
     return Usage(*trace.peak[:3])
 
 
-def _point(sizes: Sizes) -> Point:
-    return {"B": sizes.batch} if sizes.seq is None else {"B": sizes.batch, "S": sizes.seq}
-
-
-def _regions(gpu: str, seqs: Sequence[int | None]) -> list[tuple[Region, list[int | None]]]:
-    """The lengths by their remainder: each group has one law, or each length its own where they are too close."""
-    groups: dict[int | None, list[int | None]] = {}
-    for seq in seqs:
-        groups.setdefault(None if seq is None else seq % STEP, []).append(seq)
-    regions = []
-    for group in groups.values():
-        known = [seq for seq in group if seq is not None]
-        if known and max(known) - min(known) >= 3 * STEP:
-            regions.append((Region(gpu, min(known), max(known)), group))
-        else:
-            regions += [(Region(gpu, seq, seq), [seq]) for seq in group]
-    return regions
-
-
-def _around(sizes: Sizes) -> list[Sizes]:
-    """Other sizes, those to try first in front."""
-    batches = [1, 1, 1] if sizes.batch == 1 else [batch for batch in _BATCHES if batch != sizes.batch][:3]
-    if sizes.seq is None:
-        return [Sizes(batch, None) for batch in batches if batch != sizes.batch]
-    steps = sizes.seq // STEP
-    shorter = [sizes.seq - STEP * max(1, steps // part) for part in (2, 3, 5)]
-    longer = [sizes.seq + STEP * max(1, steps // part) for part in (2, 3, 5)]
-    return [
-        Sizes(batch, _odd(length, STEP, 2 * sizes.seq)) for lengths in (shorter, longer)
-        for batch, length in zip(batches, lengths, strict=True) if length > 0
-    ]  # fmt: skip
-
-
 def options_of(trace: Trace) -> Options:
     """The options that a trace was made with, as far as it says."""
     known = {name: value for name, value in trace.settings.items() if name in Options().settings()}
     return Options(**known, gpu=trace.gpu, memory=trace.memory)
-
-
-def spread(low: int, high: int) -> list[int]:
-    """Four lengths between two of the same remainder by `STEP`, nearly from end to end: odd multiples of it, so that
-    rounding up to 16, 32, … shows, if there are as many.
-
-    >>> spread(128, 1024)
-    [136, 1016, 424, 728]
-    """
-    steps = (high - low) // STEP
-    places = [low + STEP * (steps * part // 3) for part in (0, 3, 1, 2)]
-    odd = {_odd(place, low, high): None for place in places}
-    return list(odd) if len(odd) == len(places) else list(dict.fromkeys(places))
-
-
-def _odd(length: int, low: int, high: int) -> int:
-    """A length nearby whose quotient by `STEP` is odd."""
-    if length // STEP % 2:
-        return length
-    return length + STEP if length + STEP <= high else length - STEP if length - STEP >= low else length
 
 
 def _configured(options: Options) -> str:
@@ -392,7 +296,7 @@ def with_neighbours(
         options.batch, options.seq if options.seq is not None else resolve(options.model, options.task).default_seq
     )
     memory = options.memory or gpu.memory - gpu.context
-    study.ahead([sizes, *_around(sizes)[:3]], gpu.name, memory)
+    study.ahead([sizes, *around(sizes)[:3]], gpu.name, memory)
     trace = study.run(sizes, gpu.name, memory).trace
     return trace, study.neighbours(trace)
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 from itertools import pairwise
 
-from memgraph.gpu.allocator import Allocator, Block
+from memgraph.gpu.allocator import Allocator
+from memgraph.gpu.blocks import Block
 from memgraph.gpu.out_of_memory import OutOfMemory
 
 MIB = 2**20

@@ -1,4 +1,4 @@
-"""What the tests share: golden texts, the `gpu` marker, and small traces made by hand."""
+"""What the tests share: golden texts, the `gpu` marker, small traces made by hand, and commands."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from memgraph.trace import Action, Buffer, Category, Event, Events, Op, Phase, Role, Trace
+from tests.commands import Result, Run
 
 GOLDEN = Path(__file__).with_name("golden")
 MIB = 2**20
@@ -156,3 +157,36 @@ def toy() -> Trace:
 def empty() -> Trace:
     """A run that allocated nothing."""
     return Tape().trace()
+
+
+@pytest.fixture
+def run(capfd: pytest.CaptureFixture[str]) -> Run:
+    """Run a command in this process."""
+    from memgraph.cli.main import main
+
+    def invoke(*arguments: object) -> Result:
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as end:
+            main([str(argument) for argument in arguments])
+        out, err = capfd.readouterr()
+        return Result(int(end.value.code or 0), out, err)
+
+    return invoke
+
+
+@pytest.fixture
+def saved(toy: Trace, tmp_path: Path) -> Path:
+    """The toy trace in a file."""
+    toy.save(tmp_path / "toy.memgraph")
+    return tmp_path / "toy.memgraph"
+
+
+@pytest.fixture
+def no_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is wrong is said before anything runs."""
+    import memgraph.api
+
+    def predict(*_: object) -> Trace:
+        raise AssertionError("it ran")
+
+    monkeypatch.setattr(memgraph.api, "predict", predict)

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from memgraph.gpu.allocator import Allocator, Block
+from memgraph.gpu.allocator import Allocator
 from memgraph.gpu.allocator_config import AllocatorConfig
+from memgraph.gpu.blocks import Block
 from memgraph.gpu.out_of_memory import OutOfMemory
 from memgraph.gpu.segments import RecordedAddresses
 from tests.allocator_runs import MIB, check, serve

@@ -14,8 +14,9 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from memgraph.gpu.allocator import Allocator, Block
+from memgraph.gpu.allocator import Allocator
 from memgraph.gpu.allocator_config import AllocatorConfig
+from memgraph.gpu.blocks import Block
 from memgraph.gpu.out_of_memory import OutOfMemory
 
 DATA = Path(__file__).parent / "data" / "allocator_of_torch.json.gz"

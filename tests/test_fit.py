@@ -11,11 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from memgraph.analyze.fit import MOST, Cell, Limit, largest, refusal, row
+from memgraph.analyze.regions import Sizes
 from memgraph.cli.fit import parse_headroom
 from memgraph.errors import UsageError
 from memgraph.options import Options
 from memgraph.render import fit_json, heatmap, table_fit
-from memgraph.study import Headroom, Sizes, Study
+from memgraph.study import Headroom, Study
 from memgraph.trace import Trace, Usage
 from tests.test_growth import SMALL
 

@@ -12,15 +12,17 @@ from hypothesis import strategies as st
 from memgraph.analyze.growth import Irregular, Program, Run, prove, requests_of, solve_program
 from memgraph.analyze.laws import growth, laws_for, points_of, total
 from memgraph.analyze.polynomial import Factor, Polynomial, Term, constant, solve
+from memgraph.analyze.regions import Region, Sizes, spread
 from memgraph.analyze.replay_fast import Replayed, replay
 from memgraph.analyze.template import fit_template
-from memgraph.gpu.allocator import Allocator, Block
+from memgraph.gpu.allocator import Allocator
 from memgraph.gpu.allocator_config import AllocatorConfig
+from memgraph.gpu.blocks import Block
 from memgraph.gpu.call import Call, TensorMeta
 from memgraph.gpu.out_of_memory import OutOfMemory
 from memgraph.gpu.specs import find
 from memgraph.options import Options
-from memgraph.study import Region, Sizes, Study, spread
+from memgraph.study import Study
 from memgraph.trace import Action, Trace
 from tests.runs_by_hand import step
 

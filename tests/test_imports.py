@@ -16,7 +16,7 @@ from memgraph.trace import Trace
 PACKAGE = Path(memgraph.__file__).parent
 
 BASE = {"errors", "garbage", "units"}
-TRACE = BASE | {"trace", "trace_file", "snapshot_file", "plain_pickle", "hook_log", "any_file"}
+TRACE = BASE | {"trace", "conservation", "trace_file", "snapshot_file", "plain_pickle", "hook_log", "any_file"}
 MAY_IMPORT = {
     "errors": set(),
     "ended": set(),
@@ -25,6 +25,7 @@ MAY_IMPORT = {
     "options": BASE,
     "compiled": BASE,
     "trace": TRACE,
+    "conservation": TRACE,
     "trace_file": TRACE,
     "plain_pickle": set(),
     "snapshot_file": TRACE,

@@ -20,7 +20,10 @@ PLANS = {
     "singles": Plan(tuple(Region((f"blocks.{place}",)) for place in (0, 2, 6))),
     "a region of all": Plan((Region(tuple(f"blocks.{place}" for place in range(7))),)),
     "regions": Plan((Region(("blocks.1", "blocks.2")), Region(("blocks.4", "blocks.5", "blocks.6")))),
-    **{keep: Plan((Region(("blocks.0",), keep), Region(("blocks.3", "blocks.4"), keep))) for keep in (*KEPT_OPS, *ONE_BY_ONE)},
+    **{
+        keep: Plan((Region(("blocks.0",), keep), Region(("blocks.3", "blocks.4"), keep)))
+        for keep in (*KEPT_OPS, *ONE_BY_ONE)
+    },
 }
 
 

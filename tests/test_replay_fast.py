@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from memgraph.analyze import replay_fast
 from memgraph.analyze.replay_fast import Replayed, replay
-from memgraph.gpu.allocator import Allocator, Block
+from memgraph.gpu.allocator import Allocator
 from memgraph.gpu.allocator_config import AllocatorConfig
+from memgraph.gpu.blocks import Block
 from memgraph.gpu.out_of_memory import OutOfMemory
 from memgraph.trace import Action, Trace
 

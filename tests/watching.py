@@ -1,8 +1,21 @@
-"""What the tests of captured runs read off a trace."""
+"""The card that tests of captured runs run on, and what they read off the trace."""
 
 from __future__ import annotations
 
+import memgraph
+from memgraph.capture.session import VirtualGpu
 from memgraph.trace import Action, Role, Trace
+
+
+def card(memory: int | None = None) -> VirtualGpu:
+    """An RTX 3090; sizes in bytes."""
+    return memgraph.virtual_gpu("rtx3090", memory=memory)
+
+
+def check(trace: Trace) -> None:
+    """The conservation laws, and that every buffer is freed after it is allocated."""
+    trace.self_check()
+    assert all(0 <= life.start < life.stop for life in trace.lives)
 
 
 def short(op: str) -> str:

@@ -12,20 +12,18 @@ from bisect import bisect_left, insort
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from memgraph.gpu.allocator import (
+from memgraph.gpu.allocator import NEWEST, Allocator, Ties
+from memgraph.gpu.allocator_config import AllocatorConfig
+from memgraph.gpu.blocks import Block
+from memgraph.gpu.out_of_memory import OutOfMemory
+from memgraph.gpu.rounding import (
     LARGE_BUFFER,
     MIN_BLOCK,
     MIN_LARGE_ALLOC,
-    NEWEST,
     ROUND_LARGE,
     SMALL_BUFFER,
     SMALL_SIZE,
-    Allocator,
-    Block,
-    Ties,
 )
-from memgraph.gpu.allocator_config import AllocatorConfig
-from memgraph.gpu.out_of_memory import OutOfMemory
 from memgraph.gpu.segments import DownwardSlots, Upward
 
 _ADDRESS_BITS = 48

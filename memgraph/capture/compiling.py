@@ -17,8 +17,9 @@ from torch.fx import Node
 from torch.utils._python_dispatch import _disable_current_modes
 
 from memgraph.capture.generated import Origin, frames_of, module_of, origins_of
-from memgraph.capture.provenance import ModulePaths
-from memgraph.capture.recorder import Place, Recorder
+from memgraph.capture.provenance import ModulePaths, Place
+from memgraph.capture.recorder import Recorder
+from memgraph.capture.storages import Storages
 from memgraph.gpu.specs import GpuSpec
 from memgraph.trace import Action, Compilation, Saved
 from memgraph.virtual.inductor import compiles_without_a_card
@@ -142,7 +143,7 @@ class Compiling:
         """Entries into the recorder, the session and the ops that are ours."""
         kinds = self._recorder.operators
         functions: list[Any] = [
-            Recorder.__torch_dispatch__, Recorder.dispatch, Recorder._died, ModulePaths._enter, ModulePaths._leave,
+            Recorder.__torch_dispatch__, Recorder.dispatch, Storages._died, ModulePaths._enter, ModulePaths._leave,
             *self._recorder.entries, *kinds.composites.values(), *kinds.kernels.values(),
         ]  # fmt: skip
         return [function.__code__ for function in functions if isinstance(function, FunctionType)]

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch.fx import Graph, Node
 
+from memgraph.capture.tags import Tag
 from memgraph.trace import Op, TensorSpec
 
 
@@ -15,8 +16,6 @@ def build_graph(calls: Sequence[Any], ops: Sequence[Op]) -> Graph:
 
     Each node's `meta` has `shape`, `dtype`, `module`, `source` and `phase` (an index into the trace's phases).
     """
-    from memgraph.capture.recorder import Tag  # the recorder imports torch's dispatch machinery; the graph need not
-
     graph = Graph()
     made: dict[tuple[int, int], Node] = {}
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 from array import array
 from collections.abc import Callable
 
-from memgraph.gpu.allocator import Allocator, Block
+from memgraph.gpu.allocator import Allocator
+from memgraph.gpu.blocks import Block
 from memgraph.gpu.out_of_memory import OutOfMemory
 from memgraph.trace import Action, Category, Events, Phase, Role
 

@@ -12,7 +12,7 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import CodeType
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch.autograd import graph as autograd_graph
@@ -120,6 +120,17 @@ class ModulePaths:
 def uncompiled(path: str) -> str:
     """A path without the modules that `torch.compile` puts around others: `head` for `_orig_mod.head`."""
     return ".".join(part for part in path.split(".") if part != "_orig_mod")
+
+
+class Place(NamedTuple):
+    """Where an op of generated code comes from, which the stack does not say."""
+
+    name: str
+    """What a buffer that is allocated there is filled by, or empty."""
+    module: str
+    source: str
+    whole: bool = False
+    """Whether the name is that of all ops there, and not of allocations alone."""
 
 
 class SourceLines:

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -28,87 +27,28 @@ from torch._subclasses.fake_tensor import (
 from memgraph.capture.accumulate import ADD, ADD_IN_PLACE, Accumulation, References
 from memgraph.capture.interrupts import interrupts_kept
 from memgraph.capture.ledger import Ledger
+from memgraph.capture.no_kernel import says_that_no_kernel_is_there, without_kernel
 from memgraph.capture.operators import Inside, Kinds, Operator
-from memgraph.capture.provenance import ForwardOps, ModulePaths, SourceLines, recomputing, uncompiled
+from memgraph.capture.provenance import ForwardOps, ModulePaths, Place, SourceLines, recomputing
 from memgraph.capture.stage import Stage
+from memgraph.capture.storages import Storages
+from memgraph.capture.tags import Arguments, GraphCall, Tags, made_by, name_parameter, parameter_name
 from memgraph.errors import MemgraphError
-from memgraph.gpu.call import Call, OnHost, Output, Release, Temporary
+from memgraph.gpu.call import Call
 from memgraph.trace import Category, Op, Role, TensorSpec
 from memgraph.virtual import values
 from memgraph.virtual.assume import Assumptions
 from memgraph.virtual.dispatch import run_composite
 from memgraph.virtual.random import VirtualGenerator
-from memgraph.virtual.shapes import Look, Recipe, Shapes
-from memgraph.virtual.sparse import parts_of
+from memgraph.virtual.shapes import Recipe, Shapes
 
-_NO_BUFFER = -1
-"""Stands for the buffer of a storage that is not on the device."""
 _NO_KWARGS: Mapping[str, Any] = {}
 _FAKE_ALONE = (FakeTensor,)
 _DEVICE = torch.ops.prim.device.default
 _DETACH = "aten.detach.default"
 _ALLOCATION = torch.ops.aten.empty_strided.default
-_TAG = "_memgraph_tag"
-_NAME = "_memgraph_name"
 _ACCUMULATION = 2**64 - 1
 """Sequence number of every AccumulateGrad node (torch/csrc/autograd/functions/accumulate_grad.cpp)."""
-
-
-class Tag(NamedTuple):
-    """Where a tensor comes from: output `index` of op `op`, or -1 and a running number for one made outside."""
-
-    op: int
-    index: int  # type: ignore[assignment]  # hides tuple.index, on purpose
-    look: Look
-
-    @property
-    def spec(self) -> TensorSpec:
-        return self.look.spec
-
-
-class Place(NamedTuple):
-    """Where an op of generated code comes from, which the stack does not say."""
-
-    name: str
-    """What a buffer that is allocated there is filled by, or empty."""
-    module: str
-    source: str
-    whole: bool = False
-    """Whether the name is that of all ops there, and not of allocations alone."""
-
-
-class Arguments:
-    """One call's arguments, walked once: as the graph keeps them, as a key, and the tensors among them."""
-
-    __slots__ = ("key", "specs", "tensors")
-
-    def __init__(self, func: OpOverload) -> None:
-        self.key: list[Any] = [func, torch.get_default_dtype(), torch.is_inference_mode_enabled()]
-        self.specs: list[TensorSpec] = []
-        self.tensors: list[Tensor] = []
-
-
-class GraphCall(NamedTuple):
-    """What is needed to draw an op in the graph: tensors are replaced by their tags."""
-
-    func: OpOverload
-    args: tuple[Any, ...]
-    kwargs: Mapping[str, Any]
-    outputs: tuple[TensorSpec, ...]
-
-    @property
-    def reads(self) -> tuple[int, ...]:
-        """The ops whose results it takes; tensors made outside are nobody's."""
-        tags = [*_tags(self.args), *_tags(self.kwargs.values())]
-        return tuple([tag.op for tag in tags if tag.op >= 0])
-
-
-def _tags(arguments: Iterable[Any]) -> Iterator[Tag]:
-    for argument in arguments:
-        if isinstance(argument, Tag):
-            yield argument
-        elif isinstance(argument, list):
-            yield from _tags(argument)
 
 
 class Recorder(FakeTensorMode):
@@ -136,8 +76,9 @@ class Recorder(FakeTensorMode):
         self.forward_ops = ForwardOps()
         self.stage = Stage(ledger)
         self.paths = ModulePaths(self._entered)
-        self.specs: dict[int, TensorSpec] = {}
         self.shapes = Shapes()
+        self.tags = Tags(self.shapes)
+        self.storages = Storages(ledger, self.shapes)
         self.accumulation = Accumulation(sole)
         self.recording = True
         self.interrupted = False
@@ -146,13 +87,15 @@ class Recorder(FakeTensorMode):
         """Says of an op that runs in generated code where it comes from."""
         self.entries: list[Callable[..., Any]] = []
         """Functions outside this file that the run enters and that are no part of it."""
-        self._live: dict[int, tuple[int, weakref.ref[torch.UntypedStorage]]] = {}
         self._inside = False
-        self._outside_tensors = 0
 
     def described_ops(self) -> tuple[Op, ...]:
         """The ops so far, each with what it reads."""
         return tuple([op._replace(reads=call.reads) for op, call in zip(self.ops, self.calls, strict=True)])
+
+    def keeps_interrupts(self) -> contextlib.AbstractContextManager[None]:
+        """See `interrupts_kept`."""
+        return interrupts_kept(self, Storages._died.__code__, Recorder.__torch_dispatch__.__code__, _DEVICE)
 
     @property
     def avoid_device_init(self) -> bool:
@@ -221,8 +164,8 @@ class Recorder(FakeTensorMode):
             raise KeyboardInterrupt
         index = len(self.ops)
         arguments = Arguments(operator.func)
-        call_args = tuple([self._reference(arg, arguments) for arg in args])
-        call_kwargs = self._reference_by_name(kwargs, arguments) if kwargs else _NO_KWARGS
+        call_args = tuple([self.tags.reference(arg, arguments) for arg in args])
+        call_kwargs = self.tags.reference_by_name(kwargs, arguments) if kwargs else _NO_KWARGS
         op = self._describe(operator, tuple(arguments.specs))
         self.ops.append(op)
         self.calls.append(GraphCall(operator.func, call_args, call_kwargs, ()))  # all there is of one that fails
@@ -232,7 +175,7 @@ class Recorder(FakeTensorMode):
         if outputs is not None:
             self._account(operator, outputs, args, kwargs, recipe)
         self._follow_values(operator, args, kwargs, outputs, known)
-        specs = self._tag(index, outputs, recipe)
+        specs = self.tags.tag(index, outputs, recipe)
         self.ops[index] = op._replace(outputs=specs)
         self.calls[index] = GraphCall(operator.func, call_args, call_kwargs, specs)
         return outputs
@@ -257,22 +200,28 @@ class Recorder(FakeTensorMode):
         try:
             if known and operator.by_value:
                 return self.assumptions.from_values(self, values.run_for_real(operator.func, args, kwargs)), None
-            outputs: Any = NotImplemented
-            if operator.kernel is not None:
-                with self:
-                    outputs = operator.kernel(*args, **kwargs)
-            if outputs is NotImplemented:
-                outputs = super().dispatch(operator.func, types, args, kwargs)  # type: ignore[arg-type]
+            outputs = self._made_by_kernel(operator, types, args, kwargs)
             return outputs, self.shapes.learn(key, operator.func, arguments.tensors, outputs)
         except (DataDependentOutputException, DynamicOutputShapeException):
             source, step = self.sources.current(), self.stage.step
             return self.assumptions.instead(self, operator.func, args, kwargs, source, step), None
         except (UnsupportedOperatorException, NotImplementedError, RuntimeError) as error:
-            if _says_that_no_kernel_is_there(error):
-                raise _without_kernel(operator.func, self.sources.current()) from error
+            if says_that_no_kernel_is_there(error):
+                raise without_kernel(operator.func, self.sources.current()) from error
             raise
         finally:
             self._inside = False
+
+    def _made_by_kernel(
+        self, operator: Operator, types: Sequence[type], args: Sequence[Any], kwargs: Mapping[str, Any]
+    ) -> Any:
+        """The outputs, as a kernel of ours makes them, or FakeTensor's where none answers."""
+        if operator.kernel is not None:
+            with self:
+                outputs = operator.kernel(*args, **kwargs)
+            if outputs is not NotImplemented:
+                return outputs
+        return super().dispatch(operator.func, types, args, kwargs)  # type: ignore[arg-type]
 
     def _follow_values(
         self, operator: Operator, args: Sequence[Any], kwargs: Mapping[str, Any], outputs: Any, known: bool
@@ -307,7 +256,7 @@ class Recorder(FakeTensorMode):
         if node is None:
             return False
         self.accumulation.evaluating(node, len(self.ops))
-        return self.accumulation.in_place(args, _made_by)
+        return self.accumulation.in_place(args, made_by)
 
     def _describe_backward(self, operator: Operator, node: Any, specs: tuple[TensorSpec, ...]) -> Op:
         phase = self.stage.inside_autograd()
@@ -342,55 +291,13 @@ class Recorder(FakeTensorMode):
         variable = getattr(node, "variable", None)
         return parameter_name(variable) if variable is not None else ""
 
-    def _reference(self, arg: Any, arguments: Arguments) -> Any:
-        """An argument as the graph keeps it: tensors become tags; the key and the specs are collected on the way."""
-        if isinstance(arg, Tensor):
-            tag = arg.__dict__.get(_TAG) or self._tag_outside(arg)
-            arguments.key.append(tag.look)
-            arguments.specs.append(tag.look.spec)
-            arguments.tensors.append(arg)
-            return tag
-        if isinstance(arg, (list, tuple)):
-            arguments.key.append(len(arg))
-            return [self._reference(item, arguments) for item in arg]
-        arguments.key.append(arg.__class__)  # 1, 1.0 and True are equal and yet promote differently
-        arguments.key.append(arg)
-        return arg
-
-    def _reference_by_name(self, kwargs: Mapping[str, Any], arguments: Arguments) -> Mapping[str, Any]:
-        referenced = {}
-        for name, arg in kwargs.items():
-            arguments.key.append(name)
-            referenced[name] = self._reference(arg, arguments)
-        return referenced
-
-    def _tag_outside(self, tensor: Tensor) -> Tag:
-        """A tensor that no recorded op made: a real one from the CPU."""
-        self._outside_tensors += 1
-        tag = Tag(-1, self._outside_tensors, self.shapes.look(tensor))
-        if isinstance(tensor, FakeTensor):
-            tensor.__dict__[_TAG] = tag
-        return tag
-
-    def _tag(self, index: int, outputs: Any, recipe: Recipe | None) -> tuple[TensorSpec, ...]:
-        """Tell the outputs where they come from; a single tensor is output 0."""
-        specs = []
-        parts = recipe.parts if recipe is not None else ()
-        for position, output in enumerate(outputs if isinstance(outputs, (list, tuple)) else (outputs,)):
-            if isinstance(output, Tensor):
-                part = parts[position] if parts else None
-                look = part.look if part is not None else self.shapes.look(output)
-                output.__dict__[_TAG] = Tag(index, position, look)
-                specs.append(look.spec)
-        return tuple(specs)
-
-    # Storages.
+    # What is allocated, and what for.
 
     def _account(
         self, operator: Operator, outputs: Any, args: Sequence[Any], kwargs: Mapping[str, Any], recipe: Recipe | None
     ) -> None:
         """Tell the ledger what the op allocates: its outputs, what it needs inside, what a library keeps."""
-        born = [] if operator.only_aliases and not _is_sparse(outputs) else self._new_storages(outputs)
+        born = [] if operator.only_aliases and not _is_sparse(outputs) else self.storages.new(outputs)
         inside: Inside | None = recipe.inside if recipe is not None else None
         if inside is None:
             inside = operator.inside(args, kwargs, [tensor for tensor, _ in born])
@@ -398,95 +305,20 @@ class Recorder(FakeTensorMode):
                 recipe.inside = inside
         if inside.call is not None:
             self.ruled[self.ledger.op] = inside.call
-        if inside.steps:
-            self._follow(inside.steps, born)
-        else:
-            for tensor, storage in born:
-                self._bear(tensor, storage)
+        self.storages.allocate(inside.steps, born)
         for size in self.operators.libraries.first_uses(inside.needs) if inside.needs else ():
             self.ledger.allocate(size, Role.LIBRARY)
         if self.stage.in_backward:
             self._notice_gradient(outputs)
 
-    def _new_storages(self, outputs: Any) -> list[tuple[Tensor, torch.UntypedStorage]]:
-        born: dict[int, tuple[Tensor, torch.UntypedStorage]] = {}
-        for tensor in _each(outputs):
-            if isinstance(tensor, FakeTensor) and tensor.fake_device.type == "cuda":
-                for part in parts_of(tensor):
-                    storage = part.untyped_storage()
-                    key = storage._cdata
-                    if key not in self._live and key not in born and storage.nbytes():
-                        born[key] = (part, storage)
-        return list(born.values())
-
-    def _follow(self, steps: Sequence[Any], born: list[tuple[Tensor, torch.UntypedStorage]]) -> None:
-        """Allocate and free as the op does inside, in its order."""
-        temporaries: list[int | None] = []
-        named = {step.index for step in steps if isinstance(step, (Output, OnHost))}
-        for position, (tensor, storage) in enumerate(born):
-            if position not in named:
-                self._bear(tensor, storage)
-        try:
-            for step in steps:
-                self._take(step, born, temporaries)
-        finally:
-            for position in reversed(range(len(temporaries))):
-                self._release(temporaries, position)
-
-    def _take(self, step: Any, born: list[tuple[Tensor, torch.UntypedStorage]], temporaries: list[int | None]) -> None:
-        if isinstance(step, Output):
-            if step.index < len(born):
-                self._bear(*born[step.index])
-        elif isinstance(step, OnHost):
-            self._know(born[step.index][1], _NO_BUFFER)
-        elif isinstance(step, Temporary):
-            temporaries.append(self.ledger.allocate(step.size, Role.TEMPORARY) if step.size else None)
-        elif isinstance(step, Release):
-            self._release(temporaries, step.index)
-
-    def _release(self, temporaries: list[int | None], position: int) -> None:
-        buffer, temporaries[position] = temporaries[position], None
-        if buffer is not None:
-            self.ledger.free(buffer)
-
-    def _bear(self, tensor: Tensor, storage: torch.UntypedStorage) -> None:
-        """A storage comes to life; its buffer is freed when it dies."""
-        buffer = self.ledger.allocate(storage.nbytes())
-        self.specs[buffer] = self.shapes.look(tensor).spec
-        self._know(storage, buffer)
-
-    def _know(self, storage: torch.UntypedStorage, buffer: int) -> None:
-        key = storage._cdata
-        self._live[key] = (buffer, weakref.ref(storage, functools.partial(self._died, key, buffer)))
-
-    def _died(self, key: int, buffer: int, _reference: Any) -> None:
-        self._live.pop(key, None)
-        if buffer != _NO_BUFFER:
-            self.ledger.free(buffer)
-
     def bear(self, tensor: Tensor) -> None:
         """A tensor that stands for one on the device, whatever it is itself."""
-        storage = tensor.untyped_storage()
-        if self.recording and storage.nbytes() and storage._cdata not in self._live:
-            self._bear(tensor, storage)
-
-    def buffer_of(self, tensor: Tensor) -> int | None:
-        """The buffer that holds a fake tensor's data, if it was allocated on the device."""
-        if not isinstance(tensor, FakeTensor):
-            return None
-        *_, part = parts_of(tensor)
-        entry = self._live.get(part.untyped_storage()._cdata)
-        return entry[0] if entry and entry[0] != _NO_BUFFER else None
-
-    def keeps_interrupts(self) -> contextlib.AbstractContextManager[None]:
-        """See `interrupts_kept`."""
-        return interrupts_kept(self, Recorder._died.__code__, Recorder.__torch_dispatch__.__code__, _DEVICE)
-
-    # What buffers are for.
+        if self.recording:
+            self.storages.bear(tensor)
 
     def mark(self, tensor: Tensor, category: Category, name: str) -> None:
         """This tensor's buffer is a parameter, a gradient, optimizer state, …"""
-        buffer = self.buffer_of(tensor)
+        buffer = self.storages.buffer_of(tensor)
         if buffer is not None:
             self.ledger.categories[buffer] = category
             if name:
@@ -496,7 +328,7 @@ class Recorder(FakeTensorMode):
         """Its parameters and buffers, by their names."""
         self.paths.name(root)
         for name, tensor in [*root.named_parameters(), *root.named_buffers()]:
-            self.mark(tensor, Category.PARAMETER, vars(tensor).setdefault(_NAME, uncompiled(name)))
+            self.mark(tensor, Category.PARAMETER, name_parameter(tensor, name))
 
     def _entered(self, root: torch.nn.Module) -> None:
         if torch._C._current_autograd_node() is not None:  # a checkpoint recomputes a part of the forward
@@ -510,21 +342,6 @@ class Recorder(FakeTensorMode):
             name = self._accumulating(node)
             if name:
                 self.mark(outputs, Category.GRADIENT, f"gradient of {name}")
-
-
-def parameter_name(tensor: Tensor) -> str:
-    """A parameter's path in the first model that was called with it; empty if none was."""
-    name: str = vars(tensor).get(_NAME, "")
-    return name
-
-
-def _each(outputs: Any) -> Iterator[Any]:
-    """An op's outputs one by one, those in a list among them too."""
-    if isinstance(outputs, (list, tuple)):
-        for output in outputs:
-            yield from _each(output)
-    else:
-        yield outputs
 
 
 @functools.cache
@@ -541,33 +358,9 @@ def _of_the_host(kwargs: Mapping[str, Any]) -> Mapping[str, Any]:
     return kwargs
 
 
-def _says_that_no_kernel_is_there(error: Exception) -> bool:
-    """FakeTensor has no kernel for an op: it says so, or runs into the CUDA kernels that this build has not."""
-    if isinstance(error, UnsupportedOperatorException):
-        return True
-    return "no fake impl registered" in str(error) or "from the 'CUDA' backend" in str(error)
-
-
-def _without_kernel(func: OpOverload, source: str) -> MemgraphError:
-    """What to do where nobody knows what an op returns."""
-    where = f" at {source}" if source else ""
-    name = func._schema.name
-    if name.startswith("aten::"):
-        return MemgraphError(f"{func}{where} has a result that neither torch nor memgraph knows without computing it: "
-                             "replace it for the prediction, or report it")  # fmt: skip
-    return MemgraphError(f"{func}{where} has no fake kernel, which says what it returns without computing it: "
-                         f'write one and register it with torch.library.register_fake("{name}")')  # fmt: skip
-
-
 def _is_sparse(outputs: Any) -> bool:
     """Written to in place, a sparse tensor takes new storages."""
     return isinstance(outputs, Tensor) and outputs.layout is torch.sparse_coo
-
-
-def _made_by(tensor: Tensor) -> int:
-    """Number of the op that made a fake tensor, -1 if none did."""
-    tag = tensor.__dict__.get(_TAG)
-    return tag.op if tag is not None else -1
 
 
 def _module_of(parameter: str) -> str:

@@ -21,7 +21,8 @@ from memgraph.capture.categorize import categorize
 from memgraph.capture.compiling import Compiling
 from memgraph.capture.ledger import Ledger, Refusal
 from memgraph.capture.operators import Kinds
-from memgraph.capture.recorder import Recorder, parameter_name
+from memgraph.capture.recorder import Recorder
+from memgraph.capture.tags import parameter_name
 from memgraph.errors import TorchChanged
 from memgraph.gpu.allocator import Allocator
 from memgraph.gpu.allocator_config import AllocatorConfig
@@ -118,7 +119,7 @@ class VirtualGpu:
         buffers = tuple(
             Buffer(
                 size, ledger.ops[index], ledger.roles[index], ledger.categories.get(index, Category.UNKNOWN),
-                ledger.names.get(index, ""), *recorder.specs.get(index, _NO_SPEC),
+                ledger.names.get(index, ""), *recorder.storages.specs.get(index, _NO_SPEC),
             )
             for index, size in enumerate(ledger.sizes)
         )  # fmt: skip

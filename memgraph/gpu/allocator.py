@@ -14,21 +14,14 @@ from __future__ import annotations
 
 import enum
 import itertools
-from bisect import bisect_left, insort
-from collections.abc import Callable, Iterator
+from bisect import bisect_left
+from collections.abc import Callable
 
 from memgraph.gpu.allocator_config import AllocatorConfig
+from memgraph.gpu.blocks import Block, Clock, Pool, Segment, cut, expandable_size, is_whole, join, stretch
 from memgraph.gpu.out_of_memory import OutOfMemory
+from memgraph.gpu.rounding import MIN_BLOCK, SMALL_BUFFER, SMALL_SIZE, allocation_size, round_size
 from memgraph.gpu.segments import DownwardSlots, SegmentAddresses
-
-MIB = 2**20
-MIN_BLOCK = 512
-SMALL_SIZE = 1 * MIB
-SMALL_BUFFER = 2 * MIB
-LARGE_BUFFER = 20 * MIB
-"""Unless `large_segment_size_mb` says otherwise."""
-MIN_LARGE_ALLOC = 10 * MIB
-ROUND_LARGE = 2 * MIB
 
 NEWEST = (2, 15)
 """The newest torch (major, minor) whose allocator is known."""
@@ -54,83 +47,6 @@ class Ties(enum.Enum):
 
 OnSegment = Callable[[bool, int, int], None]
 """Told of segments: True when one is taken from the card, its address and its bytes."""
-
-
-class Segment:
-    """Memory taken from the card. An expandable one reserves addresses and maps pages of them as needed."""
-
-    __slots__ = ("address", "expandable", "first", "page", "size", "small", "stream")
-
-    def __init__(self, address: int, size: int, small: bool, stream: int, page: int = 0, order: int = 0) -> None:
-        self.address = address
-        self.size = size
-        self.small = small
-        self.stream = stream
-        self.page = page
-        """Bytes that are mapped at once; 0 for a plain segment."""
-        self.expandable = page > 0
-        self.first: Block = Block(address, size, self, order)
-
-    def blocks(self) -> Iterator[Block]:
-        """Its blocks in order of address."""
-        block: Block | None = self.first
-        while block is not None:
-            yield block
-            block = block.next
-
-
-class Block:
-    """A stretch of a segment. `size` counts as allocated while it is in use; `requested` is what was asked."""
-
-    __slots__ = ("address", "age", "in_use", "mapped", "next", "order", "previous", "requested", "segment", "size")
-
-    def __init__(self, address: int, size: int, segment: Segment, order: int = 0) -> None:
-        self.address = address
-        self.size = size
-        self.segment = segment
-        self.order = order
-        """Its place among blocks of one size; blocks of equal order go by address."""
-        self.requested = 0
-        self.in_use = False
-        self.mapped = True
-        self.previous: Block | None = None
-        self.next: Block | None = None
-        self.age = 0
-
-
-_Key = tuple[int, int, int]
-
-
-class _Clock:
-    """Counts the requests of one kind, of all streams: the age of a free block."""
-
-    def __init__(self) -> None:
-        self.now = 0
-
-
-class _Pool:
-    """The free blocks of one stream and kind, sorted by (size, order, address)."""
-
-    __slots__ = ("by_key", "clock", "keys")
-
-    def __init__(self, clock: _Clock) -> None:
-        self.keys: list[_Key] = []
-        self.by_key: dict[_Key, Block] = {}
-        self.clock = clock
-
-    def add(self, block: Block) -> None:
-        key = (block.size, block.order, block.address)
-        insort(self.keys, key)
-        self.by_key[key] = block
-        block.age = self.clock.now
-
-    def remove(self, block: Block) -> None:
-        key = (block.size, block.order, block.address)
-        del self.keys[bisect_left(self.keys, key)]
-        del self.by_key[key]
-
-    def __iter__(self) -> Iterator[Block]:
-        return iter([self.by_key[key] for key in self.keys])
 
 
 class Allocator:
@@ -168,8 +84,8 @@ class Allocator:
         self.ties = Ties.of(torch)
         self._orders = itertools.repeat(0) if self.ties is Ties.ADDRESS else itertools.count(1)
         self._addresses = addresses or DownwardSlots()
-        self._pools: dict[tuple[bool, int], _Pool] = {}
-        self._clocks = (_Clock(), _Clock())
+        self._pools: dict[tuple[bool, int], Pool] = {}
+        self._clocks = (Clock(), Clock())
         self._max_split = self.config.max_split_size or 2**62
 
     # What torch offers.
@@ -206,7 +122,7 @@ class Allocator:
             for block in pool:
                 if block.segment.expandable:
                     self._unmap(pool, block)
-                elif _is_whole(block):
+                elif is_whole(block):
                     self._release(pool, block)
 
     def set_limit(self, limit: int | None) -> None:
@@ -219,7 +135,7 @@ class Allocator:
 
     # Finding a block.
 
-    def _cached(self, pool: _Pool, size: int) -> Block | None:
+    def _cached(self, pool: Pool, size: int) -> Block | None:
         """The smallest free block that is large enough, lowest address first."""
         pool.clock.now += 1
         at = bisect_left(pool.keys, (size, 0, 0))
@@ -235,17 +151,17 @@ class Allocator:
         pool.remove(block)
         return block
 
-    def _least_expandable(self, pool: _Pool, at: int) -> Block:
+    def _least_expandable(self, pool: Pool, at: int) -> Block:
         """Among expandable blocks, each counts as large as it could grow."""
         block = pool.by_key[pool.keys[at]]
         for key in pool.keys[at + 1 :]:
             following = pool.by_key[key]
-            if not block.segment.expandable or _expandable_size(following) >= _expandable_size(block):
+            if not block.segment.expandable or expandable_size(following) >= expandable_size(block):
                 break
             block = following
         return block
 
-    def _fresh(self, pool: _Pool, size: int, small: bool, stream: int) -> Block | None:
+    def _fresh(self, pool: Pool, size: int, small: bool, stream: int) -> Block | None:
         """A block from a new segment; where there is no room, cached memory is given back first."""
         wanted = allocation_size(size, self.config.large_segment_size)
         if self.limit is not None and self.config.garbage_collection_threshold > 0:
@@ -259,7 +175,7 @@ class Allocator:
             block = self._take(pool, size, wanted, small, stream)
         return block
 
-    def _take(self, pool: _Pool, size: int, wanted: int, small: bool, stream: int) -> Block | None:
+    def _take(self, pool: Pool, size: int, wanted: int, small: bool, stream: int) -> Block | None:
         if self.limit is not None and self.reserved + wanted > self.limit:
             return None
         if self.config.expandable_segments:
@@ -271,7 +187,7 @@ class Allocator:
         self._reserve(segment.address, wanted)
         return segment.first
 
-    def _split(self, pool: _Pool, block: Block, size: int) -> None:
+    def _split(self, pool: Pool, block: Block, size: int) -> None:
         """Keep what is left of a block, if that is worth it."""
         remaining = block.size - size
         if block.segment.small or block.segment.expandable:
@@ -279,26 +195,26 @@ class Allocator:
         else:
             worth = size < self._max_split and remaining > SMALL_SIZE
         if worth:
-            rest = _cut(block, size)
+            rest = cut(block, size)
             self._renew(block)
             pool.add(rest)
 
-    def _merge(self, pool: _Pool, block: Block) -> None:
+    def _merge(self, pool: Pool, block: Block) -> None:
         """Join a free block with its free neighbours, which leave the pool."""
         for neighbour in (block.previous, block.next):
             if neighbour is not None and not neighbour.in_use and neighbour.mapped == block.mapped:
                 if neighbour.mapped:
                     pool.remove(neighbour)
-                _join(block, neighbour)
+                join(block, neighbour)
 
     # Giving memory back.
 
-    def _release(self, pool: _Pool, block: Block) -> None:
+    def _release(self, pool: Pool, block: Block) -> None:
         pool.remove(block)
         del self.segments[block.address]
         self._unreserve(block.address, block.size)
 
-    def _release_oversized(self, pool: _Pool, size: int) -> bool:
+    def _release_oversized(self, pool: Pool, size: int) -> bool:
         """With `max_split_size`: give back one large cached block that would serve, or several of the largest.
         Expandable segments are left alone."""
         if self.config.max_split_size is None or self.config.expandable_segments:
@@ -322,7 +238,7 @@ class Allocator:
         goal = self.reserved - int(self.config.garbage_collection_threshold * (self.limit or 0))
         now = self._clocks[False].now
         while goal > 0:
-            whole = [(pool, block) for pool in self._large_pools() for block in pool if _is_whole(block)]
+            whole = [(pool, block) for pool in self._large_pools() for block in pool if is_whole(block)]
             if not whole:
                 return
             average = sum(now - block.age for _, block in whole) / len(whole)
@@ -331,12 +247,12 @@ class Allocator:
                     goal -= block.size
                     self._release(pool, block)
 
-    def _large_pools(self) -> list[_Pool]:
+    def _large_pools(self) -> list[Pool]:
         return [pool for (small, _), pool in self._pools.items() if not small]
 
     # Expandable segments.
 
-    def _expand(self, pool: _Pool, size: int, small: bool, stream: int) -> Block | None:
+    def _expand(self, pool: Pool, size: int, small: bool, stream: int) -> Block | None:
         """Map as much more of an expandable segment as the request needs."""
         block = self._room(size, small, stream)
         if not block.mapped and not self._map(pool, block, min(block.size, size)):
@@ -356,7 +272,7 @@ class Allocator:
                 for block in segment.blocks():
                     if not block.mapped:
                         start = block.previous if block.previous is not None and not block.previous.in_use else block
-                        if _stretch(start, size) >= size:
+                        if stretch(start, size) >= size:
                             return start
         page = SMALL_BUFFER if small else self.config.large_segment_size
         length = -(-min(self.capacity, 2**42) * 9 // 8 // page) * page
@@ -365,21 +281,21 @@ class Allocator:
         self.segments[segment.address] = segment
         return segment.first
 
-    def _map(self, pool: _Pool, block: Block, size: int) -> bool:
+    def _map(self, pool: Pool, block: Block, size: int) -> bool:
         """Map the pages that `size` bytes from the block's start need, and merge with mapped free neighbours."""
         page = block.segment.page
         mapped = -(-size // page) * page
         if self.reserved + mapped > self.capacity:
             return False
         if mapped < block.size:
-            self._renew(_cut(block, mapped)).mapped = False
+            self._renew(cut(block, mapped)).mapped = False
         block.mapped = True
         self._reserve(block.address, mapped)
         self._merge(pool, block)
         pool.add(block)
         return True
 
-    def _unmap(self, pool: _Pool, block: Block) -> None:
+    def _unmap(self, pool: Pool, block: Block) -> None:
         """Unmap the whole pages of a free block."""
         page, base = block.segment.page, block.segment.address
         start = base + -(-(block.address - base) // page) * page
@@ -388,11 +304,11 @@ class Allocator:
             return
         pool.remove(block)
         if start > block.address:
-            rest = _cut(block, start - block.address)
+            rest = cut(block, start - block.address)
             pool.add(self._renew(block))
             block = rest
         if block.size > stop - start:
-            pool.add(self._renew(_cut(block, stop - start)))
+            pool.add(self._renew(cut(block, stop - start)))
         block.mapped = False
         self._unreserve(start, stop - start)
         self._merge(pool, block)
@@ -407,10 +323,10 @@ class Allocator:
 
     # Counting.
 
-    def _pool(self, small: bool, stream: int) -> _Pool:
+    def _pool(self, small: bool, stream: int) -> Pool:
         pool = self._pools.get((small, stream))
         if pool is None:
-            pool = self._pools[small, stream] = _Pool(self._clocks[small])
+            pool = self._pools[small, stream] = Pool(self._clocks[small])
         return pool
 
     def _count(self, requested: int, allocated: int) -> None:
@@ -442,75 +358,3 @@ class Allocator:
 def _limit(config: AllocatorConfig, total: int) -> int | None:
     share = config.per_process_memory_fraction
     return int(share * total) if share < 1 else None
-
-
-def round_size(size: int, config: AllocatorConfig) -> int:
-    """The bytes of the block that a request gets, before splitting decides."""
-    if size < MIN_BLOCK:
-        return MIN_BLOCK
-    divisions = config.divisions_of(size)
-    if divisions > 1 and size > MIN_BLOCK * divisions:
-        return _next_division(size, divisions)
-    return -(-size // MIN_BLOCK) * MIN_BLOCK
-
-
-def _next_division(size: int, divisions: int) -> int:
-    """The next of `divisions` equal steps between the powers of two around `size`."""
-    if size & (size - 1) == 0:
-        return size
-    floor = 1 << (size.bit_length() - 1)
-    step = floor // divisions
-    return -(-size // step) * step if step else floor * 2
-
-
-def allocation_size(size: int, large: int = LARGE_BUFFER) -> int:
-    """The bytes of the segment that a rounded request needs when no cached block serves it."""
-    if size <= SMALL_SIZE:
-        return SMALL_BUFFER
-    if size < MIN_LARGE_ALLOC:
-        return large
-    return -(-size // ROUND_LARGE) * ROUND_LARGE
-
-
-def _is_whole(block: Block) -> bool:
-    """Whether it is a plain segment of its own."""
-    return block.previous is None and block.next is None and not block.segment.expandable
-
-
-def _cut(block: Block, size: int) -> Block:
-    """Shorten a block to `size`; the rest is a block of its own, after it."""
-    rest = Block(block.address + size, block.size - size, block.segment, block.order)
-    rest.previous, rest.next = block, block.next
-    if block.next is not None:
-        block.next.previous = rest
-    block.next, block.size = rest, size
-    return rest
-
-
-def _join(block: Block, neighbour: Block) -> None:
-    """Make `neighbour`, which is next to it, part of `block`."""
-    if neighbour is block.previous:
-        block.address, block.previous = neighbour.address, neighbour.previous
-        if block.previous is not None:
-            block.previous.next = block
-        else:
-            block.segment.first = block
-    else:
-        block.next = neighbour.next
-        if block.next is not None:
-            block.next.previous = block
-    block.size += neighbour.size
-
-
-def _expandable_size(block: Block) -> int:
-    following = block.next
-    return block.size + (following.size if following is not None and not following.mapped else 0)
-
-
-def _stretch(block: Block | None, enough: int) -> int:
-    """Free bytes from a block on, mapped or not, counted until there are enough."""
-    total = 0
-    while block is not None and not block.in_use and total < enough:
-        total += block.size
-        block = block.next
-    return total

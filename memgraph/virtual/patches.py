@@ -49,6 +49,20 @@ def replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
             setattr(owner, name, own)
 
 
+@contextlib.contextmanager
+def put(owner: Any, name: str, value: Any) -> Iterator[None]:
+    """`owner.name` is `value` while open, whether there was one before or not."""
+    if hasattr(owner, name):
+        with replaced(owner, name, value):
+            yield
+        return
+    setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        delattr(owner, name)
+
+
 class NobodysTensor(FakeTensor):
     """What `torch._subclasses.FakeTensor` is while a virtual GPU is open: no tensor is one. Libraries ask for it to
     know whether they are being traced for `torch.compile`, and then take other paths than a real run (transformers'

@@ -10,10 +10,10 @@ call, a buffer as large as the L2 cache to flush it, more calls, and the buffer 
 from __future__ import annotations
 
 import contextlib
-import importlib
 import inspect
 import re
 from collections.abc import Callable, Iterator
+from importlib import import_module
 from typing import Any
 
 import torch
@@ -130,7 +130,7 @@ def _numbers(text: str) -> tuple[int, ...]:
 def products_are_padded(gpu: GpuSpec, timed: Timer, recording: Context, state: Callable[[str], None]) -> Iterator[None]:
     """A product of unaligned sizes that the arithmetic bounds is timed on the card, as it is and padded, on tensors
     made for it. Here the trial allocates, and its outcome is an estimate."""
-    pad_mm: Any = importlib.import_module("torch._inductor.fx_passes.pad_mm")
+    pad_mm: Any = import_module("torch._inductor.fx_passes.pad_mm")
 
     def is_padded_faster(key: str, _plain: float, _padded: float) -> bool:
         pays = OUTCOMES.get(key)
@@ -148,4 +148,22 @@ def products_are_padded(gpu: GpuSpec, timed: Timer, recording: Context, state: C
         stack.enter_context(replaced(pad_mm, "no_dispatch", recording))
         stack.enter_context(replaced(pad_mm, "get_do_bench", lambda: timed))
         stack.enter_context(replaced(pad_mm, "is_padded_faster", is_padded_faster))
+        yield
+
+
+@contextlib.contextmanager
+def products_stay_with_libraries(state: Callable[[str], None]) -> Iterator[None]:
+    """`max-autotune` times Triton templates against cuBLAS and cuDNN on the card; nothing can be timed here, and the
+    library's kernel is taken."""
+    selector = import_module("torch._inductor.select_algorithm").AlgorithmSelectorCache
+    choose = selector.__call__
+
+    def library(self: Any, name: str, choices: list[Any], *args: Any, **kwargs: Any) -> Any:
+        libraries = [choice for choice in choices if selector._is_extern(choice)]
+        if len(choices) > 1 and libraries:
+            state(f"autotuning is taken to choose the library's {name}; what its trials take is not counted")
+            choices = libraries[:1]
+        return choose(self, name, choices, *args, **kwargs)
+
+    with replaced(selector, "__call__", library):
         yield

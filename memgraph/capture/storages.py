@@ -1,0 +1,126 @@
+"""The storages of a run: each is given a buffer when it is born, which is freed when it dies."""
+
+from __future__ import annotations
+
+import functools
+import weakref
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
+
+from memgraph.capture.ledger import Ledger
+from memgraph.gpu.call import OnHost, Output, Release, Steps, Temporary
+from memgraph.trace import Role, TensorSpec
+from memgraph.virtual.shapes import Shapes
+from memgraph.virtual.sparse import parts_of
+
+_NO_BUFFER = -1
+"""Stands for the buffer of a storage that is not on the device."""
+Born = tuple[Tensor, torch.UntypedStorage]
+"""A storage that is new, and a tensor that looks at all of it."""
+
+
+class Storages:
+    """Follows storages by weak references.
+
+    Args:
+        ledger: where allocations go.
+        shapes: the looks of the run's tensors.
+    """
+
+    def __init__(self, ledger: Ledger, shapes: Shapes) -> None:
+        self.specs: dict[int, TensorSpec] = {}
+        """Of the tensors that the buffers were allocated for, by buffer."""
+        self._ledger = ledger
+        self._shapes = shapes
+        self._live: dict[int, tuple[int, weakref.ref[torch.UntypedStorage]]] = {}
+
+    def new(self, outputs: Any) -> list[Born]:
+        """Those on the device that an op's outputs have and that were not there before, in order."""
+        born: dict[int, Born] = {}
+        for tensor in _each(outputs):
+            if isinstance(tensor, FakeTensor) and tensor.fake_device.type == "cuda":
+                for part in parts_of(tensor):
+                    storage = part.untyped_storage()
+                    key = storage._cdata
+                    if key not in self._live and key not in born and storage.nbytes():
+                        born[key] = (part, storage)
+        return list(born.values())
+
+    def allocate(self, steps: Steps | None, born: Sequence[Born]) -> None:
+        """What an op allocates, and frees on the way: its outputs, and as `steps` say, in their order."""
+        if steps:
+            self._follow(steps, born)
+        else:
+            for tensor, storage in born:
+                self._bear(tensor, storage)
+
+    def bear(self, tensor: Tensor) -> None:
+        """A tensor that stands for one on the device, whatever it is itself."""
+        storage = tensor.untyped_storage()
+        if storage.nbytes() and storage._cdata not in self._live:
+            self._bear(tensor, storage)
+
+    def buffer_of(self, tensor: Tensor) -> int | None:
+        """The buffer that holds a fake tensor's data, if it was allocated on the device."""
+        if not isinstance(tensor, FakeTensor):
+            return None
+        *_, part = parts_of(tensor)
+        entry = self._live.get(part.untyped_storage()._cdata)
+        return entry[0] if entry and entry[0] != _NO_BUFFER else None
+
+    def _follow(self, steps: Steps, born: Sequence[Born]) -> None:
+        temporaries: list[int | None] = []
+        named = {step.index for step in steps if isinstance(step, (Output, OnHost))}
+        for position, (tensor, storage) in enumerate(born):
+            if position not in named:
+                self._bear(tensor, storage)
+        try:
+            for step in steps:
+                self._take(step, born, temporaries)
+        finally:
+            for position in reversed(range(len(temporaries))):
+                self._release(temporaries, position)
+
+    def _take(self, step: Any, born: Sequence[Born], temporaries: list[int | None]) -> None:
+        if isinstance(step, Output):
+            if step.index < len(born):
+                self._bear(*born[step.index])
+        elif isinstance(step, OnHost):
+            self._know(born[step.index][1], _NO_BUFFER)
+        elif isinstance(step, Temporary):
+            temporaries.append(self._ledger.allocate(step.size, Role.TEMPORARY) if step.size else None)
+        elif isinstance(step, Release):
+            self._release(temporaries, step.index)
+
+    def _release(self, temporaries: list[int | None], position: int) -> None:
+        buffer, temporaries[position] = temporaries[position], None
+        if buffer is not None:
+            self._ledger.free(buffer)
+
+    def _bear(self, tensor: Tensor, storage: torch.UntypedStorage) -> None:
+        """A storage comes to life; its buffer is freed when it dies."""
+        buffer = self._ledger.allocate(storage.nbytes())
+        self.specs[buffer] = self._shapes.look(tensor).spec
+        self._know(storage, buffer)
+
+    def _know(self, storage: torch.UntypedStorage, buffer: int) -> None:
+        key = storage._cdata
+        self._live[key] = (buffer, weakref.ref(storage, functools.partial(self._died, key, buffer)))
+
+    def _died(self, key: int, buffer: int, _reference: Any) -> None:
+        self._live.pop(key, None)
+        if buffer != _NO_BUFFER:
+            self._ledger.free(buffer)
+
+
+def _each(outputs: Any) -> Iterator[Any]:
+    """An op's outputs one by one, those in a list among them too."""
+    if isinstance(outputs, (list, tuple)):
+        for output in outputs:
+            yield from _each(output)
+    else:
+        yield outputs

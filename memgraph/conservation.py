@@ -1,0 +1,83 @@
+"""The laws that hold for every trace, however it was made."""
+
+from __future__ import annotations
+
+import operator
+from array import array
+from collections import Counter
+from collections.abc import Sequence
+from itertools import compress
+
+from memgraph.errors import InvariantError
+from memgraph.trace import Action, Trace
+
+_NAMES_A_BUFFER = tuple(action in (Action.ALLOC, Action.FREE) for action in Action)
+"""Whether an event of each kind does; by its number."""
+
+
+def check(trace: Trace) -> None:
+    """Check all of them.
+
+    Raises:
+        InvariantError: naming the law that is broken and where.
+    """
+    _check_references(trace)
+    _check_lifetimes(trace)
+    _check_conservation(trace)
+
+
+def _check_lifetimes(trace: Trace) -> None:
+    """Every buffer is allocated once; every free has its alloc, before it."""
+    start, stop = trace.spans
+    actions = trace.events.columns[0]
+    freed = len(stop) - stop.count(len(actions))
+    if -1 in start or actions.count(Action.ALLOC) != len(start) or actions.count(Action.FREE) != freed:
+        raise InvariantError(f"buffer {_culprit(trace)} is allocated or freed more than once, or never allocated")
+    if not all(map(operator.lt, start, stop)):
+        index = next(index for index, life in enumerate(trace.lives) if life.stop <= life.start)
+        raise InvariantError(f"buffer {index} is freed before it is allocated")
+
+
+def _culprit(trace: Trace) -> int:
+    counts = Counter(zip(*trace.events.columns[:2], strict=True))
+    wrong = (i for i in range(len(trace.buffers)) if counts[Action.ALLOC, i] != 1 or counts[Action.FREE, i] > 1)
+    return next(wrong, -1)
+
+
+def _check_conservation(trace: Trace) -> None:
+    """Live bytes are never negative; allocated ≥ requested; reserved ≥ allocated; what is live at the end adds up."""
+    wanted, held, taken = trace.usage
+    if min(wanted, default=0) < 0 or not (all(map(operator.le, wanted, held)) and all(map(operator.le, held, taken))):
+        rows = enumerate(zip(wanted, held, taken, strict=True))
+        event, (one, two, three) = next(row for row in rows if not 0 <= row[1][0] <= row[1][1] <= row[1][2])
+        raise InvariantError(f"event {event}: not 0 <= {one} requested <= {two} allocated <= {three} reserved")
+    if trace.events:
+        live = sum(trace.buffers[index].size for index in trace.live_at(trace.peak.event))
+        if live != trace.peak.requested:
+            raise InvariantError(f"the buffers alive at the peak hold {live} bytes, the peak is {trace.peak.requested}")
+
+
+def _check_references(trace: Trace) -> None:
+    """Every index points at something."""
+    ops, kinds = len(trace.ops), len(Action)
+    actions, buffers = trace.events.columns[:2]
+    if not _within(actions, 0, kinds):
+        raise InvariantError("an event is of a kind that is not known")
+    named = array("q", compress(buffers, map(_NAMES_A_BUFFER.__getitem__, actions)))
+    if not _within(named, 0, len(trace.buffers)) or buffers.count(-1) != len(buffers) - len(named):
+        raise InvariantError("an event names a buffer that is not there")
+    if not _within([buffer.op for buffer in trace.buffers], -1, ops):
+        raise InvariantError("a buffer names an op that is not there")
+    if any(not 0 <= op.phase < len(trace.phases) or not -1 <= op.forward < ops for op in trace.ops):
+        raise InvariantError("an op names a phase or a forward op that is not there")
+    if any(not 0 <= read < index for index, op in enumerate(trace.ops) for read in op.reads):
+        raise InvariantError("an op reads the result of one that did not run before it")
+    if not _within(trace.events.columns[2], -1, ops):
+        raise InvariantError("an event names an op that is not there")
+    borders = [0, *(border for phase in trace.phases for border in (phase.start, phase.stop)), len(trace.events)]
+    if borders != sorted(borders):
+        raise InvariantError("the phases are not stretches of the run in order")
+
+
+def _within(values: Sequence[int], low: int, high: int) -> bool:
+    return not values or (min(values) >= low and max(values) < high)
