@@ -3,9 +3,8 @@
 That setting is one of torch.compile's, so both are compiled: the model as it is with the setting from 0.9 to 0, and the
 model with our plans and the setting left at 1. Each step is traced by the same recorder, for its true peak, and priced
 alike: the products by the roofline, each generated kernel by the bytes of its arguments. What that is above the step
-compiled without either is the recompute. Generated kernels fuse what is pointwise with what it feeds, so our plans are
-made with such ops for nothing, and for a row of peaks; at each peak that the setting reaches the cheapest of ours that
-is not above it is taken.
+compiled without either is the recompute. Our plans are made for a row of peaks, with costs that know what a compiler
+does (`compiled_planner.py`); at each peak that the setting reaches the cheapest of ours that is not above it is taken.
 """
 
 from __future__ import annotations
@@ -26,14 +25,13 @@ LIMITS = 16
 
 def compared() -> dict[str, Any]:
     """Peaks in bytes, recompute as a share of the step."""
-    from memgraph.planner import Planner
+    from compiled_planner import CompiledPlanner
 
     with launches() as launched:
         _, usual = priced(launched)
         theirs = [{"budget": share, **_row(priced(launched, activation_memory_budget=share), usual)}
                   for share in BUDGETS]  # fmt: skip
-        planner = Planner(checkpoint_peers.options(), 64 * GIB, host_call=0)
-        planner._costs = fused(planner._costs)
+        planner = CompiledPlanner(checkpoint_peers.options(), 64 * GIB, host_call=0)
         planner._prepare()
         plans = [planner._plan(choice) for choice in planner._spread(LIMITS)]
         ours = [_row(priced(launched, checkpoint=plan.text), usual) for plan in plans]
@@ -46,17 +44,6 @@ def _row(found: tuple[int, float], usual: float) -> dict[str, Any]:
     row = {"peak": found[0], "recompute": found[1] / usual - 1}
     print(f"  {row['peak'] / GIB:.3f} GiB +{100 * row['recompute']:.2f} %", flush=True)
     return row
-
-
-def fused(costs: Callable[[Any], list[Any]]) -> Callable[[Any], list[Any]]:
-    """The same, with what a generated kernel does on the way for nothing."""
-    from memgraph.analyze.flops import of_op
-
-    def of_trace(trace: Any) -> list[Any]:
-        both = zip(trace.ops, costs(trace), strict=True)
-        return [spent if of_op(op) else spent._replace(device=min(1, spent.device)) for op, spent in both]
-
-    return of_trace
 
 
 @contextmanager

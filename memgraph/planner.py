@@ -54,6 +54,8 @@ class Planner:
         UsageError: the options checkpoint already.
     """
 
+    lengths: Sequence[int] = LENGTHS
+
     def __init__(
         self, options: Options, budget: int | None = None, progress: Progress | None = None,
         workers: Workers | None = None, host_call: float = CALL,
@@ -113,7 +115,7 @@ class Planner:
         self.found: Found = search.find(self.base)
         self._modules = {candidate.name: candidate.modules for candidate in self.found.all}
         single = tuple((name,) for name in self._modules)
-        together = _together(self.found)
+        together = _together(self.found, self.lengths)
         self._ahead(self._everywhere(regions) for regions in (single, *together))
         loss = self._loss(chunked)
         self._base_cut = self._cut(self.base, self.found.all, loss[0])
@@ -141,7 +143,7 @@ class Planner:
         if nothing is None:
             return []
         found = results(nothing, search.owner_of(self.found.all), self._costs(nothing))
-        sets = {name: sets_of(kept, len(single)) for name, kept in found.items()}
+        sets = {name: self._sets(nothing, name, kept) for name, kept in found.items()}
         most = max(map(len, sets.values()), default=0)
         chosen = [{name: kept[min(at, len(kept) - 1)] for name, kept in sets.items() if kept} for at in range(most)]
         worked_out = [self._worked_out(nothing, single, kept) for kept in chosen]
@@ -151,6 +153,10 @@ class Planner:
         if run is None or not same_memory(run.cut, worked_out[-1].cut):
             return [v for kind in _policies(self._ops()) if (v := self._variant(single, [kind] * len(single)))]
         return worked_out
+
+    def _sets(self, _nothing: Trace, _name: str, found: Sequence[Result]) -> Sequence[Sequence[Result]]:
+        """What a candidate may keep, from little memory to much."""
+        return sets_of(found, len(self._modules))
 
     def _ops(self) -> set[str]:
         """What the candidates run, by name: `mm`."""
@@ -352,11 +358,11 @@ def _policies(ops: Collection[str]) -> list[str]:
     return list(kinds.values())
 
 
-def _together(found: Found) -> list[Regions]:
+def _together(found: Found, lengths: Sequence[int]) -> list[Regions]:
     """Neighbours as one, for each length that there is of them."""
     longest = max((len(stack) for stack in found.stacks), default=0)
     ways = []
-    for length in (length for length in LENGTHS if length <= longest):
+    for length in (length for length in lengths if length <= longest):
         names = [[candidate.name for candidate in stack] for stack in found.stacks]
         ways.append(tuple(group for stack in names for group in _groups(stack, length)))
     return [regions for regions in ways if regions]

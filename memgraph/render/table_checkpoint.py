@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 import textwrap
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import groupby
 
 from tabulate import tabulate
 
 from memgraph.plan.answer import Answer, Point
-from memgraph.plan.plan_file import Plan, Region
+from memgraph.plan.plan_file import Plan, Region, kept_places
 from memgraph.units import format_bytes
 
 WIDTH = 80
@@ -18,6 +19,8 @@ _KEPT = {
     "nothing": "everything", "linears": "all but the linear layers", "matmuls": "all but the matrix products",
     "attention": "all but the attention", "matmuls+attention": "all but matrix products and attention",
 }  # fmt: skip
+_NAMED = 3
+"""Kinds of results that are named of what a region keeps."""
 _WRAP = (
     "from torch.utils.checkpoint import checkpoint", "def wrap(forward):",
     "    return lambda *a, **k: checkpoint(forward, *a, use_reentrant=False, **k)",
@@ -54,13 +57,25 @@ def _percent(share: float) -> str:
 
 def _plan(plan: Plan) -> str:
     """The regions, those alike together."""
-    rows = [(f"{count} x" if count > 1 else "", text, _KEPT[keep]) for text, count, keep in _grouped(plan.regions)]
+    rows = [(f"{count} x" if count > 1 else "", text, _recompute(keep)) for text, count, keep in _grouped(plan.regions)]
     if plan.loss_chunks > 1:
         rows.append(("", "the loss", f"the logits, in {plan.loss_chunks} chunks"))
     if not rows:
         return ""
     table = [(count, textwrap.fill(text, 44), textwrap.fill(kept, 26)) for count, text, kept in rows]
     return tabulate(table, ("", "checkpoint", "recompute"), tablefmt="simple", disable_numparse=True)
+
+
+def _recompute(keep: str) -> str:
+    """What is computed again: `all but 3 mm, 1 attention, 5 others`."""
+    if keep in _KEPT:
+        return _KEPT[keep]
+    counts = Counter[str]()
+    for op, places in kept_places(keep).items():
+        counts["attention" if "attention" in op else op.lstrip("_")] += len(places)
+    named, others = counts.most_common(_NAMED), sum(count for _, count in counts.most_common()[_NAMED:])
+    return ", ".join([f"all but {named[0][1]} {named[0][0]}", *(f"{count} {op}" for op, count in named[1:]),
+                      *([f"{others} others"] if others else [])])  # fmt: skip
 
 
 def _grouped(regions: Sequence[Region]) -> list[tuple[str, int, str]]:
