@@ -6,37 +6,33 @@ python benchmarks/accuracy.py --check         fail if the page is not what would
 
 from __future__ import annotations
 
-import dataclasses
-import difflib
 import statistics
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import recordings
 import workloads
+from compared import ERRORS, KINDS, Compared, matched, mib, worst
 from tabulate import tabulate
 
 from memgraph.api import predict
 from memgraph.options import Options
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "accuracy.md"
-KINDS = ("requested", "allocated", "reserved")
 SEED = (  # batch, seq, MiB that `torch.cuda.max_memory_allocated` gave on an RTX 3090; None: out of memory
     (1, 512, 4450.70), (8, 512, 9753.21), (16, 512, 16630.95), (32, 512, None), (1, 128, 4447.19), (8, 128, 5174.62),
     (16, 128, 7283.11),
 )  # fmt: skip
 
 
-class Row(NamedTuple):
-    """One run, predicted and measured. Bytes."""
+@dataclass(frozen=True, kw_only=True)
+class Row(Compared):
+    """A recorded run of a model."""
 
     what: str
-    matched: int
-    allocations: int
-    predicted: tuple[int, ...]
-    measured: tuple[int, ...]
     load: tuple[int, ...]
     """Predicted less measured after load, three ways."""
     torch: str
@@ -44,43 +40,25 @@ class Row(NamedTuple):
     settings: dict[str, Any]
 
 
-def options_of(settings: dict[str, Any]) -> Options:
-    """The options of a recorded run."""
-    names = [field.name for field in dataclasses.fields(Options) if field.name in settings and field.name != "gpu"]
-    return Options(gpu="h200", **{name: settings[name] for name in names})
-
-
 def compare(path: Path) -> Row:
     """Predict a recorded run."""
     measured = recordings.read(path)
-    predicted = predict(options_of(dict(measured.settings)))
+    predicted = predict(recordings.options_of(measured.settings))
     after_load, peak = recordings.allocated_by(predicted, measured.torch)
     statistics = measured.settings["statistics"]
     return Row(
-        describe(measured.settings),
-        matched([b.size for b in predicted.buffers], [b.size for b in measured.buffers]),
-        len(measured.buffers),
-        tuple(peak),
-        tuple(statistics["end"][f"{kind}.peak"] for kind in KINDS),
-        tuple(own - statistics["after_load"][f"{kind}.current"] for own, kind in zip(after_load, KINDS, strict=True)),
-        measured.torch,
-        measured.gpu,
-        dict(measured.settings),
+        what=describe(measured.settings),
+        matched=matched([b.size for b in predicted.buffers], [b.size for b in measured.buffers]),
+        allocations=len(measured.buffers),
+        predicted=tuple(peak),
+        measured=tuple(statistics["end"][f"{kind}.peak"] for kind in KINDS),
+        load=tuple(
+            own - statistics["after_load"][f"{kind}.current"] for own, kind in zip(after_load, KINDS, strict=True)
+        ),
+        torch=measured.torch,
+        gpu=measured.gpu,
+        settings=dict(measured.settings),
     )
-
-
-def matched(predicted: Sequence[int], measured: Sequence[int]) -> int:
-    """How many recorded allocations the prediction has too, in order and to the byte."""
-    head = 0
-    while head < min(len(predicted), len(measured)) and predicted[head] == measured[head]:
-        head += 1
-    tail = 0
-    while tail < min(len(predicted), len(measured)) - head and predicted[-1 - tail] == measured[-1 - tail]:
-        tail += 1
-    middle = difflib.SequenceMatcher(
-        None, predicted[head : len(predicted) - tail], measured[head : len(measured) - tail], autojunk=False
-    )
-    return head + tail + sum(block.size for block in middle.get_matching_blocks())
 
 
 def describe(settings: Any) -> str:
@@ -92,16 +70,6 @@ def describe(settings: Any) -> str:
     parts = [f"batch {settings['batch']}", f"seq {settings['seq']}" if settings["seq"] else "own length"]
     parts += [words.get(name, "{}").format(settings[name]) for name in own if settings[name] != own[name]]
     return ", ".join(parts + [f"{name}={value}" for name, value in settings["set"].items()])
-
-
-def _error(predicted: int, measured: int) -> str:
-    if predicted == measured:
-        return "exact"
-    return f"{100 * (predicted / measured - 1):+.3f} %"
-
-
-def _mib(size: float) -> str:
-    return f"{size / 2**20:,.2f}"
 
 
 def coverage(rows: Sequence[Row]) -> str:
@@ -124,92 +92,45 @@ def coverage(rows: Sequence[Row]) -> str:
 
 def runs_table(rows: Sequence[Row]) -> str:
     """The table of recorded runs."""
-    lines = [
-        (row.what, f"{100 * row.matched / row.allocations:.2f} %", *map(_mib, row.measured),
-         *(_error(own, real) for own, real in zip(row.predicted, row.measured, strict=True)))
-        for row in rows
-    ]  # fmt: skip
-    headers = ("run", "matched", *KINDS, *(f"error, {kind}" for kind in KINDS))
-    return tabulate(lines, headers, tablefmt="github", disable_numparse=True)
+    lines = [(row.what, row.share(2), *map(mib, row.measured), *row.errors) for row in rows]
+    return tabulate(lines, ("run", "matched", *KINDS, *ERRORS), tablefmt="github", disable_numparse=True)
 
 
 def seed_table() -> str:
     """The six figures that somebody took on an RTX 3090 before memgraph was written, and the one that did not fit."""
     lines = []
-    for batch, seq, mib in SEED:
+    for batch, seq, real in SEED:
         trace = predict(Options(batch=batch, seq=seq, gpu="rtx3090"))
-        if mib is None:
-            lines.append(
-                (
-                    batch,
-                    seq,
-                    "out of memory",
-                    "does not fit" if not trace.fits else "fits",
-                    "agrees" if not trace.fits else "wrong",
-                )
-            )
+        if real is None:
+            answer = ("fits", "wrong") if trace.fits else ("does not fit", "agrees")
+            lines.append((batch, seq, "out of memory", *answer))
         else:
-            lines.append(
-                (
-                    batch,
-                    seq,
-                    f"{mib:,.2f}",
-                    _mib(trace.peak.allocated),
-                    f"{100 * (trace.peak.allocated / 2**20 / mib - 1):+.2f} %",
-                )
-            )
+            own = trace.peak.allocated
+            lines.append((batch, seq, f"{real:,.2f}", mib(own), f"{100 * (own / 2**20 / real - 1):+.2f} %"))
     return tabulate(lines, ("batch", "seq", "measured", "predicted", "error"), tablefmt="github", disable_numparse=True)
 
 
-class Workload(NamedTuple):
-    """One of `workloads.py`, predicted and measured. Bytes."""
-
-    name: str
-    what: str
-    matched: int
-    allocations: int
-    predicted: tuple[int, ...]
-    measured: tuple[int, ...]
-    assumed: int
-    """Assumptions and unknown ops in the prediction."""
-
-
-def compare_workload(path: Path) -> Workload:
-    """Predict a recorded workload."""
-    name = path.name.removesuffix(".json.gz")
-    measured, predicted = recordings.read(path), workloads.trace_of(name)
-    _, peak = recordings.allocated_by(predicted, measured.torch)
-    what = " ".join((workloads.WORKLOADS[name].__doc__ or "").split()).rstrip(".")
-    return Workload(
-        name, what, matched([b.size for b in predicted.buffers], [b.size for b in measured.buffers]),
-        len(measured.buffers), tuple(peak), tuple(measured.peak[:3]),
-        len(predicted.assumptions) + len(predicted.unknown_ops),
-    )  # fmt: skip
-
-
-def workloads_table(rows: Sequence[Workload]) -> str:
+def workloads_table(rows: Sequence[workloads.Row]) -> str:
     """The table of other workloads."""
     lines = [
-        (row.name, row.what, f"{100 * row.matched / row.allocations:.1f} %", _mib(row.measured[1]),
-         *(_error(own, real) for own, real in zip(row.predicted, row.measured, strict=True)), row.assumed or "")
-        for row in rows
-    ]  # fmt: skip
-    headers = ("workload", "what it trains", "matched", "allocated", *(f"error, {kind}" for kind in KINDS), "listed")
+        (row.name, row.what, row.share(1), mib(row.measured[1]), *row.errors, len(row.notes) or "") for row in rows
+    ]
+    headers = ("workload", "what it trains", "matched", "allocated", *ERRORS, "listed")
     return tabulate(lines, headers, tablefmt="github", disable_numparse=True)
 
 
-def workloads_section(rows: Sequence[Workload]) -> str:
+def workloads_section(rows: Sequence[workloads.Row]) -> str:
     """The part of the page on other workloads."""
     errors = sorted(abs(row.predicted[1] / row.measured[1] - 1) for row in rows)
+    median = statistics.median(errors)
     return f"""## Other workloads
 
-{len(rows)} training loops of other kinds (`benchmarks/workloads.py`, `more_workloads.py`), each recorded on the same
-H200 in a process of its own (`benchmarks/workload_recordings/`) and predicted on a machine without a GPU. None of them
-was looked at while the rules of the ops were first written; since then the estimates of cuDNN's convolutions were read
-off resnet, unet and gru, and two rules were found by the rest: a mask whose rows are strided goes to attention's math
-path (t5), and token ids from the CPU say which rows of a sparse gradient are equal (clicks). Models of transformers are
-those of 5.17.0, in both: later ones run T5's attention otherwise. Error of the allocated peak: median
-**{100 * statistics.median(errors):.3f} %**, at most
+{len(rows)} training loops of other kinds (`benchmarks/workloads.py`), each recorded on the same H200 in a process of
+its own (`benchmarks/workload_recordings/`) and predicted on a machine without a GPU. None of them was looked at while
+the rules of the ops were first written; since then the estimates of cuDNN's convolutions were read off resnet, unet and
+gru, and two rules were found by the rest: a mask whose rows are strided goes to attention's math path (t5), and token
+ids from the CPU say which rows of a sparse gradient are equal (clicks). Models of transformers are those of 5.17.0, in
+both: later ones run T5's attention otherwise. Error of the allocated peak: median **{100 * median:.3f} %**, at most
 {100 * errors[-1]:.3f} %. *Listed* counts what the prediction itself lists as assumed or unknown: mostly workspaces of
 cuDNN's convolutions, for which it picks its kernels by itself.
 
@@ -217,11 +138,11 @@ cuDNN's convolutions, for which it picks its kernels by itself.
 """
 
 
-def page(rows: Sequence[Row], others: Sequence[Workload], torch_version: str) -> str:
+def page(rows: Sequence[Row], others: Sequence[workloads.Row], torch_version: str) -> str:
     """docs/accuracy.md."""
     cards = sorted({f"{row.gpu}, torch {row.torch}" for row in rows})
     exact = sum(row.predicted[0] == row.measured[0] for row in rows)
-    worst = [max(abs(row.predicted[i] / row.measured[i] - 1) for row in rows) for i in range(3)]
+    requested, allocated, reserved = (100 * share for share in worst(rows))
     least = min(row.matched / row.allocations for row in rows)
     loads = sum(row.load == (0, 0, 0) for row in rows)
     total, hits = sum(row.allocations for row in rows), sum(row.matched for row in rows)
@@ -238,8 +159,8 @@ autocast over fp32 parameters, two steps.
 - {len(rows)} runs, {total:,} allocations; **{hits:,} ({100 * hits / total:.4f} %) predicted to the byte and in order**;
   in the worst run {100 * least:.2f} %.
 - They are {coverage(rows)}.
-- Requested peak: exact to the byte in {exact} of {len(rows)} runs; at most {100 * worst[0]:.4f} % off.
-- Allocated peak: at most {100 * worst[1]:.3f} % off. Reserved peak: at most {100 * worst[2]:.3f} % off.
+- Requested peak: exact to the byte in {exact} of {len(rows)} runs; at most {requested:.4f} % off.
+- Allocated peak: at most {allocated:.3f} % off. Reserved peak: at most {reserved:.3f} % off.
 - After loading the model: requested, allocated and reserved exact in {loads} of {len(rows)} runs.
 
 {runs_table(rows)}
@@ -281,7 +202,7 @@ tower ran hand-written attention; that is most of what is missing at larger batc
   cuDNN, the SDPA backend, the grid of a reduction. The workspace of a convolution that was not measured is listed as an
   assumption in the result.
 - One process, one GPU, one stream, the native allocator with default settings.
-- The CUDA context, which `nvidia-smi` shows on top ({_mib(554_500_096)} MiB on this H200), is stated by
+- The CUDA context, which `nvidia-smi` shows on top ({mib(554_500_096)} MiB on this H200), is stated by
   `memgraph analyze` and not part of the peak. Libraries that call `cudaMalloc` themselves (NCCL, cuDNN's own handles)
   are not counted.
 - Shapes that depend on the values of data are assumed at their bound, and the assumption is listed.
@@ -296,7 +217,7 @@ def main() -> None:
     for path in sorted(recordings.FOLDER.glob("*.json.gz")):
         rows.append(compare(path))
         print(rows[-1].what, rows[-1].matched, "of", rows[-1].allocations, file=sys.stderr, flush=True)
-    others = [compare_workload(path) for path in sorted(workloads.FOLDER.glob("*.json.gz"))]
+    others = [workloads.compare(name) for name in workloads.recorded()]
     text = page(rows, others, torch.__version__)
     if "--check" in sys.argv:
         sys.exit(0 if PAGE.read_text() == text else f"{PAGE} is not what would be written")

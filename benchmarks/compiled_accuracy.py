@@ -15,12 +15,13 @@ import json
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import accuracy
 import recordings
 import torch
+from compared import ERRORS, KINDS, Compared, error, matched, mib, worst
 from tabulate import tabulate
 
 from memgraph.api import predict
@@ -33,14 +34,11 @@ TRIAL = "timing.trial.kernel"
 HEADING = "## Predicted with torch "
 
 
-class Row(NamedTuple):
-    """One run, predicted and measured. Bytes."""
+@dataclass(frozen=True, kw_only=True)
+class Row(Compared):
+    """A recorded run of a compiled model; `matched` and `allocations` leave the compiler's trials out."""
 
     name: str
-    matched: int
-    allocations: int
-    predicted: tuple[int, ...]
-    measured: tuple[int, ...]
     torch: str
     gpu: str
     seconds: float
@@ -63,15 +61,16 @@ def compare(path: Path) -> Row:
     kept = without_trials(run)
     statistics = measured.settings["statistics"]["end"]
     return Row(
-        path.name.removesuffix(".json.gz"), accuracy.matched(step_sizes(predicted), kept), len(kept), tuple(peak),
-        tuple(statistics[f"{kind}.peak"] for kind in accuracy.KINDS), measured.torch, measured.gpu, seconds, tuple(own),
+        name=path.name.removesuffix(".json.gz"), matched=matched(step_sizes(predicted), kept), allocations=len(kept),
+        predicted=tuple(peak), measured=tuple(statistics[f"{kind}.peak"] for kind in KINDS), torch=measured.torch,
+        gpu=measured.gpu, seconds=seconds, own=tuple(own),
     )  # fmt: skip
 
 
 def _predicted(settings: Any, outcomes: dict[str, bool]) -> Trace:
     tuning.OUTCOMES.clear()
     tuning.OUTCOMES.update(outcomes)
-    return predict(accuracy.options_of(dict(settings)))
+    return predict(recordings.options_of(settings))
 
 
 def without_trials(run: dict[str, Any]) -> list[int]:
@@ -88,24 +87,21 @@ def step_sizes(trace: Trace) -> list[int]:
 def table(rows: Sequence[Row]) -> str:
     """A line for each run."""
     lines = [
-        (row.name, f"{100 * row.matched / row.allocations:.2f} %", *(accuracy._mib(size) for size in row.measured),
-         *(accuracy._error(own, real) for own, real in zip(row.predicted, row.measured, strict=True)),
-         accuracy._error(row.own[0], row.measured[0]))
+        (row.name, row.share(2), *map(mib, row.measured), *row.errors, error(row.own[0], row.measured[0]))
         for row in rows
-    ]  # fmt: skip
-    errors = (f"error, {kind}" for kind in accuracy.KINDS)
-    headers = ("run", "matched", *accuracy.KINDS, *errors, "requested, padding estimated")
+    ]
+    headers = ("run", "matched", *KINDS, *ERRORS, "requested, padding estimated")
     return tabulate(lines, headers, tablefmt="github", disable_numparse=True)
 
 
 def section(rows: Sequence[Row]) -> str:
     """What this torch predicts."""
-    worst = [max(abs(row.predicted[i] / row.measured[i] - 1) for row in rows) for i in range(3)]
+    requested, allocated, reserved = (100 * share for share in worst(rows))
     return f"""{HEADING}{torch.__version__}, no GPU
 
 {table(rows)}
 
-Worst: {100 * worst[0]:.3f} % in requested, {100 * worst[1]:.3f} % in allocated, {100 * worst[2]:.2f} % in reserved.
+Worst: {requested:.3f} % in requested, {allocated:.3f} % in allocated, {reserved:.2f} % in reserved.
 """
 
 
@@ -138,8 +134,8 @@ def main() -> None:
     for path in paths:
         rows.append(compare(path))
         row = rows[-1]
-        mib = [tuple(round(size / 2**20, 2) for size in sizes) for sizes in (row.predicted, row.measured, row.own)]
-        print(row.name, row.matched, "of", row.allocations, *mib, f"{row.seconds:.0f} s", file=sys.stderr, flush=True)
+        peaks = [tuple(map(mib, sizes)) for sizes in (row.predicted, row.measured, row.own)]
+        print(row.name, row.matched, "of", row.allocations, *peaks, f"{row.seconds:.0f} s", file=sys.stderr, flush=True)
     if not names:
         PAGE.write_text(page(rows, PAGE.read_text() if PAGE.exists() else ""))
 

@@ -11,7 +11,8 @@ Made = tuple[nn.Module, tuple[Tensor, ...]]
 
 
 class DecoderBlock(nn.Module):
-    """Pre-norm attention and MLP."""
+    """Pre-norm attention and MLP. `workloads_language.decoder` has another, whose `nn.Sequential` lets go of tensors at
+    other moments; both are recorded as they are."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()

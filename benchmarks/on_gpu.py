@@ -187,8 +187,7 @@ def recording(name: str) -> Callable[[Bench], Found]:
         packed = recordings.pack(run)
         folder = bench.out / "recordings"
         folder.mkdir(exist_ok=True)
-        text = json.dumps(packed, separators=(",", ":")).encode()
-        (folder / f"{name}.json.gz").write_bytes(gzip.compress(text, 9, mtime=0))
+        recordings.write(folder / f"{name}.json.gz", packed)
         placed = recordings.unpack(packed).events
         real = [a for a, action in zip(run["addresses"], run["actions"], strict=True) if action == Action.ALLOC]
         own = [event.address for event in placed if event.action is Action.ALLOC]

@@ -25,9 +25,10 @@ CASES = Path(__file__).with_name("compiled_runs.json")
 
 
 class Watch:
-    """What the compiler measures on the card, and when, in allocations made so far."""
+    """What the compiler measures on the card, and when, in allocations made since the start."""
 
     def __init__(self) -> None:
+        self._base = 0
         self.benchmarks: list[tuple[int, int]] = []
         self.padded: list[dict[str, Any]] = []
         self.kernels: dict[str, dict[str, Any]] = {}
@@ -37,6 +38,7 @@ class Watch:
         from torch._inductor.fx_passes import pad_mm
         from torch._inductor.runtime import benchmarking, triton_heuristics
 
+        self._base = allocations()
         kind = type(benchmarking.benchmarker)
         kind.benchmark_gpu = self._timed(kind.benchmark_gpu)
         pad_mm.is_padded_faster = self._padding(pad_mm.is_padded_faster)
@@ -45,11 +47,11 @@ class Watch:
 
     def _timed(self, original: Callable[..., Any]) -> Callable[..., Any]:
         def benchmark(*args: Any, **kwargs: Any) -> Any:
-            start = allocations()
+            start = allocations() - self._base
             try:
                 return original(*args, **kwargs)
             finally:
-                self.benchmarks.append((start, allocations()))
+                self.benchmarks.append((start, allocations() - self._base))
 
         return benchmark
 
@@ -82,31 +84,14 @@ def allocations() -> int:
 
 
 def record(case: dict[str, Any], folder: Path, name: str) -> None:
-    """Run one case here and write its recording."""
-    import torch
+    """Run one case here and write its recording, and the code that Inductor made of it."""
+    import recordings
+    from record_runs import run
 
-    from memgraph.capture.history import record_history
-    from memgraph.capture.step import run_steps
-    from memgraph.models.registry import resolve
-    from memgraph.options import Options
-
-    options, watch = Options(**case), Watch()
-    torch.manual_seed(0)
-    job = resolve(options.model).build(options.set, options.batch, options.seq)
-    watch.start()
-    with record_history({**options.settings(), **job.settings}) as history:
-        base = allocations()
-        run_steps(job, options, history.mark, lambda *_: None)
-    trace = history.trace
-    data = {
-        "settings": dict(trace.settings), "gpu": trace.gpu, "torch": trace.torch, "phases": [list(p) for p in
-        trace.phases], "actions": trace.events.columns[0].tolist(), "buffers": trace.events.columns[1].tolist(),
-        "addresses": trace.events.columns[3].tolist(), "sizes": trace.events.columns[4].tolist(),
-        "requested": [buffer.size for buffer in trace.buffers],
-        "benchmarks": [(start - base, stop - base) for start, stop in watch.benchmarks], "padded": watch.padded,
-        "kernels": watch.kernels,
-    }  # fmt: skip
-    (folder / f"{name}.json.gz").write_bytes(gzip.compress(json.dumps(data, separators=(",", ":")).encode(), 9))
+    watch = Watch()
+    columns = recordings.as_columns(run(case, watch.start))
+    measured = {"benchmarks": watch.benchmarks, "padded": watch.padded, "kernels": watch.kernels}
+    recordings.write(folder / f"{name}.json.gz", {**columns, **measured})
     (folder / f"{name}.wrappers.txt.gz").write_bytes(gzip.compress(wrappers().encode(), 9))
 
 

@@ -8,18 +8,25 @@ settings, torch's own statistics, and every allocator event as columns.
 
 from __future__ import annotations
 
-import gzip
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from memgraph.trace import Trace
 
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def record(case: dict[str, Any], path: Path) -> None:
-    """Run one case here and write its recording."""
+def run(case: dict[str, Any], begin: Callable[[], None] = lambda: None) -> Trace:
+    """Run one case here, under torch's allocator history.
+
+    Args:
+        begin: called once the history is kept, before the first step.
+    """
     import torch
 
     from memgraph.capture.history import record_history
@@ -31,15 +38,16 @@ def record(case: dict[str, Any], path: Path) -> None:
     torch.manual_seed(0)
     job = resolve(options.model).build(options.set, options.batch, options.seq)
     with record_history({**options.settings(), **job.settings}) as history:
+        begin()
         run_steps(job, options, history.mark, lambda *_: None)
-    trace = history.trace
-    data = {
-        "settings": dict(trace.settings), "gpu": trace.gpu, "torch": trace.torch, "phases": [list(p) for p in
-        trace.phases], "actions": trace.events.columns[0].tolist(), "buffers": trace.events.columns[1].tolist(),
-        "addresses": trace.events.columns[3].tolist(), "sizes": trace.events.columns[4].tolist(),
-        "requested": [buffer.size for buffer in trace.buffers],
-    }  # fmt: skip
-    path.write_bytes(gzip.compress(json.dumps(data, separators=(",", ":")).encode(), 9))
+    return history.trace
+
+
+def record(case: dict[str, Any], path: Path) -> None:
+    """Run one case here and write its recording."""
+    import recordings
+
+    recordings.write(path, recordings.as_columns(run(case)))
 
 
 def main() -> None:

@@ -7,6 +7,7 @@ allocator model reproduces each of them from those of the segments, which are.
 
 from __future__ import annotations
 
+import dataclasses
 import gzip
 import json
 import sys
@@ -19,10 +20,26 @@ from typing import Any
 from memgraph.gpu.allocator import Allocator
 from memgraph.gpu.blocks import Block
 from memgraph.gpu.segments import RecordedAddresses, SegmentAddresses
+from memgraph.options import Options
 from memgraph.trace import Action, Buffer, Event, Events, Phase, Trace, Usage
 
 FOLDER = Path(__file__).parent / "recordings"
 _SEGMENTS = (Action.SEGMENT_ALLOC, Action.SEGMENT_FREE)
+
+
+def as_columns(trace: Trace) -> dict[str, Any]:
+    """A measured trace as record_runs.py writes it: every allocator event, by columns."""
+    actions, buffers, _, addresses, sizes = (column.tolist() for column in trace.events.columns)
+    return {
+        "settings": dict(trace.settings), "gpu": trace.gpu, "torch": trace.torch,
+        "phases": [list(phase) for phase in trace.phases], "actions": actions, "buffers": buffers,
+        "addresses": addresses, "sizes": sizes, "requested": [buffer.size for buffer in trace.buffers],
+    }  # fmt: skip
+
+
+def write(path: Path, run: Mapping[str, Any]) -> None:
+    """As compressed JSON: the same bytes for the same run, whenever it is written."""
+    path.write_bytes(gzip.compress(json.dumps(run, separators=(",", ":")).encode(), 9, mtime=0))
 
 
 def pack(run: Mapping[str, Any]) -> dict[str, Any]:
@@ -97,6 +114,12 @@ def allocated_by(trace: Trace, torch: str, addresses: SegmentAddresses | None = 
     return after_load, Usage(allocator.peak_requested, allocator.peak_allocated, allocator.peak_reserved)
 
 
+def options_of(settings: Mapping[str, Any]) -> Options:
+    """The options of a recorded run of a model, on the H200."""
+    names = [field.name for field in dataclasses.fields(Options) if field.name in settings and field.name != "gpu"]
+    return Options(gpu="h200", **{name: settings[name] for name in names})
+
+
 def version_of(torch: str) -> tuple[int, int]:
     """`2.11.0+cu130` as (2, 11)."""
     major, minor = torch.split(".")[:2]
@@ -127,13 +150,10 @@ def addresses(run: Mapping[str, Any]) -> dict[str, list[int]]:
 def main() -> None:
     command, source, target = sys.argv[1:]
     if command == "addresses":
-        text = json.dumps(addresses(json.loads(gzip.decompress(Path(source).read_bytes()))), separators=(",", ":"))
-        Path(target).write_bytes(gzip.compress(text.encode(), 9, mtime=0))
+        write(Path(target), addresses(json.loads(gzip.decompress(Path(source).read_bytes()))))
         return
     for path in sorted(Path(source).glob("*.json.gz")):
-        packed = pack(json.loads(gzip.decompress(path.read_bytes())))
-        text = json.dumps(packed, separators=(",", ":")).encode()
-        (Path(target) / path.name).write_bytes(gzip.compress(text, 9, mtime=0))
+        write(Path(target) / path.name, pack(json.loads(gzip.decompress(path.read_bytes()))))
 
 
 if __name__ == "__main__":

@@ -94,7 +94,7 @@ def check_free(path: StrPath, *, force: bool = False) -> None:
     if _there(target) and not target.is_file():
         raise UsageError(f"{target} is not a plain file: choose another name")
     if _there(target) and not force:
-        raise UsageError(f"{target} exists: choose another name, or give --force to overwrite it")
+        raise UsageError(f"{target} exists: choose another name, or overwrite it with --force (in Python force=True)")
     if not target.parent.is_dir():
         raise UsageError(f"{target} cannot be written: there is no folder {target.parent}")
 

@@ -51,7 +51,7 @@ def check(path: Path, update: bool) -> list[str]:
 def _console(body: str, folder: Path) -> str:
     """The block as it comes when its commands are run: each `$ command` with its output below."""
     commands = [line[2:] for line in body.splitlines() if line.startswith("$ ")]
-    parts = [f"$ {command}\n{_run(['bash', '-c', command], folder)}" for command in commands]
+    parts = [f"$ {command}\n{_run(['bash', '-c', command], folder).stdout}" for command in commands]
     return "\n".join(part.rstrip("\n") for part in parts) + "\n"
 
 
@@ -60,21 +60,13 @@ def _python(body: str, folder: Path) -> str:
     named = re.match(r"# (\w+\.py)\n", body)
     if named:
         (folder / named[1]).write_text(body)
-    result = subprocess.run(
-        [sys.executable, "-c", body],
-        cwd=folder,
-        env=_environment(),
-        capture_output=True,
-        text=True,
-        timeout=_LIMIT,
-        check=False,
-    )
-    return body if result.returncode == 0 else result.stderr
+    result = _run([sys.executable, "-c", body], folder)
+    return body if result.returncode == 0 else result.stdout
 
 
-def _run(command: list[str], folder: Path) -> str:
+def _run(command: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
     """stdout and stderr together."""
-    result = subprocess.run(
+    return subprocess.run(
         command,
         cwd=folder,
         env=_environment(),
@@ -84,7 +76,6 @@ def _run(command: list[str], folder: Path) -> str:
         timeout=_LIMIT,
         check=False,
     )
-    return result.stdout
 
 
 def _environment() -> dict[str, str]:
@@ -104,16 +95,8 @@ def _trimmed(text: str) -> str:
 def check_example(path: Path) -> list[str]:
     """Run an example in an empty folder."""
     with tempfile.TemporaryDirectory() as folder:
-        result = subprocess.run(
-            [sys.executable, str(path)],
-            cwd=folder,
-            env=_environment(),
-            capture_output=True,
-            text=True,
-            timeout=_LIMIT,
-            check=False,
-        )
-    return [] if result.returncode == 0 else [f"{path.relative_to(ROOT)} fails:\n{result.stderr}"]
+        result = _run([sys.executable, str(path)], Path(folder))
+    return [] if result.returncode == 0 else [f"{path.relative_to(ROOT)} fails:\n{result.stdout}"]
 
 
 def main() -> None:

@@ -1,4 +1,5 @@
-"""What the tests share: golden texts, the `gpu` marker, small traces made by hand, and commands."""
+"""What the tests share: golden texts, the `gpu` marker, small traces made by hand, commands, a CUDA runtime that is
+none."""
 
 from __future__ import annotations
 
@@ -10,6 +11,7 @@ import pytest
 
 from memgraph.trace import Action, Buffer, Category, Event, Events, Op, Phase, Role, Trace
 from tests.commands import Result, Run
+from tests.cuda_runtime import compile_runtime
 
 GOLDEN = Path(__file__).with_name("golden")
 MIB = 2**20
@@ -47,6 +49,12 @@ def golden(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
         assert text + "\n" == path.read_text(encoding="utf-8"), "changed on purpose? run pytest --update-golden"
 
     return check
+
+
+@pytest.fixture(scope="session")
+def runtime(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The library of `tests/cuda_runtime.py`."""
+    return compile_runtime(tmp_path_factory.mktemp("cudart"))
 
 
 class Tape:

@@ -9,6 +9,7 @@ import pytest
 
 import memgraph
 from memgraph.cli.main import main
+from memgraph.models.nanovlm_config import PRESETS
 from tests.commands import Result, Run, is_one_line, process
 
 # ---- wrong usage: exit 2
@@ -130,6 +131,10 @@ def test_every_option_is_explained(name: str) -> None:
     assert found is not None and found.help
     silent = [option.name for option in found.params if isinstance(option, click.Option) and not option.help]
     assert silent == []
+
+
+def test_help_names_the_presets(run: Run) -> None:
+    assert all(name in run("analyze", "--help").out for name in PRESETS)
 
 
 def test_the_version(run: Run) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from fractions import Fraction
 
 import pytest
@@ -13,13 +13,9 @@ from memgraph.analyze.growth import Irregular, Program, Run, prove, requests_of,
 from memgraph.analyze.laws import growth, laws_for, points_of, total
 from memgraph.analyze.polynomial import Factor, Polynomial, Term, constant, solve
 from memgraph.analyze.regions import Region, Sizes, spread
-from memgraph.analyze.replay_fast import Replayed, replay
+from memgraph.analyze.replay_fast import replay
 from memgraph.analyze.template import fit_template
-from memgraph.gpu.allocator import Allocator
-from memgraph.gpu.allocator_config import AllocatorConfig
-from memgraph.gpu.blocks import Block
 from memgraph.gpu.call import Call, TensorMeta
-from memgraph.gpu.out_of_memory import OutOfMemory
 from memgraph.gpu.specs import find
 from memgraph.options import Options
 from memgraph.study import Study
@@ -124,53 +120,6 @@ def test_calls_that_differ_in_more_than_sizes_have_no_template() -> None:
     assert fit_template([call(p["B"], p["S"]) for p in points], points) is not None
     mixed = [call(p["B"], p["S"], "float16" if p["B"] == 5 else "float32") for p in points]
     assert fit_template(mixed, points) is None
-
-
-# The allocator, twice.
-
-
-def slow(events: Sequence[int], sizes: Sequence[int], capacity: int, config: AllocatorConfig) -> Replayed:
-    allocator, blocks = Allocator(capacity, config), dict[int, Block]()
-    try:
-        for event in events:
-            if event >= 0:
-                blocks[event] = allocator.malloc(sizes[event])
-            else:
-                allocator.free(blocks.pop(~event))
-    except OutOfMemory:
-        return Replayed(False, allocator.peak_allocated, allocator.peak_reserved)
-    return Replayed(True, allocator.peak_allocated, allocator.peak_reserved)
-
-
-@st.composite
-def requests(draw: st.DrawFn) -> tuple[list[int], list[int]]:
-    """Sizes around every threshold of the allocator, allocated and freed in any order."""
-    exact = st.sampled_from([1, 512, 2**20, 10 * 2**20, 11 * 2**20, 20 * 2**20, 21 * 2**20, 31 * 2**20])
-    near = exact | exact.flatmap(lambda size: st.integers(max(1, size - 700), size + 2**19))
-    sizes = draw(st.lists(near, min_size=1, max_size=60))
-    events, alive = [], list[int]()
-    for buffer in range(len(sizes)):
-        events.append(buffer)
-        alive.append(buffer)
-        for _ in range(draw(st.integers(0, 2))):
-            if alive:
-                events.append(~alive.pop(draw(st.integers(0, len(alive) - 1))))
-    return events, sizes
-
-
-@given(requests(), st.sampled_from([2**40, 300 * 2**20, 120 * 2**20, 44 * 2**20]))
-@settings(max_examples=300, deadline=None)
-def test_the_fast_allocator_is_the_allocator(made: tuple[list[int], list[int]], capacity: int) -> None:
-    events, sizes = made
-    assert replay(events, sizes, capacity) == slow(events, sizes, capacity, AllocatorConfig())
-
-
-def test_other_configurations_are_left_to_the_model() -> None:
-    events, sizes = [0, 1, ~0, 2], [30 * 2**20, 5 * 2**20, 22 * 2**20]
-    config = AllocatorConfig.parse("expandable_segments:True")
-    # 22 MiB find no room in the 30 MiB that are free only if it is unmapped first; either way the model knows
-    assert replay(events, sizes, 2**40, config) == slow(events, sizes, 2**40, config)
-    assert replay(events, sizes, 2**40, config) != replay(events, sizes, 2**40)
 
 
 # Laws of traces.

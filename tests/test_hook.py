@@ -26,35 +26,6 @@ from memgraph.capture import hook
 from memgraph.errors import TraceError
 from memgraph.trace import Action, Phase, Trace
 
-RUNTIME = """
-#include <stdlib.h>
-static long room = 1L << 62, calls;
-static long sizes[1 << 16]; static void *places[1 << 16];
-int cudaMalloc(void **out, size_t size) {
-    if ((long)size > room) return 2;
-    room -= size; *out = aligned_alloc(512, size);
-    places[calls] = *out; sizes[calls] = size; calls++; return 0;
-}
-int cudaFree(void *p) {
-    for (long i = 0; i < calls; i++) if (places[i] == p) { room += sizes[i]; places[i] = 0; }
-    free(p); return 0;
-}
-int cudaGetDevice(int *d) { *d = 0; return 0; }
-int cudaSetDevice(int d) { return d; }
-int cudaGetLastError(void) { return 0; }
-void test_room(long bytes) { room = bytes; }
-long test_calls(void) { return calls; }
-"""
-
-
-@pytest.fixture(scope="module")
-def runtime(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Compiled with the real compiler."""
-    folder = tmp_path_factory.mktemp("cudart")
-    (folder / "runtime.c").write_text(RUNTIME)
-    subprocess.run(["cc", "-shared", "-fPIC", "-o", folder / "libcudart.so", folder / "runtime.c"], check=True)
-    return folder / "libcudart.so"
-
 
 class Driven:
     """The hook's functions, as PyTorch calls them."""

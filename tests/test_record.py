@@ -20,7 +20,6 @@ from click.testing import CliRunner, Result
 import memgraph
 from memgraph.cli.main import main
 from memgraph.errors import MemgraphError, UsageError
-from tests.test_hook import RUNTIME
 
 PRETENDED = """
 import ctypes, json, os, sys, types
@@ -101,15 +100,6 @@ class Machine:
     def _pipe(stream: IO[str] | None) -> IO[str]:
         assert stream is not None
         return stream
-
-
-@pytest.fixture(scope="module")
-def runtime(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Compiled with the real compiler."""
-    folder = tmp_path_factory.mktemp("cudart")
-    (folder / "runtime.c").write_text(RUNTIME)
-    subprocess.run(["cc", "-shared", "-fPIC", "-o", folder / "libcudart.so", folder / "runtime.c"], check=True)
-    return folder / "libcudart.so"
 
 
 @pytest.fixture(scope="module")

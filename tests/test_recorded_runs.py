@@ -3,9 +3,13 @@
 
 from __future__ import annotations
 
+import gzip
+from pathlib import Path
+
 import accuracy
 import pytest
 import recordings
+from compared import matched
 
 RUNS = ("b1_s128", "sgd", "fp32_manual_checkpoint", "checkpoint")
 """The optimizer's peak and the loss's; a loop of attention by hand, without autocast, with blocks checkpointed; what is
@@ -23,12 +27,18 @@ def test_a_prediction_is_what_the_h200_did(name: str) -> None:
 
 
 def test_matching_counts_what_is_in_both_in_order() -> None:
-    assert accuracy.matched([1, 2, 3], [1, 2, 3]) == 3
-    assert accuracy.matched([], [1]) == 0
-    assert accuracy.matched([1, 2, 9, 3], [1, 2, 3]) == 3  # one too many
-    assert accuracy.matched([1, 3], [1, 2, 3]) == 2  # one too few
-    assert accuracy.matched([1, 7, 3], [1, 8, 3]) == 2  # one of another size
-    assert accuracy.matched([2, 1], [1, 2]) == 1  # order counts
+    assert matched([1, 2, 3], [1, 2, 3]) == 3
+    assert matched([], [1]) == 0
+    assert matched([1, 2, 9, 3], [1, 2, 3]) == 3  # one too many
+    assert matched([1, 3], [1, 2, 3]) == 2  # one too few
+    assert matched([1, 7, 3], [1, 8, 3]) == 2  # one of another size
+    assert matched([2, 1], [1, 2]) == 1  # order counts
+
+
+def test_a_recording_that_is_read_and_written_is_the_same_file(tmp_path: Path) -> None:
+    path = recordings.FOLDER / "b1_s128.json.gz"
+    recordings.write(tmp_path / path.name, recordings.pack(recordings.as_columns(recordings.read(path))))
+    assert gzip.decompress((tmp_path / path.name).read_bytes()) == gzip.decompress(path.read_bytes())
 
 
 def test_a_run_is_described_by_what_is_not_usual() -> None:

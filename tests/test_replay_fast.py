@@ -100,6 +100,28 @@ def test_random_requests(choices: list[int], capacity: int, torch: tuple[int, in
     assert replay(events, sizes, capacity * MIB, torch=torch) == model
 
 
+@st.composite
+def near_thresholds(draw: st.DrawFn) -> tuple[list[int], list[int]]:
+    """Sizes around every threshold of the allocator, allocated and freed in any order."""
+    exact = st.sampled_from([1, 512, MIB, 10 * MIB, 11 * MIB, 20 * MIB, 21 * MIB, 31 * MIB])
+    near = exact | exact.flatmap(lambda size: st.integers(max(1, size - 700), size + MIB // 2))
+    sizes = draw(st.lists(near, min_size=1, max_size=60))
+    events, alive = list[int](), list[int]()
+    for buffer in range(len(sizes)):
+        events.append(buffer)
+        alive.append(buffer)
+        for _ in range(draw(st.integers(0, 2))):
+            if alive:
+                events.append(~alive.pop(draw(st.integers(0, len(alive) - 1))))
+    return events, sizes
+
+
+@settings(deadline=None, max_examples=300)
+@given(made=near_thresholds(), capacity=st.sampled_from([2**40, 300 * MIB, 120 * MIB, 44 * MIB]))
+def test_requests_near_the_thresholds(made: tuple[list[int], list[int]], capacity: int) -> None:
+    assert replay(*made, capacity) == by_model(*made, Allocator(capacity))
+
+
 @settings(deadline=None, max_examples=50)
 @given(
     choices=CHOICES,
@@ -110,6 +132,15 @@ def test_other_configurations_go_to_the_model(choices: list[int], text: str) -> 
     config = AllocatorConfig.parse(text)
     model = by_model(events, sizes, Allocator(150 * MIB, config, total=160 * MIB))
     assert replay(events, sizes, 150 * MIB, config, total=160 * MIB) == model
+
+
+def test_another_configuration_gives_another_answer() -> None:
+    # 30 MiB take a segment of their own and 5 MiB one of 20; or both share an expandable one, mapped 20 MiB at a time.
+    # 22 MiB go where the 30 were: 27 MiB are in use, 35 were.
+    events, sizes = [0, 1, ~0, 2], [30 * MIB, 5 * MIB, 22 * MIB]
+    config = AllocatorConfig.parse("expandable_segments:True")
+    assert replay(events, sizes, 2**40) == Replayed(True, 35 * MIB, 50 * MIB)
+    assert replay(events, sizes, 2**40, config) == Replayed(True, 35 * MIB, 40 * MIB)
 
 
 def test_the_plain_configuration_does_not(monkeypatch: pytest.MonkeyPatch) -> None:

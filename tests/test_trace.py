@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from memgraph.errors import InvariantError
-from memgraph.trace import Action, Buffer, Category, Event, Events, Life, Op, Phase, Trace, Usage
+from memgraph.trace import Action, Category, Event, Events, Life, Phase, Trace, Usage
 from tests.conftest import Tape
 
 MIB = 2**20
@@ -170,31 +171,16 @@ def _row(index: int, **fields: Any) -> Callable[[Trace], Trace]:
     return _events(lambda rows: rows.__setitem__(index, rows[index]._replace(**fields)))
 
 
-def _buffer(index: int, **fields: Any) -> Callable[[Trace], Trace]:
+def _entry(table: str, index: int, **fields: Any) -> Callable[[Trace], Trace]:
     def broken(trace: Trace) -> Trace:
-        buffers: list[Buffer] = list(trace.buffers)
-        buffers[index] = buffers[index]._replace(**fields)
-        return dataclasses.replace(trace, buffers=tuple(buffers))
+        rows = list(getattr(trace, table))
+        rows[index] = rows[index]._replace(**fields)
+        return dataclasses.replace(trace, **{table: tuple(rows)})
 
     return broken
 
 
-def _op(index: int, **fields: Any) -> Callable[[Trace], Trace]:
-    def broken(trace: Trace) -> Trace:
-        ops: list[Op] = list(trace.ops)
-        ops[index] = ops[index]._replace(**fields)
-        return dataclasses.replace(trace, ops=tuple(ops))
-
-    return broken
-
-
-def _phase(index: int, **fields: Any) -> Callable[[Trace], Trace]:
-    def broken(trace: Trace) -> Trace:
-        phases: list[Phase] = list(trace.phases)
-        phases[index] = phases[index]._replace(**fields)
-        return dataclasses.replace(trace, phases=tuple(phases))
-
-    return broken
+_buffer, _op, _phase = (partial(_entry, table) for table in ("buffers", "ops", "phases"))
 
 
 def _unknown_action(trace: Trace) -> Trace:

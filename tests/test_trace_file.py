@@ -346,7 +346,7 @@ def test_every_lawful_trace_can_be_reported(trace: Trace) -> None:
 
 def test_nothing_is_overwritten_without_force(toy: Trace, saved: Path) -> None:
     before = saved.read_bytes()
-    with pytest.raises(UsageError, match="exists: choose another name, or give --force to overwrite it"):
+    with pytest.raises(UsageError, match="exists: choose another name, or overwrite it with --force"):
         dataclasses.replace(toy, gpu="h200").save(saved)
     assert saved.read_bytes() == before
     dataclasses.replace(toy, gpu="h200").save(saved, force=True)

@@ -66,7 +66,7 @@ def analyze(
         if grown:
             click.echo(f"\n{table_laws.by_degree(grown)}")
         if trace.origin == "predicted" and isinstance(trace.settings.get("batch"), int):
-            click.echo(f"\n{_next_steps(trace, output)}")
+            click.echo(f"\n{_next_steps(trace, by, output)}")
     if not trace.fits:
         click.get_current_context().exit(DoesNotFit.exit_code)
 
@@ -81,9 +81,13 @@ def _draws_blocks() -> bool:
     return sys.stdout.isatty() and (sys.stdout.encoding or "").lower().startswith("utf")
 
 
-def _next_steps(trace: Trace, output: Path | None) -> str:
-    second = "--top 20" if output is not None else "-o step.memgraph"
-    return f"next: memgraph analyze {_next_size(trace)} | --by law | {second} | --format json"
+def _next_steps(trace: Trace, by: str | None, output: Path | None) -> str:
+    """Options to add to the same command. A saved trace has its size already, and is saved."""
+    saved = click.get_current_context().params["trace_file"] is not None
+    steps = [] if saved else [_next_size(trace)]
+    steps += ["--by law"] if by is None else []
+    steps += ["--top 20" if saved or output is not None else "-o step.memgraph"]
+    return f"next: add {', '.join(steps)} or --format json"
 
 
 def _next_size(trace: Trace) -> str:

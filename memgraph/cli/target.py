@@ -25,7 +25,7 @@ RUN_OPTIONS = (
         "--model",
         default="nanovlm-222m",
         show_default=True,
-        help="A preset, package.module:factory, or transformers:CONFIG.",
+        help="nanovlm-222m or nanovlm-460m, package.module:factory, or transformers:CONFIG.",
     ),
     click.option("--task", metavar="TASK", help="Of a transformers: model, like causal-lm.  [default: its own]"),
     click.option("--batch", type=int, help="Samples a step.  [default: 8]"),

@@ -48,7 +48,7 @@ def _split(title: str, parts: Sequence[Part], top: int) -> str:
     same = [part for part in parts if not part.change]
     if same:
         size = sum(part.after for part in same)
-        rows.append((*_row(size, size), "", f"the same in both: {_names(same)}"))
+        rows.append((*_row(size, size), "", textwrap.fill(f"the same in both: {_names(same)}", _ROOM)))
     align = ("right", "right", "right", "right", "left")
     return tabulate(rows, ("before", "after", "change", "", title), tablefmt="simple", colalign=align)
 
@@ -64,5 +64,4 @@ def _what(part: Part) -> str:
 
 
 def _names(parts: Sequence[Part]) -> str:
-    named = ", ".join(part.name for part in parts[:3])
-    return textwrap.fill(named if len(parts) <= 3 else f"{len(parts)} more", _ROOM)
+    return ", ".join(part.name for part in parts) if len(parts) <= 3 else f"{len(parts)} more"

@@ -11,6 +11,8 @@ from memgraph.analyze.fit import MOST, Limit
 from memgraph.units import format_bytes
 
 WIDTH = 80
+_ROOM = WIDTH - 60
+"""Beside a card, three figures, a length and a batch."""
 
 
 def report(limits: Sequence[Limit]) -> str:
@@ -33,7 +35,7 @@ def _row(row: Limit) -> tuple[str, str, str, str, str, str, str]:
     return (
         row.gpu, _length(row.seq), batch, format_bytes(row.peak.reserved) if row.peak else "",
         format_bytes(row.available), format_bytes(row.beyond.reserved) if row.beyond else "",
-        row.refused.replace(" in the ", ", ").replace(" of step ", " "),
+        textwrap.fill(row.refused.replace(" in the ", ", ").replace(" of step ", " "), _ROOM),
     )  # fmt: skip
 
 
