@@ -6,7 +6,8 @@ Takes the plans of `benchmarks/checkpoint_plans/` (made without a GPU by `checkp
 writes OUT_FOLDER/checkpoint_measured.json, anew after each part:
 
 - peaks of two steps under each plan's budget, of a fresh model;
-- step times, steps with and without the plan in turn on one model, so that a host that slows down slows both;
+- step times, steps with and without the plan in turn on one model, in the rounds in which the host was at its full
+  speed; and the time of the card's kernels alone, which no host lengthens;
 - what a call, a hook and a policy cost on this host (`host_costs.py`), which the promised times are made of;
 - gradients against the unchecked step's: with the usual kernels, at the plan's batch; and in a process of its own with
   deterministic ones, with the plans' regions alone, where they must be equal to the bit, and with the loss in chunks.
@@ -31,8 +32,11 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 PLANS = ROOT / "benchmarks" / "checkpoint_plans"
-_WARM, _TIMED = 2, 6
+_WARM, _TIMED = 2, 14
 """Rounds of a step without and a step with the plan: not counted, and counted."""
+_QUIET = 1.15
+"""A round counts as quiet if a loop of plain Python before and after each step took at most so many times its fastest:
+the host's processor is shared, and runs at times at half its speed."""
 _SMALL = (4, 512)
 """Batch and tokens of the deterministic gradients: attention by separate products keeps its scores."""
 
@@ -113,24 +117,46 @@ def peaks(plan: Any, batch: int, seq: int, budget: int | None) -> dict[str, int]
 
 
 def timed(model: Any, step: Callable[[], None], plan: Any) -> dict[str, Any]:
-    """Seconds of steps without and with the plan, in turn; and until the host had issued all of one."""
+    """Seconds of steps without and with the plan, in turn; until the host had issued all of one; and of the card's
+    kernels alone."""
+    from kernel_times import under_profiler
+
     from memgraph.plan.apply import apply_plan
 
-    plain: list[tuple[float, float]] = []
-    planned: list[tuple[float, float]] = []
+    rounds = []
     gc.collect()
     for _ in range(_WARM + _TIMED):
-        plain.append(_clocked(step))
+        before = _probe()
+        plain = _clocked(step)
+        between = _probe()
         with apply_plan(model, plan):
-            planned.append(_clocked(step))
-    rounds = list(zip(plain[_WARM:], planned[_WARM:], strict=True))
-    ours, theirs = [both[1] for both in rounds], [both[0] for both in rounds]
+            planned = _clocked(step)
+        rounds.append((plain, planned, max(before, between, _probe())))
+    with apply_plan(model, plan):
+        busy = under_profiler(step)["busy_ms"]
+    found = _of_rounds(rounds[_WARM:])
+    return {**found, "busy_ms": busy, "unchecked_busy_ms": under_profiler(step)["busy_ms"]}
+
+
+def _of_rounds(rounds: list[tuple[tuple[float, float], tuple[float, float], float]]) -> dict[str, Any]:
+    best = min(probe for *_, probe in rounds)
+    quiet = [row for row in rounds if row[2] <= _QUIET * best] or rounds
+    ours, theirs = [planned for _, planned, _ in quiet], [plain for plain, *_ in quiet]
     return {
-        **_summary("", ours), **_summary("unchecked_", theirs),
+        **_summary("", ours), **_summary("unchecked_", theirs), "quiet_rounds": len(quiet),
         "time_ratio": min(ours)[0] / min(theirs)[0],
-        "median_ratio": statistics.median(one[0] / other[0] for other, one in rounds),
-        "all_seconds": [[round(one[0], 4), round(other[0], 4)] for other, one in rounds],
+        "median_ratio": statistics.median(planned[0] / plain[0] for plain, planned, _ in quiet),
+        "all_seconds": [[round(one[0], 4), round(other[0], 4), round(probe, 5)] for other, one, probe in rounds],
     }  # fmt: skip
+
+
+def _probe() -> float:
+    """Seconds of a loop that does the same each time."""
+    start = time.perf_counter()
+    total = 0
+    for number in range(100_000):
+        total += number
+    return time.perf_counter() - start
 
 
 def _clocked(step: Callable[[], None]) -> tuple[float, float]:

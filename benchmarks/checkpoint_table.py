@@ -7,6 +7,7 @@ Without an argument it takes `benchmarks/checkpoint_plans/measured/checkpoint_me
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import sys
@@ -24,7 +25,7 @@ _BLOCK = re.compile(r"(<!-- measured -->\n).*?(<!-- end of measured -->)", re.DO
 def table(result: dict[str, Any]) -> str:
     """The tables and the sentences around them."""
     plans = {name: found for name, found in result["plans"].items() if "promised_peak" in found}
-    ours = by_this_host(result, plans)
+    ours, alone = by_this_host(result, plans), by_the_card(result, plans)
     off = max(abs(found["promised_peak"]["allocated"] / found["peak"]["allocated"] - 1) for found in plans.values())
     base = "; ".join(
         f"{name.removeprefix('none_').replace('_', ' ')} unchecked {1000 * found['fastest_seconds']:.1f} ms a step"
@@ -35,7 +36,7 @@ def table(result: dict[str, Any]) -> str:
         f"{result['gpu']}, torch {result['torch']}. {base} (the fastest, as all times here). Allocated peaks are at "
         f"most {100 * off:.2f} % off. {slowness(plans, ours)}",
         "\n".join([PEAKS, *(peaks(name, found) for name, found in plans.items())]),
-        "\n".join([TIMES, *(times(found, name, ours.get(name)) for name, found in plans.items())]),
+        "\n".join([TIMES, *(times(found, name, ours.get(name), alone.get(name)) for name, found in plans.items())]),
         noise(result), prices(result), deterministic(result),
     ]  # fmt: skip
     return "\n\n".join(filter(None, parts)) + "\n"
@@ -46,33 +47,43 @@ PEAKS = (
     "|---|---|---|---|---|---|---|"
 )
 TIMES = (
-    "| plan | time promised | with this host's prices | measured | median of pairs | gradients equal |\n"
-    "|---|---|---|---|---|---|"
+    "| plan | time promised | with this host's prices | measured | median of pairs | quiet rounds "
+    "| card alone, promised | measured | gradients equal |\n|---|---|---|---|---|---|---|---|---|"
 )
 
 
 def by_this_host(result: dict[str, Any], plans: dict[str, Any]) -> dict[str, float]:
-    """Times that would have been promised with what calls, hooks and policies were measured to cost there, as ratios:
-    from new traces. Nothing for a result without those, or of other plans than the files'."""
-    from memgraph.plan.clock import step_time
-    from memgraph.plan.cost import HostCosts, costs
-    from memgraph.plan.plan_file import Plan, load_plan
+    """Times that would have been promised with what calls, hooks and policies were measured to cost there, as ratios.
+    Nothing for a result without those."""
+    from memgraph.plan.cost import HostCosts
 
     if "host" not in result:
         return {}
-    of_run = costs(gpu_of(result), HostCosts(*(result["host"][name] for name in ("call", "saved", "policy"))))
+    return ratios(result, plans, HostCosts(*(result["host"][name] for name in ("call", "saved", "policy"))))
+
+
+def by_the_card(result: dict[str, Any], plans: dict[str, Any]) -> dict[str, float]:
+    """Times of the card's kernels alone, as ratios."""
+    from memgraph.plan.cost import HostCosts
+
+    return ratios(result, plans, HostCosts.of(0))
+
+
+def ratios(result: dict[str, Any], plans: dict[str, Any], host: Any) -> dict[str, float]:
+    """What such a host would take with each plan by what it takes without; nothing of other plans than the files'."""
+    from memgraph.plan.clock import step_time
+    from memgraph.plan.cost import costs
+    from memgraph.plan.plan_file import load_plan
+
+    of_run = costs(gpu_of(result), host)
     found: dict[str, float] = {}
-    bases: dict[tuple[int, int], int] = {}
     for name, measured in plans.items():
         plan = load_plan(PLANS / f"{name}.json")
         if abs(1 + plan.promised["recompute"] - measured["promised_ratio"]) > 1e-9:
             continue
         size = plan.made_for["batch"], plan.made_for["seq"]
-        for which in (Plan(), plan.bare):
-            if which != Plan() or size not in bases:
-                trace = traced(which, *size)
-                bases.setdefault(size, step_time(trace, of_run(trace)))
-                found[name] = step_time(trace, of_run(trace)) / bases[size]
+        taken = [step_time(trace, of_run(trace)) for trace in (traced("none", *size), traced(plan.bare.text, *size))]
+        found[name] = taken[1] / taken[0]
     return found
 
 
@@ -83,13 +94,13 @@ def gpu_of(result: dict[str, Any]) -> Any:
     return find(result["gpu"])
 
 
-def traced(plan: Any, batch: int, seq: int) -> Any:
-    """A run of two steps."""
+@functools.cache
+def traced(plan: str, batch: int, seq: int) -> Any:
+    """A run of two steps with a plan, as text, or `none`."""
     from memgraph.options import Options
     from memgraph.workers import traced as run
 
-    text = plan.text if plan.regions or plan.loss_chunks > 1 else "none"
-    return run(Options(batch=batch, seq=seq, gpu="h200", checkpoint=text))[0]
+    return run(Options(batch=batch, seq=seq, gpu="h200", checkpoint=plan))[0]
 
 
 def fastest(found: dict[str, Any]) -> float:
@@ -116,12 +127,17 @@ def peaks(name: str, found: dict[str, Any]) -> str:
     return f"| {name.replace('_', ' ')} | {' | '.join(sizes)} |"
 
 
-def times(found: dict[str, Any], name: str, ours: float | None) -> str:
+def times(found: dict[str, Any], name: str, ours: float | None, alone: float | None) -> str:
     """One plan's time, and its gradients with the usual kernels."""
-    ratios = (found["promised_ratio"], ours, fastest(found), found.get("median_ratio"))
-    texts = ["-" if ratio is None else f"{100 * (ratio - 1):+.1f} %" for ratio in ratios]
+    busy = found["busy_ms"] / found["unchecked_busy_ms"]
+    promised, measured = (found["promised_ratio"], ours, fastest(found), found["median_ratio"]), (alone, busy)
+    texts, cards = ([_percent(ratio) for ratio in part] for part in (promised, measured))
     equal = f"{found['difference']['equal_gradients']} of {found['difference']['gradients']}"
-    return f"| {name.replace('_', ' ')} | {' | '.join(texts)} | {equal} |"
+    return f"| {' | '.join([name.replace('_', ' '), *texts, str(found['quiet_rounds']), *cards, equal])} |"
+
+
+def _percent(ratio: float | None) -> str:
+    return "-" if ratio is None else f"{100 * (ratio - 1):+.1f} %"
 
 
 def noise(result: dict[str, Any]) -> str:

@@ -6,7 +6,6 @@ Non-reentrant checkpointing throughout: torch.utils.checkpoint keeps random stat
 from __future__ import annotations
 
 import functools
-from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -107,26 +106,31 @@ def _contexts(keep: str) -> dict[str, Any]:
 
     def contexts() -> Any:
         """Anew for each forward, for ops are counted in it, and in its recomputation."""
-        ran = Counter[tuple[bool, str]]()
+        ran: tuple[dict[str, int], dict[str, int]] = ({}, {})
 
         def policy(context: Any, op: Any, *args: Any, **kwargs: Any) -> CheckpointPolicy:
-            name = op.name().removeprefix("aten::").partition(".")[0]
-            place = ran[context.is_recompute, name]
-            ran[context.is_recompute, name] += 1
-            kept = keeps(keep, name, place) and not _draws(op, args, kwargs)
-            return CheckpointPolicy.MUST_SAVE if kept else CheckpointPolicy.PREFER_RECOMPUTE
+            name, draws = _known(op)
+            counts = ran[context.is_recompute]
+            place = counts[name] = counts.get(name, -1) + 1
+            if keeps(keep, name, place) and not (draws and _draws(op, args, kwargs)):
+                return CheckpointPolicy.MUST_SAVE
+            return CheckpointPolicy.PREFER_RECOMPUTE
 
         return create_selective_checkpoint_contexts(policy)
 
     return {"context_fn": contexts}
 
 
+@functools.cache
+def _known(op: Any) -> tuple[str, bool]:
+    """An op's name without overload, and whether it may take random numbers. Asked at every call of a region."""
+    return op.name().removeprefix("aten::").partition(".")[0], torch.Tag.nondeterministic_seeded in op.tags
+
+
 def _draws(op: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-    """Whether an op takes random numbers. Such a result is always computed again: were it kept, the ops after it would
-    find the generator elsewhere than in the forward, and the gradients would be wrong. Attention takes none where its
-    dropout is 0."""
-    if torch.Tag.nondeterministic_seeded not in op.tags:
-        return False
+    """Whether an op that may take random numbers does. Such a result is always computed again: were it kept, the ops
+    after it would find the generator elsewhere than in the forward, and the gradients would be wrong. Attention takes
+    none where its dropout is 0."""
     names = [argument.name for argument in op._schema.arguments]
     given = {**dict(zip(names, args, strict=False)), **kwargs}
     return "dropout_p" not in names or bool(given.get("dropout_p"))

@@ -32,6 +32,7 @@ KEPT_OPS: Mapping[str, tuple[str, ...]] = {
     "matmuls+attention": (*_PRODUCTS, *_ATTENTION),
 }
 """What a region keeps besides its inputs: results of these ATen ops; everything else is computed again."""
+_NO_PLACE = frozenset[int]()
 _PLACES = re.compile(r"\w+( \d+)+(, \w+( \d+)+)*")
 
 
@@ -133,7 +134,7 @@ def keeps(keep: str, op: str, place: int) -> bool:
         op: ATen's name, `mm`.
         place: how many of its kind ran before it in the region's forward.
     """
-    return op in KEPT_OPS[keep] if keep in KEPT_OPS else place in kept_places(keep).get(op, ())
+    return op in KEPT_OPS[keep] if keep in KEPT_OPS else place in kept_places(keep).get(op, _NO_PLACE)
 
 
 @functools.cache
