@@ -6,8 +6,8 @@ Takes the plans of `benchmarks/checkpoint_plans/` (made without a GPU by `checkp
 writes OUT_FOLDER/checkpoint_measured.json, anew after each part:
 
 - peaks of two steps under each plan's budget, of a fresh model;
-- step times, steps with and without the plan in turn on one model, in the rounds in which the host was at its full
-  speed; and the time of the card's kernels alone, which no host lengthens;
+- step times, a step without and one with each plan in turn on one model, for the host's processor is shared and runs
+  at times at half its speed; and the time of the card's kernels alone, which no host lengthens;
 - what a call, a hook and a policy cost on this host (`host_costs.py`), which the promised times are made of;
 - gradients against the unchecked step's: with the usual kernels, at the plan's batch; and in a process of its own with
   deterministic ones, with the plans' regions alone, where they must be equal to the bit, and with the loss in chunks.
@@ -32,11 +32,8 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 PLANS = ROOT / "benchmarks" / "checkpoint_plans"
-_WARM, _TIMED = 2, 14
-"""Rounds of a step without and a step with the plan: not counted, and counted."""
-_QUIET = 1.15
-"""A round counts as quiet if a loop of plain Python before and after each step took at most so many times its fastest:
-the host's processor is shared, and runs at times at half its speed."""
+_WARM, _TIMED = 2, 20
+"""Rounds of a step without a plan and one with each: not counted, and counted."""
 _SMALL = (4, 512)
 """Batch and tokens of the deterministic gradients: attention by separate products keeps its scores."""
 
@@ -62,6 +59,9 @@ def main() -> None:
         mine = {name: plan for name, plan in plans.items() if made_for(plan) == size}
         save(functools.partial(at_batch, mine, *size, result["plans"], save))
     save(lambda: result.update(host=host_costs.measure()))
+    for size in sorted({made_for(plan) for plan in plans.values()}):  # last, for a profiler slows what comes after it
+        mine = {name: plan for name, plan in plans.items() if made_for(plan) == size}
+        save(functools.partial(busy, mine, *size, result["plans"]))
     save(lambda: result.update(deterministic=in_a_process_of_its_own(folder)))
 
 
@@ -87,12 +87,12 @@ def at_batch(plans: dict[str, Any], batch: int, seq: int, found: dict[str, Any],
         found[name] = {"peak": peaks(plan, batch, seq, plan.made_for.get("budget"))}
     fresh()
     model, step = training(Plan(), batch, seq)
+    seconds = timed(model, step, {base: Plan(), **plans})
     for name, plan in plans.items():
-        found[name] |= timed(model, step, plan)
+        found[name] |= compared(seconds[base], seconds[name])
         found[name] |= {"promised_ratio": 1 + plan.promised["recompute"], "promised_peak": plan.promised["peak"]}
         print(name, json.dumps(found[name]), flush=True)
-    found[base] |= {key: min(found[name][f"unchecked_{key}"] for name in plans)
-                    for key in ("step_seconds", "fastest_seconds", "issue_seconds")}  # fmt: skip
+    found[base] |= _summary("", seconds[base])
     del model, step
     save(lambda: compare(plans, base, batch, seq, found))
 
@@ -116,47 +116,44 @@ def peaks(plan: Any, batch: int, seq: int, budget: int | None) -> dict[str, int]
         torch.cuda.set_per_process_memory_fraction(1.0)
 
 
-def timed(model: Any, step: Callable[[], None], plan: Any) -> dict[str, Any]:
-    """Seconds of steps without and with the plan, in turn; until the host had issued all of one; and of the card's
-    kernels alone."""
-    from kernel_times import under_profiler
-
+def timed(model: Any, step: Callable[[], None], plans: dict[str, Any]) -> dict[str, list[tuple[float, float]]]:
+    """Seconds of a step with each plan, in rounds; and until the host had issued all of it."""
     from memgraph.plan.apply import apply_plan
 
-    rounds = []
+    found: dict[str, list[tuple[float, float]]] = {name: [] for name in plans}
     gc.collect()
     for _ in range(_WARM + _TIMED):
-        before = _probe()
-        plain = _clocked(step)
-        between = _probe()
-        with apply_plan(model, plan):
-            planned = _clocked(step)
-        rounds.append((plain, planned, max(before, between, _probe())))
-    with apply_plan(model, plan):
-        busy = under_profiler(step)["busy_ms"]
-    found = _of_rounds(rounds[_WARM:])
-    return {**found, "busy_ms": busy, "unchecked_busy_ms": under_profiler(step)["busy_ms"]}
+        for name, plan in plans.items():
+            with apply_plan(model, plan):
+                found[name].append(_clocked(step))
+    return {name: times[_WARM:] for name, times in found.items()}
 
 
-def _of_rounds(rounds: list[tuple[tuple[float, float], tuple[float, float], float]]) -> dict[str, Any]:
-    best = min(probe for *_, probe in rounds)
-    quiet = [row for row in rounds if row[2] <= _QUIET * best] or rounds
-    ours, theirs = [planned for _, planned, _ in quiet], [plain for plain, *_ in quiet]
+def compared(plain: list[tuple[float, float]], planned: list[tuple[float, float]]) -> dict[str, Any]:
+    """The fastest of each by the other, and the median of rounds."""
+    rounds = list(zip(planned, plain, strict=True))
     return {
-        **_summary("", ours), **_summary("unchecked_", theirs), "quiet_rounds": len(quiet),
-        "time_ratio": min(ours)[0] / min(theirs)[0],
-        "median_ratio": statistics.median(planned[0] / plain[0] for plain, planned, _ in quiet),
-        "all_seconds": [[round(one[0], 4), round(other[0], 4), round(probe, 5)] for other, one, probe in rounds],
+        **_summary("", planned), **_summary("unchecked_", plain),
+        "time_ratio": min(planned)[0] / min(plain)[0],
+        "median_ratio": statistics.median(one[0] / other[0] for one, other in rounds),
+        "all_seconds": [[round(one[0], 4), round(other[0], 4)] for one, other in rounds],
     }  # fmt: skip
 
 
-def _probe() -> float:
-    """Seconds of a loop that does the same each time."""
-    start = time.perf_counter()
-    total = 0
-    for number in range(100_000):
-        total += number
-    return time.perf_counter() - start
+def busy(plans: dict[str, Any], batch: int, seq: int, found: dict[str, Any]) -> None:
+    """Milliseconds of the card's kernels in a step with each plan, and in one without."""
+    from kernel_times import under_profiler
+
+    from memgraph.plan.apply import apply_plan
+    from memgraph.plan.plan_file import Plan
+
+    fresh()
+    model, step = training(Plan(), batch, seq)
+    for name, plan in plans.items():
+        with apply_plan(model, plan):
+            step()
+            found[name]["busy_ms"] = under_profiler(step)["busy_ms"]
+        found[name]["unchecked_busy_ms"] = under_profiler(step)["busy_ms"]
 
 
 def _clocked(step: Callable[[], None]) -> tuple[float, float]:

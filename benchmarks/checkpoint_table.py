@@ -47,8 +47,8 @@ PEAKS = (
     "|---|---|---|---|---|---|---|"
 )
 TIMES = (
-    "| plan | time promised | with this host's prices | measured | median of pairs | quiet rounds "
-    "| card alone, promised | measured | gradients equal |\n|---|---|---|---|---|---|---|---|---|"
+    "| plan | time promised | with this host's prices | measured, fastest | median of rounds "
+    "| card alone, promised | measured | gradients equal |\n|---|---|---|---|---|---|---|---|"
 )
 
 
@@ -133,7 +133,7 @@ def times(found: dict[str, Any], name: str, ours: float | None, alone: float | N
     promised, measured = (found["promised_ratio"], ours, fastest(found), found["median_ratio"]), (alone, busy)
     texts, cards = ([_percent(ratio) for ratio in part] for part in (promised, measured))
     equal = f"{found['difference']['equal_gradients']} of {found['difference']['gradients']}"
-    return f"| {' | '.join([name.replace('_', ' '), *texts, str(found['quiet_rounds']), *cards, equal])} |"
+    return f"| {' | '.join([name.replace('_', ' '), *texts, *cards, equal])} |"
 
 
 def _percent(ratio: float | None) -> str:
