@@ -57,6 +57,22 @@ class Solver:
         self.problem = problem
         self._cost = np.array([option.cost for option in problem.options], dtype=np.int64)
         self._effects, self._once, self._base = _matrices(problem)
+        self._told_apart: dict[int, ndarray[Any, Any]] = {}
+
+    def told_apart(self, place: int) -> ndarray[Any, Any]:
+        """The moments that options from this candidate on still change, without those that the ones before it change
+        alike: all forwards are one, and all backwards."""
+        import numpy as np
+
+        if place not in self._told_apart:
+            order = {name: number for number, name in enumerate(n for n in self.problem.candidates if n != LOSS)}
+            spans = [[order.get(name, -1) for name in option.covers] for option in self.problem.options]
+            later = [number for number, span in enumerate(spans) if span[0] >= place]
+            before = [number for number, span in enumerate(spans) if 0 <= span[-1] < place]
+            still = np.flatnonzero(self._effects[later].any(axis=0))
+            changes = np.vstack([np.zeros(len(still), dtype=np.int64), self._effects[before][:, still]])
+            self._told_apart[place] = still[np.unique(changes, axis=1, return_index=True)[1]]
+        return self._told_apart[place]
 
     def cheapest(self, budget: int) -> Choice | None:
         """See `cheapest`."""
@@ -129,6 +145,7 @@ class _Part:
         self, solver: Solver, cost: ndarray[Any, Any], budget: int, loss: Choice, onces: tuple[int, ...]
     ) -> None:
         problem = solver.problem
+        self.told_apart = solver.told_apart
         self.loss = loss
         self.names = [name for name in problem.candidates if name != LOSS]
         self.effects, self.cost = solver._effects, cost
@@ -238,16 +255,10 @@ class _Part:
         labels, bound = _some(labels, places), bound[places]
         if not len(bound):
             return None
-        labels = _some(labels, order := _undominated(labels, self._open(place)))
+        labels = _some(labels, order := _undominated(labels, self.told_apart(place)))
         if beam is not None and len(order) > beam:
             labels = _some(labels, np.argsort(bound[order], kind="stable")[:beam])
         return labels
-
-    def _open(self, place: int) -> ndarray[Any, Any]:
-        """The moments that options from this candidate on still change."""
-        numbers = [number for options in self.by_first[place:] for number, _ in options]
-        touched: Any = self.effects[numbers].any(axis=0)
-        return touched
 
 
 def _by_first(problem: Problem, names: Sequence[str], barred: set[int]) -> list[list[tuple[int, int]]]:
@@ -278,12 +289,10 @@ def _some(labels: _Labels, places: ndarray[Any, Any]) -> _Labels:
 
 
 def _undominated(labels: _Labels, moments: ndarray[Any, Any]) -> ndarray[Any, Any]:
-    """Labels such that no other costs as little and needs as little at every open moment. Open moments that the labels
-    change alike count once: all forwards are one, and all backwards."""
+    """Labels such that no other costs as little and needs as little at any of these moments."""
     import numpy as np
 
     needs = labels.needs[:, moments]
-    needs = np.unique(needs - needs[:1], axis=1) if needs.shape[1] else needs
     order = np.lexsort((*needs.T[::-1], labels.cost))
     rows = needs[order]
     if rows.shape[1] <= 2:
