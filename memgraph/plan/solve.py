@@ -25,6 +25,9 @@ Choice = tuple[int, ...]
 
 _BEAM = 40
 """Labels a candidate that a first, quick look for a good choice goes on with."""
+_WINDOW = 2
+"""Above the bound of the linear relaxation, in parts of a step: as far as the best choice is looked for at first, then
+twice as far."""
 _EPSILON = 1e-6
 """Of a cost's part: what rounding may do to a bound."""
 
@@ -35,7 +38,35 @@ class _Labels(NamedTuple):
     cost: ndarray[Any, Any]
     needs: ndarray[Any, Any]
     """[labels, moments]: bytes above the room that there is."""
-    chosen: tuple[Choice, ...]
+    before: ndarray[Any, Any]
+    """What each was made from: its number in the trail."""
+    option: ndarray[Any, Any]
+    """What was chosen then; -1 for nothing."""
+
+
+class _Trail:
+    """How labels came about: what each was made from, and the option that was chosen for it."""
+
+    def __init__(self) -> None:
+        self.before: list[int] = []
+        self.option: list[int] = []
+
+    def keep(self, labels: _Labels) -> ndarray[Any, Any]:
+        """Note labels; their numbers."""
+        import numpy as np
+
+        first = len(self.before)
+        self.before += labels.before.tolist()
+        self.option += labels.option.tolist()
+        return np.arange(first, len(self.before))
+
+    def choice(self, label: int) -> list[int]:
+        """The options that led to a label."""
+        chosen = []
+        while label >= 0:
+            chosen.append(self.option[label])
+            label = self.before[label]
+        return [number for number in chosen if number >= 0]
 
 
 def cheapest(problem: Problem, budget: int) -> Choice | None:
@@ -158,6 +189,7 @@ class _Part:
         self.least = self._least_needs()
         self.prices = self._prices()
         self.remaining = self._remaining()
+        self.highest = int(cost.sum())
         self.bound = self.first_cost + float(self.prices @ self.start) + self.remaining[0]
 
     def _least_needs(self) -> ndarray[Any, Any]:
@@ -211,28 +243,37 @@ class _Part:
         """The cheapest choice, or None if none is below `top`."""
         if not self.usable or (top is not None and self.bound > top - 1 + _EPSILON):
             return None
-        quick = self._run(top, _BEAM)
-        better = top if quick is None else int(self.cost[list(quick)].sum())
-        exact = self._run(better, None)
-        return exact if exact is not None else quick
+        best = self._run(top, _BEAM)
+        better = top if best is None else int(self.cost[list(best)].sum())
+        within, limit = _WINDOW, -1
+        while limit != better and (better is None or self.bound <= better - 1 + _EPSILON):
+            limit = int(self.bound) + within if better is None else min(better, int(self.bound) + within)
+            found = self._run(limit, None)
+            if found is not None or within > self.highest:
+                return found if found is not None else best
+            within *= 2
+        return best
 
     def _run(self, top: int | None, beam: int | None) -> Choice | None:
-        """Go through the candidates, with all labels or with the most promising."""
+        """Go through the candidates, with all labels or with the most promising; only what costs less than `top`."""
         import numpy as np
 
+        trail = _Trail()
         queue: list[list[_Labels]] = [[] for _ in range(len(self.names) + 1)]
-        queue[0] = [_Labels(np.array([self.first_cost]), self.start[None, :], (self.loss,))]
+        nothing = np.array([-1])
+        queue[0] = [_Labels(np.array([self.first_cost]), self.start[None, :], nothing, nothing)]
         for place in range(len(self.names)):
             labels = self._kept(_joined(queue[place]), place, top, beam)
             queue[place] = []
             if labels is None:
                 continue
+            labels = labels._replace(before=trail.keep(labels), option=np.full(len(labels.cost), -1))
             queue[place + 1].append(labels)
             for number, length in self.by_first[place]:
                 queue[place + length].append(_with(labels, number, self.cost[number], self.effects[number]))
-        return self._best(_joined(queue[-1]), top)
+        return self._best(_joined(queue[-1]), top, trail)
 
-    def _best(self, labels: _Labels | None, top: int | None) -> Choice | None:
+    def _best(self, labels: _Labels | None, top: int | None, trail: _Trail) -> Choice | None:
         import numpy as np
 
         if labels is None:
@@ -240,7 +281,8 @@ class _Part:
         good = np.flatnonzero((labels.needs <= 0).all(axis=1) & (labels.cost < (np.inf if top is None else top)))
         if not len(good):
             return None
-        return tuple(sorted(labels.chosen[int(good[labels.cost[good].argmin()])]))
+        (number,) = trail.keep(_some(labels, good[[labels.cost[good].argmin()]]))
+        return tuple(sorted([*self.loss, *trail.choice(int(number))]))
 
     def _kept(self, labels: _Labels | None, place: int, top: int | None, beam: int | None) -> _Labels | None:
         """Without those that cannot fit, cannot be the best, or are no better than another."""
@@ -274,18 +316,18 @@ def _by_first(problem: Problem, names: Sequence[str], barred: set[int]) -> list[
 def _joined(parts: Sequence[_Labels]) -> _Labels | None:
     import numpy as np
 
-    if not parts:
-        return None
-    cost, needs = np.concatenate([p.cost for p in parts]), np.concatenate([p.needs for p in parts])
-    return _Labels(cost, needs, tuple(itertools.chain.from_iterable(p.chosen for p in parts)))
+    return _Labels(*map(np.concatenate, zip(*parts, strict=True))) if parts else None
 
 
 def _with(labels: _Labels, number: int, cost: int, effects: ndarray[Any, Any]) -> _Labels:
-    return _Labels(labels.cost + cost, labels.needs + effects, tuple((*chosen, number) for chosen in labels.chosen))
+    """The labels with an option taken."""
+    import numpy as np
+
+    return _Labels(labels.cost + cost, labels.needs + effects, labels.before, np.full(len(labels.cost), number))
 
 
 def _some(labels: _Labels, places: ndarray[Any, Any]) -> _Labels:
-    return _Labels(labels.cost[places], labels.needs[places], tuple(labels.chosen[int(place)] for place in places))
+    return _Labels(*(column[places] for column in labels))
 
 
 def _undominated(labels: _Labels, moments: ndarray[Any, Any]) -> ndarray[Any, Any]:
