@@ -1,13 +1,13 @@
-"""Checkpoint plans against torch's own `sac_milp`, on one model in one run, without a GPU.
+"""Checkpoint plans against torch's own `sac_milp` and `activation_memory_budget`: one model, one run, no GPU.
 
-    python benchmarks/checkpoint_peers.py [OUT.json]        # wants PuLP, which sac_milp solves with
+    python benchmarks/checkpoint_peers.py [OUT.json]        # wants PuLP and pwlf, for sac_milp, and Triton
 
 A GPT-like decoder of ten blocks, AdamW, bf16 parameters, on a virtual H100. `sac_milp` is given its own estimators'
 figures (torch.distributed._tools: MemTracker, RuntimeEstimator, SACEstimator), its blocks as units, and a range of
 budgets. What it answers is a share of each block's activations to discard; the op-level policy for that share is the
 one that torch documents (`get_optimal_checkpointing_policy_per_module`). Each plan, theirs and ours, is then run and
 traced by the same recorder, and the recomputed operations are counted from that trace: its true peak, and its true
-recompute. Ours is asked for at the true peak that theirs reached.
+recompute. Ours is asked for at the true peak that theirs reached. `checkpoint_peers_compiled.py` is the other half.
 """
 
 from __future__ import annotations
@@ -173,6 +173,19 @@ def traced(apply: Any = None) -> tuple[int, int]:
 
 
 def main() -> None:
+    import checkpoint_peers_compiled
+
+    found = against_sac_milp()
+    print(table(found["rows"]), verdict(found["rows"]), sep="\n\n", end="\n\n", flush=True)
+    compiled = checkpoint_peers_compiled.compared()
+    print(checkpoint_peers_compiled.table(compiled), checkpoint_peers_compiled.verdict(compiled), sep="\n\n")
+    if len(sys.argv) > 1:
+        both = {"sac_milp": found, "activation_memory_budget": compiled}
+        Path(sys.argv[1]).write_text(json.dumps(both, indent=1) + "\n")
+
+
+def against_sac_milp() -> dict[str, Any]:
+    """Peaks in bytes, recompute as a share of the step."""
     from memgraph.planner import Planner
 
     graph, stats = their_graph()
@@ -194,22 +207,22 @@ def main() -> None:
                 point = planner._point(choice)
                 row[name] = {"peak": point.peak.requested, "recompute": point.share}
         rows.append(row)
-        print(line(row), flush=True)
-    print(verdict(rows))
-    if len(sys.argv) > 1:
-        Path(sys.argv[1]).write_text(json.dumps({"peak": peak, "rows": rows}, indent=1) + "\n")
+    return {"peak": peak, "rows": rows}
 
 
-def line(row: dict[str, Any]) -> str:
-    """One budget in words."""
-    parts = [f"budget {row['budget'] / GIB:.3f} GiB"]
-    for name in ("theirs", "ours", "ours_at_their_peak"):
-        if name in row:
-            over = "  OVER" if name != "ours_at_their_peak" and row[name]["peak"] > row["budget"] else ""
-            parts.append(f"{name} {row[name]['peak'] / GIB:.3f} GiB +{100 * row[name]['recompute']:.2f} %{over}")
-        else:
-            parts.append(f"{name} none")
-    return "; ".join(parts)
+def table(rows: list[dict[str, Any]]) -> str:
+    """A row a budget, in GiB."""
+    from tabulate import tabulate
+
+    kinds = ("theirs", "ours", "ours_at_their_peak")
+    texts = [[f"{row['budget'] / GIB:.3f}", *(of(row.get(kind)) for kind in kinds)] for row in rows]
+    headers = ("budget", "sac_milp: true peak, recompute", "ours", "ours at the peak of sac_milp's")
+    return tabulate(texts, headers, tablefmt="github", disable_numparse=True)
+
+
+def of(found: dict[str, Any] | None) -> str:
+    """A peak and a recompute."""
+    return "none" if found is None else f"{found['peak'] / GIB:.3f} +{100 * found['recompute']:.2f} %"
 
 
 def verdict(rows: list[dict[str, Any]]) -> str:

@@ -41,9 +41,7 @@ def compared() -> dict[str, Any]:
 
 
 def _row(found: tuple[int, float], usual: float) -> dict[str, Any]:
-    row = {"peak": found[0], "recompute": found[1] / usual - 1}
-    print(f"  {row['peak'] / GIB:.3f} GiB +{100 * row['recompute']:.2f} %", flush=True)
-    return row
+    return {"peak": found[0], "recompute": found[1] / usual - 1}
 
 
 @contextmanager
@@ -103,6 +101,15 @@ def _nanoseconds(kind: str, seconds: float) -> float:
     from memgraph.plan.cost import KERNEL, REACHED
 
     return KERNEL + 1e9 * seconds / REACHED[kind]
+
+
+def table(found: dict[str, Any]) -> str:
+    """A row a setting, in GiB."""
+    from tabulate import tabulate
+
+    rows = [[f"{row['budget']:g}", checkpoint_peers.of(row), checkpoint_peers.of(row["ours"])] for row in found["rows"]]
+    headers = ("budget", "activation_memory_budget: true peak, recompute", "ours, no higher")
+    return tabulate(rows, headers, tablefmt="github", disable_numparse=True)
 
 
 def verdict(found: dict[str, Any]) -> str:
