@@ -172,8 +172,13 @@ class Planner:
         owner = search.owner_of(self.found.all)
         return Variant(single, kinds, cut(nothing, owner, spent, self._loss_of(nothing), keeps))
 
-    def _build(self, names: Sequence[str], variants: Iterable[Variant]) -> Problem:
-        """Of the variants that have the base's sections."""
+    def _build(self, names: Sequence[str], variants: Sequence[Variant]) -> Problem:
+        """Of the variants that have the base's sections. Stacks where the card decides in every one count by its
+        time."""
+        for stack in ({candidate.name for candidate in stack} for stack in self.found.stacks):
+            if all(cut.card_decides(stack) for cut in (self._base_cut, *(variant.cut for variant in variants))):
+                self._base_cut = self._base_cut.of_the_card(stack)
+                variants = [variant._replace(cut=variant.cut.of_the_card(stack)) for variant in variants]
         usable = []
         for variant in variants:
             try:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from memgraph.plan.cost import Spent
@@ -69,6 +69,18 @@ class Cut:
 
     sections: tuple[Section, ...]
     libraries: tuple[Kept, ...]
+
+    def card_decides(self, owners: Collection[str]) -> bool:
+        """Whether the host issues what these run faster than the card runs it. Then it is ahead and its time hidden:
+        all but the first ops are there when the card comes to them."""
+        own = [section for section in self.sections if section.key.owner in owners]
+        return sum(section.host for section in own) <= sum(section.device for section in own)
+
+    def of_the_card(self, owners: Collection[str]) -> Cut:
+        """With the card's time alone for what these run."""
+        return replace(self, sections=tuple(
+            replace(section, host=0) if section.key.owner in owners else section for section in self.sections
+        ))  # fmt: skip
 
 
 def cut(
