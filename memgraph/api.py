@@ -107,7 +107,13 @@ def _run(options: Options, progress: Progress) -> tuple[Trace, VirtualGpu]:
 def _plan(options: Options) -> Plan | None:
     from memgraph.plan.plan_file import parse_plan
 
-    return None if options.plan is None else parse_plan(options.plan)
+    plan = None if options.plan is None else parse_plan(options.plan)
+    if plan is not None and options.compile != "none" and any(len(region.modules) > 1 for region in plan.regions):
+        raise UsageError(
+            "the plan has regions of several modules, and torch.compile does not follow a checkpoint that one module "
+            "opens and another closes: leave --compile out, or plan for single modules"
+        )
+    return plan
 
 
 def _planned(job: Job, plan: Plan | None) -> Job:

@@ -64,6 +64,8 @@ class Planner:
 
         if options.checkpoint != "none":
             raise UsageError("a plan starts from a step with nothing checkpointed: leave --checkpoint out")
+        if options.compile != "none":
+            raise UsageError("plans are made for eager steps: leave --compile out")
         spec = find(options.gpu or default_gpu())
         self.budget = budget or options.memory or spec.memory - spec.context
         self.options = dataclasses.replace(options, gpu=spec.name, memory=self.budget)

@@ -72,9 +72,9 @@ class Tape:
         """From here on it is this phase."""
         self._phases.append((name, step, len(self.events)))
 
-    def op(self, name: str, module: str = "", source: str = "", forward: int = -1) -> int:
+    def op(self, name: str, module: str = "", source: str = "", forward: int = -1, **rest: Any) -> int:
         """An op runs from here on."""
-        self.ops.append(Op(name, len(self._phases) - 1, module, source, forward=forward))
+        self.ops.append(Op(name, len(self._phases) - 1, module, source, forward=forward, **rest))
         return len(self.ops) - 1
 
     def segment(self, size: int) -> None:

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from memgraph.api import predict
 from memgraph.errors import UsageError
 from memgraph.options import Options
 from memgraph.plan import milp
@@ -262,3 +263,8 @@ def test_options_take_a_plan(tmp_path: object) -> None:
         Options(checkpoint="block")
     with pytest.raises(UsageError, match="starts from a step with nothing checkpointed"):
         Planner(Options(checkpoint="blocks", gpu="h100"))
+    with pytest.raises(UsageError, match="plans are made for eager steps"):
+        Planner(Options(compile="default", gpu="h100"))
+    several = Plan((Region(("decoder.blocks.0", "decoder.blocks.1")),))
+    with pytest.raises(UsageError, match="does not follow a checkpoint that one module opens and another closes"):
+        predict(Options(compile="default", gpu="h100", checkpoint=several.text))

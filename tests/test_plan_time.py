@@ -8,11 +8,12 @@ from memgraph.gpu.specs import find
 from memgraph.options import Options
 from memgraph.plan.answer import Answer, Point
 from memgraph.plan.clock import step_time
-from memgraph.plan.cost import CALL, POLICY, SAVED, HostCosts, Spent, costs
+from memgraph.plan.cost import CALL, KERNEL, POLICY, REACHED, SAVED, UNALIGNED, HostCosts, Spent, costs
 from memgraph.plan.plan_file import Plan, Region
 from memgraph.plan.problem import Problem
+from memgraph.plan.sections import Cut, Key, Section
 from memgraph.render import table_checkpoint
-from memgraph.trace import Trace, Usage
+from memgraph.trace import TensorSpec, Trace, Usage
 from tests.conftest import Tape
 
 GIB = 2**30
@@ -88,3 +89,43 @@ def test_the_plan_as_text(golden: Callable[[str, str], None]) -> None:
 
 def test_no_plan_as_text(golden: Callable[[str, str], None]) -> None:
     golden("checkpoint_does_not_fit.txt", table_checkpoint.report(answer(None)))
+
+
+def test_where_the_card_decides_the_hosts_time_is_hidden() -> None:
+    """A stack of two blocks that is issued in 5 + 5 and run in 8 + 3; another that is issued in 9 and run in 8."""
+    keys = [Key(owner, "forward", 1, "") for owner in ("a.0", "a.1", "b.0")]
+    times = zip(keys, (5, 5, 9), (8, 3, 8), strict=True)
+    cut = Cut(tuple(Section(key, host=host, device=device) for key, host, device in times), ())
+    assert cut.card_decides({"a.0", "a.1"}) and not cut.card_decides({"b.0"})
+    assert [section.nanoseconds for section in cut.sections] == [8, 5, 9]
+    assert [section.nanoseconds for section in cut.of_the_card({"a.0", "a.1"}).sections] == [8, 3, 9]
+
+
+def product(tape: Tape, columns: int, transposed: bool = False) -> int:
+    """The card's time for a bf16 product of 4,096 x 576 by 576 x `columns`."""
+    tape.phase("forward", 1)
+    left = tape.op("aten.relu.default")
+    right = tape.op("aten.t.default" if transposed else "aten.relu.default")
+    shapes = ((4096, 576), (576, columns), (4096, columns))
+    one, other, out = (TensorSpec(shape, "bfloat16") for shape in shapes)
+    tape.op("aten.mm.default", inputs=(one, other), outputs=(out,), reads=(left, right))
+    return costs(find("h200"), HostCosts.of())(tape.trace())[-1].device
+
+
+def test_rows_of_no_multiple_of_16_bytes_take_an_old_kernel(tape: Tape) -> None:
+    """2 x 4,096 x 576 x 49,153 operations at 109e12 a second; aligned they are done at 66 % of 989e12."""
+    flops = 2 * 4096 * 576 * 49153
+    assert product(tape, 49153) == KERNEL + round(1e9 * flops / UNALIGNED)
+    assert product(tape, 49152) == KERNEL + round(1e9 * (flops - 2 * 4096 * 576) / (0.66 * find("h200").half_rate))
+    assert product(tape, 576, transposed=True) < product(tape, 577, transposed=True)
+
+
+def test_kernels_reach_what_their_kind_reaches(tape: Tape) -> None:
+    """2 MiB in and 2 MiB out at the share of 4.8 TB/s; a view takes nothing."""
+    tape.phase("forward", 1)
+    spec = TensorSpec((2**20,), "bfloat16")
+    for name in ("mul.Tensor", "clone.default", "_softmax.default", "view.default"):
+        tape.op(f"aten.{name}", inputs=(spec,), outputs=(spec,))
+    spent = [one.device for one in costs(find("h200"), HostCosts.of())(tape.trace())]
+    moved = 1e9 * 4 * 2**20 / 4.8e12
+    assert spent == [KERNEL + round(moved / REACHED[kind]) for kind in ("pointwise", "copy", "reduction")] + [0]
