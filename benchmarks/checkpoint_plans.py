@@ -13,7 +13,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "benchmarks" / "checkpoint_plans"
 GIB = 2**30
-BUDGETS = {"b8_s512_6gib": (8, 6 * GIB), "b32_s512_24gib": (32, 24 * GIB)}
+BUDGETS = {
+    "b8_s512_6gib": (8, 512, 6 * GIB), "b32_s512_24gib": (32, 512, 24 * GIB), "b64_s1024_40gib": (64, 1024, 40 * GIB)
+}  # fmt: skip
 POINTS = 5
 
 
@@ -25,9 +27,9 @@ def main() -> None:
     from memgraph.workers import Workers
 
     FOLDER.mkdir(exist_ok=True)
-    for name, (batch, budget) in BUDGETS.items():
+    for name, (batch, seq, budget) in BUDGETS.items():
         with closing(Workers()) as workers:
-            found = Planner(Options(batch=batch, seq=512, gpu="h200"), budget, workers=workers).cheapest()
+            found = Planner(Options(batch=batch, seq=seq, gpu="h200"), budget, workers=workers).cheapest()
         assert found.best is not None
         found.saved(found.best).save(FOLDER / f"{name}.json", force=True)
         print(name, found.best.peak, found.best.predicted, round(found.best.share, 4), flush=True)
