@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from memgraph.plan.answer import Answer
     from memgraph.plan.apply import Applied
     from memgraph.plan.plan_file import Plan
+    from memgraph.plan.times import MeasuredTimes
 
 Progress = Callable[[str, int, int | None], None]
 """Told of progress: a label, how much is done, of how much if that is known."""
@@ -130,28 +131,32 @@ def _planned(job: Job, plan: Plan | None) -> Job:
 
 
 def plan_checkpoints(
-    options: Options, budget: int | None = None, *, minimize: str = "time", progress: Progress | None = None
-) -> Answer:
+    options: Options, budget: int | None = None, *, minimize: str = "time", progress: Progress | None = None,
+    times: MeasuredTimes | str | os.PathLike[str] | None = None,
+) -> Answer:  # fmt: skip
     """The cheapest set of layers to recompute so that a step fits, traced again with the plan applied.
 
     Args:
         options: the step, with nothing checkpointed.
         budget: bytes that PyTorch's allocator may take; None for what the card has for it.
         minimize: `time`, or `memory` for the lowest peak.
+        times: what ops take on the card, from `memgraph record --times`; default a roofline.
 
     Returns:
         The answer: `.best.plan` for `apply_checkpoints`, or `.best` None where no plan fits.
 
     Raises:
-        UsageError: the options are wrong.
+        UsageError: the options are wrong, or the times are of another card.
     """
+    from memgraph.plan.times import MeasuredTimes, load_times
     from memgraph.planner import Planner
     from memgraph.workers import Workers
 
     if minimize not in ("time", "memory"):
         raise UsageError(f"minimize {minimize!r}: it is time or memory")
+    measured = times if times is None or isinstance(times, MeasuredTimes) else load_times(times)
     with contextlib.closing(Workers()) as workers:
-        planner = Planner(options, budget, progress, workers)
+        planner = Planner(options, budget, progress, workers, times=measured)
         return planner.cheapest() if minimize == "time" else planner.least_memory()
 
 
@@ -250,6 +255,28 @@ def record_steps(
         return run(options, via, cap=cap, ops=ops, log=log, prepare=lambda job: _planned(job, plan))
 
 
+def record_times(options: Options) -> MeasuredTimes:
+    """What the ops of the step that the options describe take on the real GPU, for `plan_checkpoints`.
+
+    The steps run anew, and one more under PyTorch's profiler. That slows what comes after it: do it last.
+
+    Raises:
+        UsageError: the options are for a compiled step, which has kernels of its own.
+        MemgraphError: there is no GPU, or the step fails.
+    """
+    from memgraph.capture.real import time_steps
+    from memgraph.plan.times import MeasuredTimes, Row
+
+    if options.compile != "none":
+        raise UsageError(
+            "times are those of ATen's ops, and a compiled step has kernels of its own: leave --compile out"
+        )
+    plan = _plan(options)
+    with no_garbage_collection(), _failures_named(options.model):
+        gpu, torch_version, rows = time_steps(options, lambda job: _planned(job, plan))
+    return MeasuredTimes(gpu, torch_version, options.amp, options.dtype, tuple(Row(*row) for row in rows))
+
+
 def record_script(
     script: str, arguments: Sequence[str] = (), via: str = "history", *, module: bool = False,
     steps: int | None = None, cap: int | None = None, ops: bool = False, log: Path | None = None,
@@ -298,4 +325,4 @@ def _silent(_label: str, _done: int, _total: int | None) -> None:
 
 
 __all__ = ["Options", "Progress", "Trace", "apply_checkpoints", "default_gpu", "load", "plan_checkpoints", "predict",
-           "record", "record_script", "record_steps", "run_script", "virtual_gpu"]  # fmt: skip
+           "record", "record_script", "record_steps", "record_times", "run_script", "virtual_gpu"]  # fmt: skip

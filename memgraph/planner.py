@@ -12,7 +12,7 @@ from memgraph.plan import candidates as search
 from memgraph.plan.answer import Answer, Point
 from memgraph.plan.candidates import Candidate, Found
 from memgraph.plan.clock import step_time
-from memgraph.plan.cost import CALL, HostCosts, base_name, costs
+from memgraph.plan.cost import CALL, HostCosts, base_name, costs, measured
 from memgraph.plan.plan_file import KEPT_OPS, Plan, Region
 from memgraph.plan.policies import kind_of, sets_of
 from memgraph.plan.problem import Irregular, Problem, Variant, build
@@ -20,6 +20,7 @@ from memgraph.plan.results import Result, keeping, results
 from memgraph.plan.sections import LOSS, Cut, cut, loss_ops, same_loss, same_memory
 from memgraph.plan.solve import Choice, Solver
 from memgraph.plan.tidy import tidy
+from memgraph.plan.times import MeasuredTimes
 from memgraph.trace import Trace, Usage
 from memgraph.workers import Workers
 
@@ -49,16 +50,17 @@ class Planner:
         budget: bytes that PyTorch's allocator may take; None for what the card has for it.
         workers: trace beside this process; the caller closes them.
         host_call: nanoseconds that the host takes for one ATen call.
+        times: measured on the card; a roofline stands in for what is not among them.
 
     Raises:
-        UsageError: the options checkpoint already.
+        UsageError: the options checkpoint already, or the times are of another card.
     """
 
     lengths: Sequence[int] = LENGTHS
 
     def __init__(
         self, options: Options, budget: int | None = None, progress: Progress | None = None,
-        workers: Workers | None = None, host_call: float = CALL,
+        workers: Workers | None = None, host_call: float = CALL, times: MeasuredTimes | None = None,
     ) -> None:  # fmt: skip
         from memgraph.api import default_gpu
 
@@ -67,12 +69,15 @@ class Planner:
         if options.compile != "none":
             raise UsageError("plans are made for eager steps: leave --compile out")
         spec = find(options.gpu or default_gpu())
+        if times is not None:
+            times.require(spec, options)
+        self.times = times
         self.budget = budget or options.memory or spec.memory - spec.context
         self.options = dataclasses.replace(options, gpu=spec.name, memory=self.budget)
         self.progress = progress
         self.workers = workers or Workers(0)
         self.notes: list[str] = []
-        self._costs = costs(spec, HostCosts.of(host_call))
+        self._costs = costs(spec, HostCosts.of(host_call), times)
         self.host_call = host_call
         self._foreseen: dict[str, float] = {}
         self._traces: dict[str, Trace] = {}
@@ -325,6 +330,7 @@ class Planner:
         return Answer(
             self.options, self.budget, base, best, least, curve, self.problem, stacks, self._refined,
             len(self._traces), tuple(dict.fromkeys(self.notes)), self.host_call,
+            None if self.times is None else measured(self.base, self.times),
         )  # fmt: skip
 
     # Traces.

@@ -63,6 +63,24 @@ def test_hook_and_history_see_the_same(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("via", ["history", "hook"])
+def test_what_ops_take_is_measured_after_the_recording(tmp_path: Path, via: str) -> None:
+    """The trace is that of a run without; of the step's ops that are no views most have a time, and they add up to what
+    a step of this size can take."""
+    from memgraph.plan.cost import measured
+    from memgraph.plan.times import load_times
+
+    plain = recorded(tmp_path, "--via", via)
+    timed = recorded(tmp_path, "--via", via, "--times", str(tmp_path / "times.json"))
+    assert [buffer.size for buffer in timed.buffers] == [buffer.size for buffer in plain.buffers]
+    assert timed.peak == plain.peak
+    times = load_times(tmp_path / "times.json")
+    found = measured(predicted(tmp_path), times)
+    assert times.gpu == timed.gpu and found.ops >= 0.5 * found.of
+    products = sum(row.microseconds for row in times.rows if row.name in ("mm", "addmm"))
+    assert 100 < products < 1_000_000
+
+
+@pytest.mark.parametrize("via", ["history", "hook"])
 def test_a_small_card_refuses_the_same_allocation(tmp_path: Path, via: str) -> None:
     """Reserved bytes decide with torch's memory fraction, requested ones with the hook."""
     whole = predicted(tmp_path)

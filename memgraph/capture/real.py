@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,6 +18,7 @@ from memgraph.capture.hook import Hook, record_hook, require_gpu
 from memgraph.capture.marks import OpsMarked, StepsMarked
 from memgraph.capture.script import as_main, ended
 from memgraph.capture.step import run_steps
+from memgraph.capture.timing import Row, time_last_step
 from memgraph.ended import Ended
 from memgraph.errors import MemgraphError, UsageError
 from memgraph.models.job import Job, OwnStep
@@ -89,13 +91,37 @@ def record_steps(
     """
     require_gpu()
     torch.manual_seed(0)
-    job = resolve(options.model, options.task).build(options.set, options.batch, options.seq)
-    if not isinstance(job, OwnStep):
-        job = prepare(job)
+    job = _job(options, prepare)
     settings = {**options.settings(), **job.settings}
     with recording(via, settings, cap=cap, ops=ops, log=log) as record:
         how = _to_the_end(lambda: _steps(job, options, record.mark))
     return record.trace, how
+
+
+def time_steps(options: Options, prepare: Callable[[Job], Job]) -> tuple[str, str, list[Row]]:
+    """The steps that the options describe and one more, of which each op's time is taken.
+
+    Returns:
+        The card as its driver says it, torch's version, and the times.
+
+    Raises:
+        MemgraphError: there is no GPU, or something in the options is wrong. What the step itself raises is passed on.
+    """
+    require_gpu()
+    torch.manual_seed(0)
+    job, longer = _job(options, prepare), dataclasses.replace(options, steps=options.steps + 1)
+
+    def run(mark: Callable[[str], None]) -> None:
+        if (error := _steps(job, longer, mark).error) is not None:
+            raise error
+
+    rows = time_last_step(run, longer.steps)
+    return torch.cuda.get_device_properties(torch.cuda.current_device()).name, torch.__version__, rows
+
+
+def _job(options: Options, prepare: Callable[[Job], Job]) -> Job | OwnStep:
+    job = resolve(options.model, options.task).build(options.set, options.batch, options.seq)
+    return job if isinstance(job, OwnStep) else prepare(job)
 
 
 def _steps(job: Job | OwnStep, options: Options, mark: Callable[[str], None]) -> Ended:

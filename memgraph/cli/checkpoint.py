@@ -15,6 +15,7 @@ from memgraph.errors import DoesNotFit, MemgraphError, UsageError, unknown_name
 from memgraph.plan.answer import Answer
 from memgraph.plan.cost import CALL
 from memgraph.plan.plan_file import Plan
+from memgraph.plan.times import load_times
 from memgraph.trace_file import check_free, write_file
 from memgraph.units import parse_bytes
 
@@ -29,13 +30,15 @@ _PICTURES = (".svg", ".png", ".pdf", ".dot")
 @click.option("--pareto", is_flag=True, help="The whole curve of peak against recompute.")
 @click.option("--host-cost", type=click.FloatRange(min=0), metavar="MICROSECONDS", default=CALL / 1000,
               show_default=True, help="What the host takes to issue one op.")  # fmt: skip
+@click.option("--times", type=click.Path(path_type=Path, dir_okay=False),
+              help="What ops take on the card, as `memgraph record --times` measured it.")  # fmt: skip
 @click.option("--picture", type=click.Path(path_type=Path, dir_okay=False),
               help="Draw the curve: .svg .png .pdf .dot. With --pareto.")  # fmt: skip
 @format_option
 @click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="Save the plan here.")
 @click.option("--force", is_flag=True, help="Overwrite the files.")
 def checkpoint(
-    chosen: Chosen, budget: str | None, minimize: str, pareto: bool, host_cost: float,
+    chosen: Chosen, budget: str | None, minimize: str, pareto: bool, host_cost: float, times: Path | None,
     picture: Path | None, form: str, output: Path | None, force: bool,
 ) -> None:  # fmt: skip
     """Find the cheapest set of layers to recompute in the backward so that the step fits.
@@ -54,12 +57,12 @@ def checkpoint(
     """
     _check(picture, pareto, output, force)
     size = parse_bytes(budget) if budget is not None else None
-    options = one(chosen)
+    options, measured = one(chosen), None if times is None else load_times(times)
     from memgraph.planner import Planner
     from memgraph.workers import Workers
 
     with ProgressBar() as bar, contextlib.closing(Workers()) as workers:
-        planner = Planner(options, size, bar.show, workers, 1000 * host_cost)
+        planner = Planner(options, size, bar.show, workers, 1000 * host_cost, measured)
         wanted = planner.pareto if pareto else planner.least_memory if minimize == "memory" else planner.cheapest
         found = wanted()
     _show(found, form)

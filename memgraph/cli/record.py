@@ -40,14 +40,16 @@ def _run_options(command: Any) -> Any:
 @click.option("--via", type=click.Choice(VIA), default="history", show_default=True,
               help="torch's memory history, the allocator hook, or one after the other.")  # fmt: skip
 @click.option("--cap", metavar="SIZE", help="Make the card as small as this: 24GiB.")
+@click.option("--times", type=click.Path(path_type=Path, dir_okay=False),
+              help="Time each op of one more step, for `memgraph checkpoint --times`.")  # fmt: skip
 @click.option("--ops", is_flag=True, help="Note which op of which module ran; needs the hook.")
 @click.option("-m", "module", is_flag=True, help="SCRIPT is a module's name, as for python -m.")
 @click.option("--force", is_flag=True, help="Overwrite the file.")
 @click.argument("script", required=False)
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def record(
-    output: Path, via: str, cap: str | None, ops: bool, module: bool, force: bool, script: str | None,
-    arguments: tuple[str, ...], **chosen: Any,
+    output: Path, via: str, cap: str | None, times: Path | None, ops: bool, module: bool, force: bool,
+    script: str | None, arguments: tuple[str, ...], **chosen: Any,
 ) -> None:  # fmt: skip
     """Run a training step, or a script, on the GPU that is there, and write down every allocation.
 
@@ -57,16 +59,18 @@ def record(
     \b
     memgraph record --batch 8 --seq 512 -o real.memgraph
     memgraph record --via hook --cap 24GiB -o real.memgraph train.py --epochs 1
+    memgraph record --batch 8 -o real.memgraph --times times.json
     memgraph check predicted.memgraph real.memgraph
 
     A run that fails or is interrupted is written as far as it came. While the hook records, its log lies beside the
     output as OUTPUT.log; a process that is killed leaves it there, and it can be read in the place of a trace.
     """
     log = output.with_name(f"{output.name}.log")
-    for path in (output, log):
+    for path in filter(None, (output, log, times)):
         check_free(path, force=force)
     size = parse_bytes(cap) if cap is not None else None
     _refuse_what_means_nothing(script, module, via, ops)
+    _refuse_times(times, output, script, chosen["compile"])
     if chosen["alloc_conf"] is not None:
         os.environ["PYTORCH_CUDA_ALLOC_CONF"] = chosen["alloc_conf"]
     with _hook_first(via) as hook:
@@ -77,7 +81,36 @@ def record(
     trace.save(output, force=force)
     log.unlink(missing_ok=True)
     click.echo(_summary(trace), err=True)
+    if times is not None and trace.fits and how == Ended(0):
+        _time(times, force, chosen)
     _end(trace, how, output)
+
+
+def _refuse_times(times: Path | None, output: Path, script: str | None, compiled: str) -> None:
+    """Raises:
+    UsageError: times are wanted where there are none.
+    """
+    if times is None:
+        return
+    if times == output:
+        raise UsageError("--times and --output name the same file: choose another name")
+    if script is not None:
+        raise UsageError(f"--times needs a step that can run once more, and {script} is a script: leave it out")
+    if compiled != "none":
+        raise UsageError("--times are those of ATen's ops, and a compiled step has kernels of its own: leave it out")
+
+
+def _time(path: Path, force: bool, chosen: dict[str, Any]) -> None:
+    """After all that is recorded: the profiler slows what comes after it."""
+    from memgraph.api import record_times
+
+    found = record_times(to_options({name: chosen[name] for name in RUN_NAMES}))
+    found.save(path, force=force)
+    calls = sum(row.calls for row in found.rows)
+    click.echo(
+        f"{calls:,} calls timed on {found.gpu}, told apart by op and shapes: {len(found.rows):,} rows in {path}",
+        err=True,
+    )
 
 
 def _refuse_what_means_nothing(script: str | None, module: bool, via: str, ops: bool) -> None:
@@ -136,7 +169,7 @@ def _again(path: Path) -> list[str]:
     words = ["record", "--via", "hook", "-o", str(path)]
     for parameter in context.command.params:
         value = context.params.get(parameter.name or "")
-        if not isinstance(parameter, click.Option) or parameter.name in ("via", "output", "force"):
+        if not isinstance(parameter, click.Option) or parameter.name in ("via", "output", "force", "times"):
             continue
         if parameter.name not in given([parameter.name or ""]):
             continue

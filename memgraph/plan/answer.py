@@ -9,6 +9,7 @@ from memgraph.options import Options
 from memgraph.plan.cost import CALL
 from memgraph.plan.plan_file import Plan
 from memgraph.plan.problem import Problem
+from memgraph.plan.times import Measured
 from memgraph.trace import Usage
 
 
@@ -53,6 +54,8 @@ class Answer:
     """What was left out, and why."""
     host_call: float = CALL
     """Nanoseconds that the host was taken to need for one ATen call."""
+    measured: Measured | None = None
+    """Ops of the step as it is whose time on the card was measured; None where a roofline is all there is."""
 
     def saved(self, point: Point) -> Plan:
         """A point's plan with what it was made for and what it promises, for its file."""

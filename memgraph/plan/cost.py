@@ -16,6 +16,7 @@ from typing import NamedTuple
 from memgraph.analyze.flops import of_op
 from memgraph.gpu.specs import GpuSpec
 from memgraph.plan.plan_file import parse_plan
+from memgraph.plan.times import Measured, MeasuredTimes
 from memgraph.trace import Op, Trace
 
 CALL = 12_100
@@ -86,14 +87,25 @@ class HostCosts(NamedTuple):
         return cls(call, call * SAVED, call * POLICY)
 
 
-def costs(gpu: GpuSpec, host: HostCosts) -> Costs:
-    """What the ops of a run take on this card, issued by this host."""
+def costs(gpu: GpuSpec, host: HostCosts, times: MeasuredTimes | None = None) -> Costs:
+    """What the ops of a run take on this card, issued by this host.
+
+    Args:
+        times: measured on the card, for the ops that are among them.
+    """
 
     def of_trace(trace: Trace) -> list[Spent]:
         selective = _selective(trace)
-        return [Spent(_host(trace, op, host, selective), _device(trace, op, gpu)) for op in trace.ops]
+        return [Spent(_host(trace, op, host, selective), _device(trace, op, gpu, times)) for op in trace.ops]
 
     return of_trace
+
+
+def measured(trace: Trace, times: MeasuredTimes) -> Measured:
+    """How many ops of a run's last step have a measured time."""
+    last = trace.phases[trace.ops[-1].phase].step if trace.ops else 0
+    step = [op for op in trace.ops if trace.phases[op.phase].step == last and base_name(op) not in VIEWS]
+    return Measured(times.gpu, sum(_measured(op, times) is not None for op in step), len(step))
 
 
 def base_name(op: Op) -> str:
@@ -132,10 +144,16 @@ def _selective(trace: Trace) -> Callable[[str], bool]:
     return functools.cache(lambda module: any(module == path or module.startswith(path + ".") for path in paths))
 
 
-def _device(trace: Trace, op: Op, gpu: GpuSpec) -> int:
+def _measured(op: Op, times: MeasuredTimes) -> int | None:
+    return times.of(base_name(op), (spec.shape for spec in op.inputs))
+
+
+def _device(trace: Trace, op: Op, gpu: GpuSpec, times: MeasuredTimes | None) -> int:
     name = base_name(op)
     if name in VIEWS:
         return 0
+    if times is not None and (took := _measured(op, times)) is not None:
+        return took
     kind = _kind(name, op)
     seconds = _traffic(name, op) / gpu.bandwidth / REACHED[kind]
     if flops := of_op(op):

@@ -24,9 +24,14 @@ def report(found: Answer) -> dict[str, Any]:
         "options": len(found.problem.options),
         "refined": found.refined,
         "host_cost_us": found.host_call / 1000,
+        "measured": _measured(found),
         "traces": found.traces,
         "notes": list(found.notes),
     }
+
+
+def _measured(found: Answer) -> dict[str, Any] | None:
+    return None if found.measured is None else found.measured._asdict()
 
 
 def _point(point: Point | None) -> dict[str, Any] | None:

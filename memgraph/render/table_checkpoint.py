@@ -209,11 +209,19 @@ def _loops(paths: Sequence[str]) -> list[str]:
     return lines
 
 
+def _source(found: Answer) -> str:
+    """Where the card's times are from."""
+    if found.measured is None:
+        return f"time by a roofline of {found.options.gpu}"
+    gpu, ops, of = found.measured
+    return f"time as measured on {gpu} for {ops:,} of {of:,} ops besides views, by a roofline for the others,"
+
+
 def _notes(found: Answer) -> str:
     stacks = " and ".join(str(size) for size in found.stacks)
     text = (
         f"{len(found.problem.options)} options at {sum(found.stacks)} candidates (stacks of {stacks}), from "
-        f"{found.traces} traces; time by a roofline of {found.options.gpu} and a host that takes "
+        f"{found.traces} traces; {_source(found)} and a host that takes "
         f"{found.host_call / 1000:.3g} us an op."
     )
     return "\n".join([textwrap.fill(text, WIDTH), *(textwrap.fill(f"note: {note}", WIDTH) for note in found.notes)])
