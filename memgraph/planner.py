@@ -120,17 +120,22 @@ class Planner:
         self.base = self._trace(base)
         self._base_time = step_time(self.base, self._costs(self.base))
         self.found: Found = search.find(self.base)
+        loss_trace = self._try(chunked, "a loss in chunks") if self._may_chunk() else None
+        ours, theirs = loss_ops(self.base, loss_trace) if loss_trace is not None else (frozenset[int](),) * 2
+        owner = search.owner_of(self.found.all)
+        self.found = self.found.without({owner(self.base.ops[op].module) for op in ours})
         self._modules = {candidate.name: candidate.modules for candidate in self.found.all}
         single = tuple((name,) for name in self._modules)
         together = _together(self.found, self.lengths)
         self._ahead(self._everywhere(regions) for regions in (single, *together))
-        loss = self._loss(chunked)
-        self._base_cut = self._cut(self.base, self.found.all, loss[0])
+        self._base_cut = self._cut(self.base, self.found.all, ours)
         nothing = self._variant(single) if single else None
         variants = [*filter(None, [nothing, *map(self._variant, together)]), *self._keeping(single)]
-        if loss[1] is not None:
-            variants.append(loss[1])
-        names = [candidate.name for candidate in self.found.all] + [LOSS] * (loss[1] is not None)
+        names = [candidate.name for candidate in self.found.all]
+        if loss_trace is not None:
+            in_chunks = self._cut(loss_trace, self.found.all, theirs)
+            variants.append(Variant(((LOSS,),), (f"{CHUNKS} chunks",), in_chunks))
+            names.append(LOSS)
         self.problem: Problem = self._build(names, variants)
         self.solver = Solver(self.problem)
 
@@ -201,16 +206,6 @@ class Planner:
 
         preset = ":" not in resolve(self.options.model, self.options.task).name
         return preset and self.options.set.get("loss_chunks", "1") == "1"
-
-    def _loss(self, chunked: Options) -> tuple[frozenset[int], Variant | None]:
-        """The base's ops of the loss, and the run with it in chunks."""
-        if not self._may_chunk():
-            return frozenset(), None
-        trace = self._try(chunked, "a loss in chunks")
-        if trace is None:
-            return frozenset(), None
-        ours, theirs = loss_ops(self.base, trace)
-        return ours, Variant(((LOSS,),), (f"{CHUNKS} chunks",), self._cut(trace, self.found.all, theirs))
 
     def _variant(self, regions: Regions, kinds: Sequence[str] = ()) -> Variant | None:
         """A run with these regions, traced."""

@@ -88,6 +88,15 @@ def test_the_loss_in_chunks_is_an_option_of_the_same_problem() -> None:
         assert point.plan.loss_chunks == (8 if chunks in choice else 1)
 
 
+def test_what_overlaps_the_loss_is_no_candidate_beside_it() -> None:
+    """Of so few blocks, regions of the graph are candidates too; the head makes the logits that chunks are of."""
+    small = {"lm_n_blocks": "2", "vit_n_blocks": "2"}
+    found = Planner(Options(batch=2, seq=128, gpu="h100", set=small))
+    found._prepare()
+    assert "decoder.head" not in found._modules and "decoder.norm" in found._modules
+    assert found.notes == [] and len(found.problem.options) > 100
+
+
 def test_stacks_and_regions_are_found() -> None:
     assert [[c.name for c in stack] for stack in planner("seven").found.stacks] == [[f"blocks.{i}" for i in range(7)]]
     assert [c.name for c in planner("towers").found.all] == [f"left.{i}" for i in range(3)] + [

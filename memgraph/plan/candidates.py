@@ -6,8 +6,9 @@ graph: modules, or runs of them, that have one way in and one way out.
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import NamedTuple
 
 from memgraph.plan.graph_regions import regions
@@ -36,6 +37,11 @@ class Found(NamedTuple):
     def all(self) -> tuple[Candidate, ...]:
         """In one row."""
         return tuple(candidate for stack in self.stacks for candidate in stack)
+
+    def without(self, names: Collection[str]) -> Found:
+        """Without these candidates; a stack ends where one of them was."""
+        parts = (itertools.groupby(stack, lambda candidate: candidate.name in names) for stack in self.stacks)
+        return Found(tuple(tuple(kept) for stack in parts for gone, kept in stack if not gone))
 
 
 def find(trace: Trace) -> Found:
