@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from memgraph.errors import MemgraphError, UsageError
 from memgraph.gpu.specs import find
 from memgraph.options import Options
 from memgraph.plan import candidates as search
 from memgraph.plan.answer import Answer, Point
-from memgraph.plan.candidates import Candidate, Found
+from memgraph.plan.candidates import Candidate, Found, Regions
 from memgraph.plan.clock import step_time
 from memgraph.plan.cost import CALL, HostCosts, base_name, costs, measured
-from memgraph.plan.plan_file import KEPT_OPS, Plan, Region
-from memgraph.plan.policies import kind_of, sets_of
+from memgraph.plan.plan_file import Plan, Region
+from memgraph.plan.policies import kind_of, named, sets_of
 from memgraph.plan.problem import Irregular, Problem, Variant, build
 from memgraph.plan.results import Result, keeping, results
 from memgraph.plan.sections import LOSS, Cut, cut, loss_ops, same_loss, same_memory
@@ -25,8 +25,6 @@ from memgraph.trace import Trace, Usage
 from memgraph.workers import Workers
 
 Progress = Callable[[str, int, int | None], None]
-Regions = tuple[tuple[str, ...], ...]
-"""The candidates that each region covers."""
 
 LENGTHS = (2, 4, 8)
 """Blocks that are tried as one region. Each length costs a trace."""
@@ -114,30 +112,41 @@ class Planner:
 
     def _prepare(self) -> None:
         """The traces, and the problem from them."""
+        chunked = self._trace_base()
+        ours, theirs = loss_ops(self.base, chunked) if chunked is not None else (frozenset[int](), frozenset[int]())
+        self._find(ours)
+        self._base_cut = self._cut(self.base, self.found.all, ours)
+        variants, names = self._variants(), list(self._modules)
+        if chunked is not None:
+            in_chunks = self._cut(chunked, self.found.all, theirs)
+            variants.append(Variant(((LOSS,),), (f"{CHUNKS} chunks",), in_chunks))
+            names.append(LOSS)
+        self.problem: Problem = self._build(names, variants)
+        self.solver = Solver(self.problem)
+
+    def _trace_base(self) -> Trace | None:
+        """The step with everything kept; and with its loss in chunks, which is returned, where it can be had so."""
         base = self._with(None)
         chunked = dataclasses.replace(base, set={**base.set, "loss_chunks": str(CHUNKS)})
         self._ahead([base, chunked] if self._may_chunk() else [base])
         self.base = self._trace(base)
         self._base_time = step_time(self.base, self._costs(self.base))
-        self.found: Found = search.find(self.base)
-        loss_trace = self._try(chunked, "a loss in chunks") if self._may_chunk() else None
-        ours, theirs = loss_ops(self.base, loss_trace) if loss_trace is not None else (frozenset[int](),) * 2
-        owner = search.owner_of(self.found.all)
-        self.found = self.found.without({owner(self.base.ops[op].module) for op in ours})
+        return self._try(chunked, "a loss in chunks") if self._may_chunk() else None
+
+    def _find(self, loss: Iterable[int]) -> None:
+        """The candidates, without those that overlap the loss's ops."""
+        found = search.find(self.base)
+        owner = search.owner_of(found.all)
+        self.found: Found = found.without({owner(self.base.ops[op].module) for op in loss})
         self._modules = {candidate.name: candidate.modules for candidate in self.found.all}
+
+    def _variants(self) -> list[Variant]:
+        """The runs with some option everywhere it goes."""
         single = tuple((name,) for name in self._modules)
-        together = _together(self.found, self.lengths)
+        together = search.together(self.found, self.lengths)
         self._ahead(self._everywhere(regions) for regions in (single, *together))
-        self._base_cut = self._cut(self.base, self.found.all, ours)
         nothing = self._variant(single) if single else None
-        variants = [*filter(None, [nothing, *map(self._variant, together)]), *self._keeping(single)]
-        names = [candidate.name for candidate in self.found.all]
-        if loss_trace is not None:
-            in_chunks = self._cut(loss_trace, self.found.all, theirs)
-            variants.append(Variant(((LOSS,),), (f"{CHUNKS} chunks",), in_chunks))
-            names.append(LOSS)
-        self.problem: Problem = self._build(names, variants)
-        self.solver = Solver(self.problem)
+        return [*filter(None, [nothing, *map(self._variant, together)]), *self._keeping(single)]
 
     def _everywhere(self, regions: Regions, kinds: Sequence[str] = ()) -> Options:
         """The step with all these regions, that keep nothing unless it is said what."""
@@ -163,7 +172,7 @@ class Planner:
         if run is not None and not same_memory(run.cut, worked_out[-1].cut):
             self.notes.append("keeping results one by one was left out: such a run is not as it was worked out")
         if run is None or not same_memory(run.cut, worked_out[-1].cut):
-            return [v for kind in _policies(self._ops()) if (v := self._variant(single, [kind] * len(single)))]
+            return [v for kind in named(self._ops()) if (v := self._variant(single, [kind] * len(single)))]
         return worked_out
 
     def _sets(self, _nothing: Trace, _name: str, found: Sequence[Result]) -> Sequence[Sequence[Result]]:
@@ -356,30 +365,6 @@ class Planner:
         except MemgraphError as error:
             self.notes.append(f"{what} was left out: {error}")
             return None
-
-
-def _policies(ops: Collection[str]) -> list[str]:
-    """The policies that keep different things of a model that runs these ops."""
-    kinds: dict[frozenset[str], str] = {}
-    for kind, kept in KEPT_OPS.items():
-        kinds.setdefault(frozenset(kept).intersection(ops), kind)
-    return list(kinds.values())
-
-
-def _together(found: Found, lengths: Sequence[int]) -> list[Regions]:
-    """Neighbours as one, for each length that there is of them."""
-    longest = max((len(stack) for stack in found.stacks), default=0)
-    ways = []
-    for length in (length for length in lengths if length <= longest):
-        names = [[candidate.name for candidate in stack] for stack in found.stacks]
-        ways.append(tuple(group for stack in names for group in _groups(stack, length)))
-    return [regions for regions in ways if regions]
-
-
-def _groups(names: Sequence[str], length: int) -> list[tuple[str, ...]]:
-    """Neighbours, so many at a time; a single one left over is none."""
-    groups = [tuple(names[at : at + length]) for at in range(0, len(names), length)]
-    return [group for group in groups if len(group) > 1]
 
 
 def _between(low: int, high: int) -> list[int]:

@@ -16,11 +16,12 @@ from torch import Tensor, nn
 
 from memgraph.options import Options
 from memgraph.plan import candidates as search
+from memgraph.plan.candidates import Regions
 from memgraph.plan.plan_file import keep_places, keeps
 from memgraph.plan.policies import NESTED, sets_of
 from memgraph.plan.results import Result, results
 from memgraph.plan.sections import same_memory
-from memgraph.planner import Planner, Regions
+from memgraph.planner import Planner
 from memgraph.trace import Trace
 
 

@@ -20,6 +20,10 @@ _MOST = 0.5
 """Share of what a forward keeps from which on blocks are all there is to look at."""
 
 
+Regions = tuple[tuple[str, ...], ...]
+"""The candidates that each region covers, by name."""
+
+
 class Candidate(NamedTuple):
     """Modules that are recomputed together or not at all."""
 
@@ -57,6 +61,22 @@ def find(trace: Trace) -> Found:
         blocks += [Candidate(modules[0] if len(modules) == 1 else f"{modules[0]} to {modules[-1]}", modules)
                    for modules in parts]  # fmt: skip
     return Found(_stacks(trace, forward, blocks))
+
+
+def together(found: Found, lengths: Sequence[int]) -> list[Regions]:
+    """Neighbours as one, for each length that there is of them."""
+    longest = max((len(stack) for stack in found.stacks), default=0)
+    ways = []
+    for length in (length for length in lengths if length <= longest):
+        names = [[candidate.name for candidate in stack] for stack in found.stacks]
+        ways.append(tuple(group for stack in names for group in _groups(stack, length)))
+    return [regions for regions in ways if regions]
+
+
+def _groups(names: Sequence[str], length: int) -> list[tuple[str, ...]]:
+    """Neighbours, so many at a time; a single one left over is none."""
+    groups = [tuple(names[at : at + length]) for at in range(0, len(names), length)]
+    return [group for group in groups if len(group) > 1]
 
 
 def owner_of(candidates: Iterable[Candidate]) -> Callable[[str], str]:
@@ -137,4 +157,4 @@ def _stacks(trace: Trace, forward: Sequence[int], candidates: Sequence[Candidate
     return tuple(tuple(stack) for stack in stacks if stack)
 
 
-__all__ = ["Candidate", "Found", "find", "owner_of"]
+__all__ = ["Candidate", "Found", "Regions", "find", "owner_of", "together"]

@@ -8,10 +8,10 @@ make up for what lies between two of these. Few regions do not, so these have mo
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from itertools import accumulate
 
-from memgraph.plan.plan_file import keep_places
+from memgraph.plan.plan_file import KEPT_OPS, keep_places
 from memgraph.plan.results import Result
 
 NESTED = 12
@@ -36,6 +36,14 @@ def sets_of(results: Sequence[Result], regions: int) -> list[tuple[Result, ...]]
     found += [best for best in _for_so_many_bytes(dearest, more) if best]
     alike = {frozenset(one.twins for one in kept): kept for kept in found}
     return sorted(alike.values(), key=lambda kept: sum(one.size for one in kept))
+
+
+def named(ops: Collection[str]) -> list[str]:
+    """The policies that keep different things of a model that runs these ops."""
+    kinds: dict[frozenset[str], str] = {}
+    for kind, kept in KEPT_OPS.items():
+        kinds.setdefault(frozenset(kept).intersection(ops), kind)
+    return list(kinds.values())
 
 
 def kind_of(results: Sequence[Result]) -> str:
