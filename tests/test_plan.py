@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from memgraph.api import predict
 from memgraph.errors import UsageError
 from memgraph.options import Options
-from memgraph.plan import milp
+from memgraph.plan import milp, solve
 from memgraph.plan.plan_file import Plan, Region, load_plan, parse_plan
 from memgraph.plan.problem import Moment, Once, Option, Problem
 from memgraph.plan.solve import cheapest, least_memory
@@ -150,8 +150,8 @@ def test_at_sixty_budgets_the_cost_is_that_of_brute_force() -> None:
     draw = random.Random(0)
     for budget in [low - 1, low, high, *(draw.randint(low, high) for _ in range(57))]:
         best = min((cost for peak, cost in rows if peak <= budget), default=None)
-        for solve in (cheapest, milp.cheapest):
-            found = solve(problem, budget)
+        for solver in (cheapest, milp.cheapest):
+            found = solver(problem, budget)
             assert (None if found is None else problem.cost(found)) == best
             assert found is None or (problem.peak(found) <= budget and problem.allowed(found))
 
@@ -159,8 +159,8 @@ def test_at_sixty_budgets_the_cost_is_that_of_brute_force() -> None:
 def test_the_least_memory_is_that_of_brute_force() -> None:
     problem = only(planner("seven").problem)
     least = min((problem.peak(choice), problem.cost(choice)) for choice in every_choice(problem))
-    for solve in (least_memory, milp.least_memory):
-        found = solve(problem)
+    for solver in (least_memory, milp.least_memory):
+        found = solver(problem)
         assert (problem.peak(found), problem.cost(found)) == least
 
 
@@ -186,6 +186,25 @@ def test_the_solver_agrees_with_brute_force_on_any_problem(problem: Problem, bud
     found = cheapest(problem, budget)
     assert (None if found is None else problem.cost(found)) == brute_force(problem, budget)
     assert found is None or (problem.peak(found) <= budget and problem.allowed(found))
+
+
+@pytest.mark.parametrize("beam", [1, 40])
+def test_it_agrees_where_many_choices_are_nearly_as_good(monkeypatch: pytest.MonkeyPatch, beam: int) -> None:
+    """Five candidates with three options each, 1,024 choices, and four moments that want different ones; also where the
+    first, quick look finds next to nothing."""
+    monkeypatch.setattr(solve, "_BEAM", beam)
+    draw = random.Random(beam)
+    for _ in range(12):
+        options = tuple(
+            Option((name,), str(kind), draw.randint(20, 60), 1, {}) for name in "abcde" for kind in range(3)
+        )
+        moments = tuple(
+            Moment(f"m{row}", 400, tuple((n, draw.randint(-60, 5)) for n in range(len(options)))) for row in range(4)
+        )
+        problem = Problem(tuple("abcde"), options, moments, (), 1000)
+        for budget in range(180, 400, 40):
+            found = cheapest(problem, budget)
+            assert (None if found is None else problem.cost(found)) == brute_force(problem, budget)
 
 
 @settings(max_examples=60, deadline=None)
