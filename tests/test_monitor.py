@@ -30,7 +30,7 @@ def test_from_baseline_to_moved(monitor: Monitor, tmp_path: Path) -> None:
     assert missing.exit_code == 2 and "--update makes one" in missing.output
     assert monitor("--update").exit_code == 0
     again = monitor("--update")
-    assert again.exit_code == 2 and "--force to overwrite it" in again.output
+    assert again.exit_code == 2 and "overwrite it with --force" in again.output
     assert monitor("--update", "--force").exit_code == 0
     baseline = json.loads((tmp_path / "memgraph.json").read_text())
     assert baseline["peak"]["requested"] > 0 and baseline["settings"]["batch"] == 1
