@@ -95,6 +95,9 @@ def test_what_overlaps_the_loss_is_no_candidate_beside_it() -> None:
     found._prepare()
     assert "decoder.head" not in found._modules and "decoder.norm" in found._modules
     assert found.notes == [] and len(found.problem.options) > 100
+    pair = ("decoder.rotary_embd", "decoder.blocks.0")
+    points = [found._point((n,)) for n, option in enumerate(found.problem.options) if option.covers == pair]
+    assert [point.predicted for point in points] == [point.peak.requested for point in points] != []
 
 
 def test_stacks_and_regions_are_found() -> None:

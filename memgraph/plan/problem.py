@@ -221,9 +221,12 @@ def _option(
 ) -> Option:  # fmt: skip
     alone = len(variant.regions) == 1
     effects: dict[int, int] = {}
-    change = nanoseconds = 0
+    change = total = nanoseconds = 0
     for (run, section), given in zip(pairs, handed, strict=True):
         ours = [base.sections[place] for place in run]
+        if total == 0 and section.key.phase not in ("forward", "backward"):
+            change = 0  # where all regions together leave nothing, none does: what is left was another's
+        total += section.change - sum(part.change for part in ours)
         own = section.key.owner == region[0]
         if own:
             effects.update(_own_effects(run, ours, section, change))
