@@ -6,6 +6,7 @@ python benchmarks/accuracy.py --check         fail if the page is not what would
 
 from __future__ import annotations
 
+import json
 import statistics
 import sys
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import checkpoint_table
 import recordings
 import workloads
 from compared import ERRORS, KINDS, Compared, matched, mib, worst
@@ -189,6 +191,10 @@ From one run of `benchmarks/on_gpu.py`, predictions made on that machine with th
   predicted, through torch's allocator with its memory fraction set, and through the hook with `--cap`.
 - A step of batch 8 at 512 takes 0.112 s, and through the hook 0.105 s.
 
+## With checkpoint plans
+
+{checkpoint_plans()}
+
 ## An RTX 3090, measured by others
 
 Figures of `torch.cuda.max_memory_allocated` (MiB) that were taken on an RTX 3090 with a fork of nanoVLM whose vision
@@ -208,6 +214,22 @@ tower ran hand-written attention; that is most of what is missing at larger batc
 - Shapes that depend on the values of data are assumed at their bound, and the assumption is listed.
 - Later versions of torch: predictions under 2.13 were compared with recordings from 2.11.
 """
+
+
+def checkpoint_plans() -> str:
+    """What was measured of them, from the result that docs/checkpoint.md has in full."""
+    found = json.loads(checkpoint_table.RESULT.read_text())
+    plans = [plan for plan in found["plans"].values() if "promised_peak" in plan]
+    exact = sum(plan["promised_peak"]["requested"] == plan["peak"]["requested"] for plan in plans)
+    off = max(abs(plan["promised_peak"]["allocated"] / plan["peak"]["allocated"] - 1) for plan in plans)
+    fastest, median = (max(abs(plan[kind] / plan["promised_ratio"] - 1) for plan in plans)
+                       for kind in ("time_ratio", "median_ratio"))  # fmt: skip
+    return (
+        f"{found['gpu']}, torch {found['torch']}, {len(plans)} plans of `memgraph checkpoint`\n"
+        f"([each of them](checkpoint.md#predicted-and-measured)): requested exact in {exact}, allocated at most\n"
+        f"{100 * off:.2f} % off. A step takes at most {100 * fastest:.1f} % longer or shorter than promised by the "
+        f"fastest of\n20 rounds, {100 * median:.1f} % by their median."
+    )
 
 
 def main() -> None:

@@ -169,11 +169,11 @@ class Planner:
         chosen = [{name: kept[min(at, len(kept) - 1)] for name, kept in sets.items() if kept} for at in range(most)]
         worked_out = [self._worked_out(nothing, single, kept) for kept in chosen]
         run = self._variant(single, worked_out[-1].kinds) if worked_out else None
-        if run is not None and not same_memory(run.cut, worked_out[-1].cut):
+        if run is not None and same_memory(run.cut, worked_out[-1].cut):
+            return worked_out
+        if run is not None:
             self.notes.append("keeping results one by one was left out: such a run is not as it was worked out")
-        if run is None or not same_memory(run.cut, worked_out[-1].cut):
-            return [v for kind in named(self._ops()) if (v := self._variant(single, [kind] * len(single)))]
-        return worked_out
+        return [v for kind in named(self._ops()) if (v := self._variant(single, [kind] * len(single)))]
 
     def _sets(self, _nothing: Trace, _name: str, found: Sequence[Result]) -> Sequence[Sequence[Result]]:
         """What a candidate may keep, from little memory to much."""
