@@ -11,20 +11,20 @@ _HOMES = {
     "Options": "memgraph.options",
     "Trace": "memgraph.trace",
     "apply_checkpoints": "memgraph.api",
-    "load": "memgraph.any_file",
+    "load": "memgraph.files.any_file",
     "plan_checkpoints": "memgraph.api",
     "predict": "memgraph.api",
     "record": "memgraph.api",
-    "save": "memgraph.trace_file",
+    "save": "memgraph.trace.writing",
     "virtual_gpu": "memgraph.api",
 }
 
 if TYPE_CHECKING:
-    from memgraph.any_file import load
     from memgraph.api import apply_checkpoints, plan_checkpoints, predict, record, virtual_gpu
+    from memgraph.files.any_file import load
     from memgraph.options import Options
     from memgraph.trace import Trace
-    from memgraph.trace_file import save
+    from memgraph.trace.writing import save
 
 
 def __getattr__(name: str) -> Any:

@@ -3,33 +3,26 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import os
-import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from memgraph.any_file import load
-from memgraph.ended import Ended
-from memgraph.errors import MemgraphError, UsageError
-from memgraph.garbage import no_garbage_collection
+from memgraph.capture.ended import Ended
+from memgraph.files.any_file import load
 from memgraph.options import Options
+from memgraph.study.run import Progress
 from memgraph.trace import Trace
 
 if TYPE_CHECKING:
     import torch
 
-    from memgraph.capture.real import Recording
+    from memgraph.capture.real.recording import Recording
     from memgraph.capture.session import VirtualGpu
-    from memgraph.models.job import Job
     from memgraph.plan.answer import Answer
     from memgraph.plan.apply import Applied
     from memgraph.plan.plan_file import Plan
     from memgraph.plan.times import MeasuredTimes
-
-Progress = Callable[[str, int, int | None], None]
-"""Told of progress: a label, how much is done, of how much if that is known."""
 
 
 def virtual_gpu(
@@ -72,62 +65,16 @@ def predict(options: Options, progress: Progress | None = None) -> Trace:
         UsageError: something in the options is wrong.
         ShimError: the small library behind the virtual GPU cannot be built.
     """
+    from memgraph.study.run import run
+
     return run(options, progress)[0]
 
 
-def run(options: Options, progress: Progress | None = None) -> tuple[Trace, VirtualGpu]:
-    """As `predict`, with the virtual GPU, which knows more than its trace: the graph, and each op's arguments."""
-    with no_garbage_collection():
-        return _run(options, progress or _silent)
+def default_gpu() -> str:
+    """The visible card if the catalogue has it, else the RTX 3090."""
+    from memgraph.study.run import default_gpu as default
 
-
-def _run(options: Options, progress: Progress) -> tuple[Trace, VirtualGpu]:
-    from memgraph.capture.session import VirtualGpu
-    from memgraph.capture.step import run_steps
-    from memgraph.models.job import OwnStep
-    from memgraph.models.registry import resolve
-
-    entry = resolve(options.model, options.task)
-    plan = _plan(options)
-    gpu = VirtualGpu(
-        options.gpu or default_gpu(), memory=options.memory, alloc_conf=options.alloc_conf, fake_everywhere=True
-    )
-    with gpu, _failures_named(options.model):
-        job = entry.build(options.set, options.batch, options.seq)
-        gpu.settings.update({**options.settings(), **job.settings})
-        if isinstance(job, OwnStep):
-            if plan is not None:
-                raise UsageError(f"{options.model} is a step of its own: call memgraph.apply_checkpoints in it")
-            for _ in range(options.steps):
-                job.step()
-        else:
-            run_steps(_planned(job, plan), options, gpu.mark, progress)
-        return gpu.trace, gpu
-
-
-def _plan(options: Options) -> Plan | None:
-    from memgraph.plan.plan_file import parse_plan
-
-    plan = None if options.plan is None else parse_plan(options.plan)
-    if plan is not None and options.compile != "none" and any(len(region.modules) > 1 for region in plan.regions):
-        raise UsageError(
-            "the plan has regions of several modules, and torch.compile does not follow a checkpoint that one module "
-            "opens and another closes: leave --compile out, or plan for single modules"
-        )
-    return plan
-
-
-def _planned(job: Job, plan: Plan | None) -> Job:
-    """A job whose model has the plan applied as soon as it is built."""
-    if plan is None:
-        return job
-
-    def build() -> Any:
-        model = job.model()
-        apply_checkpoints(model, plan)
-        return model
-
-    return dataclasses.replace(job, model=build)
+    return default()
 
 
 def plan_checkpoints(
@@ -148,16 +95,9 @@ def plan_checkpoints(
     Raises:
         UsageError: the options are wrong, or the times are of another card.
     """
-    from memgraph.plan.times import MeasuredTimes, load_times
-    from memgraph.planner import Planner
-    from memgraph.workers import Workers
+    from memgraph.study.planner import plan
 
-    if minimize not in ("time", "memory"):
-        raise UsageError(f"minimize {minimize!r}: it is time or memory")
-    measured = times if times is None or isinstance(times, MeasuredTimes) else load_times(times)
-    with contextlib.closing(Workers()) as workers:
-        planner = Planner(options, budget, progress, workers, times=measured)
-        return planner.cheapest() if minimize == "time" else planner.least_memory()
+    return plan(options, budget, minimize=minimize, progress=progress, times=times)
 
 
 def apply_checkpoints(model: torch.nn.Module, plan: Plan | str | os.PathLike[str]) -> Applied:
@@ -203,15 +143,11 @@ def run_script(
     Raises:
         UsageError: there is no such script or GPU.
     """
-    from memgraph.capture.script import run_script as run
-    from memgraph.capture.session import VirtualGpu
+    from memgraph.study.run import run_script as run
 
-    settings = {"script": " ".join([script, *arguments])}
-    with VirtualGpu(
-        gpu or default_gpu(), memory=memory, alloc_conf=alloc_conf, settings=settings, fraction=fraction
-    ) as card:
-        ended = run(card, script, arguments, module=module, steps=steps)
-        return card.trace, ended
+    return run(
+        script, arguments, module=module, gpu=gpu, memory=memory, alloc_conf=alloc_conf, steps=steps, fraction=fraction
+    )
 
 
 def record(
@@ -232,7 +168,7 @@ def record(
     Raises:
         MemgraphError: there is no GPU, or its memory was used before the hook.
     """
-    from memgraph.capture.real import recording
+    from memgraph.capture.real.recording import recording
 
     return recording(via, settings, cap=cap, ops=ops)
 
@@ -248,11 +184,9 @@ def record_steps(
     Raises:
         MemgraphError: there is no GPU.
     """
-    from memgraph.capture.real import record_steps as run
+    from memgraph.study.run import record_steps as run
 
-    plan = _plan(options)
-    with no_garbage_collection():
-        return run(options, via, cap=cap, ops=ops, log=log, prepare=lambda job: _planned(job, plan))
+    return run(options, via, cap=cap, ops=ops, log=log)
 
 
 def record_times(options: Options) -> MeasuredTimes:
@@ -264,17 +198,9 @@ def record_times(options: Options) -> MeasuredTimes:
         UsageError: the options are for a compiled step, which has kernels of its own.
         MemgraphError: there is no GPU, or the step fails.
     """
-    from memgraph.capture.real import time_steps
-    from memgraph.plan.times import MeasuredTimes, Row
+    from memgraph.study.run import record_times as run
 
-    if options.compile != "none":
-        raise UsageError(
-            "times are those of ATen's ops, and a compiled step has kernels of its own: leave --compile out"
-        )
-    plan = _plan(options)
-    with no_garbage_collection(), _failures_named(options.model):
-        gpu, torch_version, rows = time_steps(options, lambda job: _planned(job, plan))
-    return MeasuredTimes(gpu, torch_version, options.amp, options.dtype, tuple(Row(*row) for row in rows))
+    return run(options)
 
 
 def record_script(
@@ -287,41 +213,9 @@ def record_script(
         UsageError: there is no such script.
         MemgraphError: there is no GPU.
     """
-    from memgraph.capture.real import record_script as run
+    from memgraph.capture.real.recording import record_script as run
 
     return run(script, arguments, via, module=module, steps=steps, cap=cap, ops=ops, log=log)
-
-
-@contextlib.contextmanager
-def _failures_named(model: str) -> Iterator[None]:
-    """What torch or the model itself raises is an answer too: the step fails, here or on the card."""
-    try:
-        yield
-    except MemgraphError:
-        raise
-    except Exception as error:
-        frame = traceback.extract_tb(error.__traceback__)[-1]
-        reason = " ".join(str(error).split()) or "no reason given"
-        place = f"{'/'.join(frame.filename.rsplit('/', 2)[-2:])}:{frame.lineno}"
-        raise MemgraphError(f"the step of {model} fails: {type(error).__name__}: {reason} (at {place})") from error
-
-
-def default_gpu() -> str:
-    """The visible card if the catalogue has it, else the RTX 3090."""
-    import torch
-
-    from memgraph.gpu.specs import find
-
-    if torch.cuda.is_available():
-        try:
-            return find(torch.cuda.get_device_name()).name
-        except UsageError:
-            pass
-    return "rtx3090"
-
-
-def _silent(_label: str, _done: int, _total: int | None) -> None:
-    pass
 
 
 __all__ = ["Options", "Progress", "Trace", "apply_checkpoints", "default_gpu", "load", "plan_checkpoints", "predict",

@@ -3,63 +3,51 @@
 from __future__ import annotations
 
 import ast
+import graphlib
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import pytest
 
 import memgraph
 from memgraph.trace import Trace
+from tests import ROOT
 
 PACKAGE = Path(memgraph.__file__).parent
 
-BASE = {"errors", "garbage", "units"}
-TRACE = BASE | {"trace", "conservation", "trace_file", "snapshot_file", "plain_pickle", "hook_log", "any_file"}
+BASE = {"errors", "units"}
+WAIST = BASE | {"trace"}
 MAY_IMPORT = {
     "errors": set(),
-    "ended": set(),
     "units": BASE,
-    "garbage": set(),
     "options": BASE,
-    "compiled": BASE,
-    "trace": TRACE,
-    "conservation": TRACE,
-    "trace_file": TRACE,
-    "plain_pickle": set(),
-    "snapshot_file": TRACE,
-    "hook_log": TRACE,
-    "any_file": TRACE,
+    "trace": WAIST,
+    "files": WAIST | {"files"},
     "gpu": BASE | {"gpu"},
     "models": BASE | {"models"},
-    "virtual": TRACE | {"compiled", "gpu", "virtual"},
-    "capture": TRACE | {"compiled", "ended", "gpu", "models", "options", "virtual", "capture"},
-    "analyze": TRACE | {"gpu", "options", "analyze"},
-    "plan": TRACE | {"gpu", "analyze", "options", "plan"},
-    "render": TRACE | {"gpu", "options", "analyze", "plan", "render"},
-    "api": TRACE
-    | {"ended", "gpu", "models", "options", "virtual", "capture", "analyze", "plan", "study", "api"}
-    | {"planner", "workers"},
-    "study": TRACE | {"gpu", "models", "options", "virtual", "capture", "analyze", "plan", "api", "workers", "study"},
-    "advisor": TRACE | {"gpu", "models", "options", "analyze", "api", "study", "workers"},
-    "planner": TRACE | {"gpu", "models", "options", "plan", "api", "workers"},
-    "workers": TRACE | {"options", "capture", "api"},
-    "cli": TRACE
-    | {"ended", "gpu", "models", "options", "analyze", "plan", "render", "api", "study", "workers", "advisor"}
-    | {"planner"}
-    | {"cli", "__init__"},
+    "virtual": WAIST | {"gpu", "virtual"},
+    "capture": WAIST | {"files", "gpu", "models", "options", "virtual", "capture"},
+    "analyze": WAIST | {"files", "gpu", "options", "analyze"},
+    "plan": WAIST | {"gpu", "analyze", "options", "plan"},
+    "render": WAIST | {"gpu", "options", "analyze", "plan", "render"},
+    "study": WAIST | {"gpu", "models", "options", "virtual", "capture", "analyze", "plan", "study"},
+    "api": WAIST | {"files", "options", "capture", "plan", "study"},
+    "cli": WAIST
+    | {"files", "gpu", "models", "options", "analyze", "plan", "render", "api", "study", "cli", "__init__"},
     "__main__": {"cli"},
-    "__init__": TRACE | {"options", "api"},
+    "__init__": WAIST | {"files", "options", "api"},
 }
-"""By the first part of a module's name: what it may see. cli → api → {capture, virtual} → trace; cli → render →
-analyze → trace; gpu and trace see nothing above them."""
+"""By the first part of a module's name, its room: what it may see. cli → api → study → {capture, virtual} → trace;
+cli → render → analyze → trace; gpu, files and trace see nothing above them."""
 
-ALSO = {"plan.apply": {"models", "capture", "api"}}
-"""A plan is applied to a model, so this one file sees what runs models."""
+ALSO = {"plan.apply": {"models", "capture"}, "cli.record": {"capture"}, "cli.run": {"capture"}}
+"""A plan is applied to a model, so this one file sees what runs models; two commands say how a script ended."""
 
 ROOMS = {
-    "torch": ("virtual", "capture", "models", "plan.apply", "plan.chain", "api"),  # api: whether a real card is visible
+    # api and study.run: in types, and to ask whether a real card is visible
+    "torch": ("virtual", "capture", "models", "plan.apply", "plan.chain", "api", "study.run"),
     "networkx": ("plan", "analyze"),
     "graphviz": ("render.dot",),
     "tabulate": ("render.table",),
@@ -118,6 +106,39 @@ def wrong_way(name: str, source: str) -> list[str]:
     return [f"{name} imports {part}" for part in ours if part in MAY_IMPORT and part not in allowed]
 
 
+def circles(sources: dict[str, str]) -> list[str]:
+    """A circle of files that import one another, late imports and those for types included; empty if there is none.
+
+    Args:
+        sources: by the full name of each module, `memgraph.trace.data`; a package by its own, `memgraph.trace`.
+    """
+    graph = {name: set(_files(source, sources.keys())) - {name} for name, source in sources.items()}
+    try:
+        graphlib.TopologicalSorter(graph).prepare()
+    except graphlib.CycleError as error:
+        return list(error.args[1])
+    return []
+
+
+def _files(source: str, known: Collection[str]) -> Iterator[str]:
+    """The files among the known that a source imports: `from package import module` is the module, not its package."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name in known)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            full = [f"{node.module}.{alias.name}" for alias in node.names]
+            yield from (name if name in known else node.module for name in full if {name, node.module} & set(known))
+
+
+def files_of(folder: str) -> dict[str, str]:
+    """The sources below a folder of the repository, by full name."""
+    found = {}
+    for path in sorted((ROOT / folder).rglob("*.py")):
+        name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+        found[name.removesuffix(".__init__")] = path.read_text(encoding="utf-8")
+    return found
+
+
 def out_of_room(name: str, source: str) -> list[str]:
     """The imports of third parties where they do not belong, or before they are needed."""
     complaints = []
@@ -146,6 +167,28 @@ def test_imports_run_one_way(name: str) -> None:
     assert wrong_way(name, modules()[name]) == []
 
 
+@pytest.mark.parametrize("folder", ["memgraph", "benchmarks", "tests"])
+def test_no_files_import_one_another_in_a_circle(folder: str) -> None:
+    assert circles(files_of(folder)) == []
+
+
+@pytest.mark.parametrize(
+    "sources",
+    [
+        {"a": "import b", "b": "import a"},
+        {"m": "", "m.a": "from m import b", "m.b": "def f():\n    from m import c", "m.c": "from m.a import x"},
+        {"m": "from m.a import x", "m.a": "from m import y"},
+        {"a": "if TYPE_CHECKING:\n    from b import B", "b": "from a import A"},
+    ],
+)
+def test_a_circle_is_noticed(sources: dict[str, str]) -> None:
+    assert len(circles(sources)) > 2
+
+
+def test_what_is_no_circle_passes() -> None:
+    assert circles({"m": "from m.a import x", "m.a": "from m import b", "m.b": "import os"}) == []
+
+
 @pytest.mark.parametrize("name", modules())
 def test_third_parties_stay_in_their_rooms(name: str) -> None:
     assert out_of_room(name, modules()[name]) == []
@@ -155,6 +198,10 @@ def test_third_parties_stay_in_their_rooms(name: str) -> None:
     ("name", "source"),
     [
         ("gpu.specs", "from memgraph.trace import Trace"),
+        ("study.workers", "from memgraph.api import predict"),
+        ("virtual.shim", "from memgraph.capture.real import hook"),
+        ("files.any_file", "from memgraph.study.run import run"),
+        ("gpu.allocator.caching", "from memgraph.virtual.device import device"),
         ("trace", "import memgraph.analyze.peak"),
         ("trace", "def f():\n    from memgraph import api"),
         ("analyze.peak", "from memgraph.render import table"),

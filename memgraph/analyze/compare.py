@@ -16,9 +16,9 @@ from memgraph.analyze.bands import short_op
 from memgraph.analyze.blame import rule_of
 from memgraph.analyze.served import Placed, placed, served, version_of
 from memgraph.errors import UsageError
-from memgraph.gpu.allocator import Ties
+from memgraph.files.snapshot_file import rounded
+from memgraph.gpu.allocator.caching import Ties
 from memgraph.gpu.specs import find
-from memgraph.snapshot_file import rounded
 from memgraph.trace import Action, Op, Role, Trace, Usage
 
 KINDS = ("requested", "allocated", "reserved")

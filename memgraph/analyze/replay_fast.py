@@ -1,9 +1,10 @@
-"""What the caching allocator would reserve for a list of requests: `memgraph.gpu.allocator` in less than half the time.
+"""What the caching allocator would reserve for a list of requests: `memgraph.gpu.allocator.caching` in less than half
+the time.
 
 A search over batches asks this hundreds of times for some 25,000 events each, so blocks are integers into columns and
 a free list is one sorted list of integers, size first, then address; where blocks of one size go by the age of their
 segment, addresses are given in that order. Only the plain configuration is done here; any other, and torch 2.12, goes
-to the model itself. `tests/test_replay_fast.py` proves that both give the same.
+to the model itself. `tests/analyze/test_replay_fast.py` proves that both give the same.
 """
 
 from __future__ import annotations
@@ -12,11 +13,11 @@ from bisect import bisect_left, insort
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from memgraph.gpu.allocator import NEWEST, Allocator, Ties
-from memgraph.gpu.allocator_config import AllocatorConfig
-from memgraph.gpu.blocks import Block
-from memgraph.gpu.out_of_memory import OutOfMemory
-from memgraph.gpu.rounding import (
+from memgraph.gpu.allocator.blocks import Block
+from memgraph.gpu.allocator.caching import NEWEST, Allocator, Ties
+from memgraph.gpu.allocator.config import AllocatorConfig
+from memgraph.gpu.allocator.out_of_memory import OutOfMemory
+from memgraph.gpu.allocator.rounding import (
     LARGE_BUFFER,
     MIN_BLOCK,
     MIN_LARGE_ALLOC,
@@ -24,7 +25,7 @@ from memgraph.gpu.rounding import (
     SMALL_BUFFER,
     SMALL_SIZE,
 )
-from memgraph.gpu.segments import DownwardSlots, Upward
+from memgraph.gpu.allocator.segments import DownwardSlots, Upward
 
 _ADDRESS_BITS = 48
 _ADDRESS = (1 << _ADDRESS_BITS) - 1

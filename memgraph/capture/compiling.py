@@ -22,7 +22,7 @@ from memgraph.capture.recorder import Recorder
 from memgraph.capture.storages import Storages
 from memgraph.gpu.specs import GpuSpec
 from memgraph.trace import Action, Compilation, Saved
-from memgraph.virtual.inductor import compiles_without_a_card
+from memgraph.virtual.inductor.stand_in import compiles_without_a_card
 from memgraph.virtual.patches import replaced
 
 _DEEPEST = 24

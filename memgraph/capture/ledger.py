@@ -9,9 +9,9 @@ from __future__ import annotations
 from array import array
 from collections.abc import Callable
 
-from memgraph.gpu.allocator import Allocator
-from memgraph.gpu.blocks import Block
-from memgraph.gpu.out_of_memory import OutOfMemory
+from memgraph.gpu.allocator.blocks import Block
+from memgraph.gpu.allocator.caching import Allocator
+from memgraph.gpu.allocator.out_of_memory import OutOfMemory
 from memgraph.trace import Action, Category, Events, Phase, Role
 
 Refusal = Callable[[OutOfMemory], None]

@@ -17,10 +17,10 @@ from memgraph.gpu import workspace
 from memgraph.gpu.call import Call, Steps, Temporary, TensorMeta
 from memgraph.gpu.cublas import MATRIX_OPS
 from memgraph.gpu.specs import GpuSpec
-from memgraph.virtual.assume import BY_VALUE
-from memgraph.virtual.dispatch import is_composite, run_composite
-from memgraph.virtual.sparse import parts_of
-from memgraph.virtual.values import LIMIT
+from memgraph.virtual.ops.dispatch import is_composite, run_composite
+from memgraph.virtual.ops.sparse import parts_of
+from memgraph.virtual.values.assumed import BY_VALUE
+from memgraph.virtual.values.known import LIMIT
 
 aten = torch.ops.aten
 

@@ -36,11 +36,11 @@ from memgraph.capture.tags import Arguments, GraphCall, Tags, made_by, name_para
 from memgraph.errors import MemgraphError
 from memgraph.gpu.call import Call
 from memgraph.trace import Category, Op, Role, TensorSpec
-from memgraph.virtual import values
-from memgraph.virtual.assume import Assumptions
-from memgraph.virtual.dispatch import run_composite
+from memgraph.virtual.ops.dispatch import run_composite
+from memgraph.virtual.ops.shapes import Recipe, Shapes
 from memgraph.virtual.random import VirtualGenerator
-from memgraph.virtual.shapes import Recipe, Shapes
+from memgraph.virtual.values import known as values
+from memgraph.virtual.values.assumed import Assumptions
 
 _NO_KWARGS: Mapping[str, Any] = {}
 _FAKE_ALONE = (FakeTensor,)

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import torch
 
+from memgraph.capture.ended import Ended
 from memgraph.capture.session import VirtualGpu
-from memgraph.ended import Ended
 from memgraph.errors import UsageError
-from memgraph.gpu.out_of_memory import OutOfMemory
+from memgraph.gpu.allocator.out_of_memory import OutOfMemory
 
 
 class StepsDone(BaseException):

@@ -24,21 +24,22 @@ from memgraph.capture.operators import Kinds
 from memgraph.capture.recorder import Recorder
 from memgraph.capture.tags import parameter_name
 from memgraph.errors import TorchChanged
-from memgraph.gpu.allocator import Allocator
-from memgraph.gpu.allocator_config import AllocatorConfig
+from memgraph.gpu.allocator.caching import Allocator
+from memgraph.gpu.allocator.config import AllocatorConfig
 from memgraph.gpu.specs import GpuSpec, find
 from memgraph.trace import Buffer, Category, TensorSpec, Trace
-from memgraph.virtual import ctc, cuda, encoder, patches, sparse
-from memgraph.virtual.assume import Assumptions
-from memgraph.virtual.attention import attention_as_on, backend_of
+from memgraph.virtual import cuda, patches
 from memgraph.virtual.device import virtual_device
-from memgraph.virtual.dispatch import composites_are, cuda_kernels_exist
-from memgraph.virtual.formulas import COMPOSITES
-from memgraph.virtual.jagged import attention_kernels_of
-from memgraph.virtual.kernels import kernels
-from memgraph.virtual.reading import tensors_are_read
-from memgraph.virtual.recurrent import Recurrent
+from memgraph.virtual.ops import ctc, encoder, sparse
+from memgraph.virtual.ops.attention import attention_as_on, backend_of
+from memgraph.virtual.ops.dispatch import composites_are, cuda_kernels_exist
+from memgraph.virtual.ops.formulas import COMPOSITES
+from memgraph.virtual.ops.jagged import attention_kernels_of
+from memgraph.virtual.ops.kernels import kernels
+from memgraph.virtual.ops.recurrent import Recurrent
 from memgraph.virtual.saving import tensors_are_saved
+from memgraph.virtual.values.assumed import Assumptions
+from memgraph.virtual.values.reading import tensors_are_read
 
 _NO_SPEC = TensorSpec((), "")
 

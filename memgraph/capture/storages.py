@@ -14,8 +14,8 @@ from torch._subclasses.fake_tensor import FakeTensor
 from memgraph.capture.ledger import Ledger
 from memgraph.gpu.call import OnHost, Output, Release, Steps, Temporary
 from memgraph.trace import Role, TensorSpec
-from memgraph.virtual.shapes import Shapes
-from memgraph.virtual.sparse import parts_of
+from memgraph.virtual.ops.shapes import Shapes
+from memgraph.virtual.ops.sparse import parts_of
 
 _NO_BUFFER = -1
 """Stands for the buffer of a storage that is not on the device."""

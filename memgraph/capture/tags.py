@@ -15,7 +15,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 
 from memgraph.capture.provenance import uncompiled
 from memgraph.trace import TensorSpec
-from memgraph.virtual.shapes import Look, Recipe, Shapes
+from memgraph.virtual.ops.shapes import Look, Recipe, Shapes
 
 _TAG = "_memgraph_tag"
 _NAME = "_memgraph_name"

@@ -11,7 +11,7 @@ from memgraph.cli.format import format_option
 from memgraph.cli.progress import ProgressBar
 from memgraph.cli.several import Chosen, one, run_options
 from memgraph.errors import DoesNotFit
-from memgraph.workers import Workers
+from memgraph.study.workers import Workers
 
 
 @click.command(short_help="The ways to make it fit, each with its effect.")
@@ -30,8 +30,8 @@ def advise(chosen: Chosen, top: int, form: str) -> None:
 
     Exit code 3 if nothing makes it fit.
     """
-    from memgraph.advisor import Advisor
     from memgraph.render import advice_json, table_advice
+    from memgraph.study.advisor import Advisor
 
     options = one(chosen)
     with ProgressBar() as bar, contextlib.closing(Workers()) as workers:

@@ -9,9 +9,9 @@ from pathlib import Path
 import click
 
 from memgraph.analyze.compare import compare, refused_alike, within
-from memgraph.any_file import load
 from memgraph.cli.format import format_option
 from memgraph.errors import OutsideTolerance, UsageError
+from memgraph.files.any_file import load
 from memgraph.render import check_json, table_check
 
 

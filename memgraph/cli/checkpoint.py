@@ -16,7 +16,7 @@ from memgraph.plan.answer import Answer
 from memgraph.plan.cost import CALL
 from memgraph.plan.plan_file import Plan
 from memgraph.plan.times import load_times
-from memgraph.trace_file import check_free, write_file
+from memgraph.trace.output_file import check_free, write_file
 from memgraph.units import parse_bytes
 
 _PICTURES = (".svg", ".png", ".pdf", ".dot")
@@ -58,8 +58,8 @@ def checkpoint(
     _check(picture, pareto, output, force)
     size = parse_bytes(budget) if budget is not None else None
     options, measured = one(chosen), None if times is None else load_times(times)
-    from memgraph.planner import Planner
-    from memgraph.workers import Workers
+    from memgraph.study.planner import Planner
+    from memgraph.study.workers import Workers
 
     with ProgressBar() as bar, contextlib.closing(Workers()) as workers:
         planner = Planner(options, size, bar.show, workers, 1000 * host_cost, measured)

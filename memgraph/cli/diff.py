@@ -9,11 +9,11 @@ from pathlib import Path
 import click
 
 from memgraph.analyze.diff import difference
-from memgraph.any_file import load
 from memgraph.cli.format import format_option
 from memgraph.cli.progress import ProgressBar
 from memgraph.cli.several import Chosen, given, pair, run_options
 from memgraph.errors import UsageError
+from memgraph.files.any_file import load
 from memgraph.options import Options
 from memgraph.render import diff_json, table_diff
 from memgraph.trace import Trace
@@ -61,7 +61,7 @@ def _sides(paths: tuple[Path, ...], chosen: Chosen) -> tuple[Trace, Trace]:
 def _like(saved: Trace, chosen: Chosen) -> Options:
     """The options given, and the trace's own for the rest."""
     from memgraph.cli.several import one
-    from memgraph.study import options_of
+    from memgraph.study.study import options_of
 
     options = one(chosen)
     if "model" not in saved.settings:

@@ -21,7 +21,7 @@ from memgraph.render import fit_json, heatmap, table_fit
 from memgraph.units import parse_bytes
 
 if TYPE_CHECKING:
-    from memgraph.study import Headroom
+    from memgraph.study.study import Headroom
 
 
 @click.command(short_help="The largest batch for each card and length.")
@@ -43,8 +43,8 @@ def fit(chosen: Chosen, headroom: str, confirm: bool, form: str) -> None:
     Exit code 3 if not even one sample fits anywhere.
     """
     from memgraph.api import default_gpu
-    from memgraph.study import Study
-    from memgraph.workers import Workers
+    from memgraph.study.study import Study
+    from memgraph.study.workers import Workers
 
     free = parse_headroom(headroom)
     options = one(chosen)
@@ -71,7 +71,7 @@ def parse_headroom(text: str) -> Headroom:
     Raises:
         UsageError: neither, or all of the memory and more.
     """
-    from memgraph.study import Headroom
+    from memgraph.study.study import Headroom
 
     share = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*%\s*", text)
     if share is None:

@@ -15,7 +15,7 @@ from memgraph.cli.format import format_option
 from memgraph.cli.target import target_options
 from memgraph.errors import OutsideTolerance
 from memgraph.trace import Trace
-from memgraph.trace_file import check_free, write_file
+from memgraph.trace.output_file import check_free, write_file
 from memgraph.units import format_bytes
 
 

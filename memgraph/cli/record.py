@@ -13,12 +13,12 @@ from typing import Any
 
 import click
 
+from memgraph.capture.ended import Ended
 from memgraph.cli.run import end
 from memgraph.cli.target import RUN_NAMES, RUN_OPTIONS, given, to_options
-from memgraph.ended import Ended
 from memgraph.errors import DoesNotFit, MemgraphError, UsageError
 from memgraph.trace import Trace
-from memgraph.trace_file import check_free
+from memgraph.trace.output_file import check_free
 from memgraph.units import format_bytes, parse_bytes
 
 VIA = ("history", "hook", "both")
@@ -185,7 +185,7 @@ def _valued(parameter: click.Option, value: Any) -> list[str]:
 
 def _joined(trace: Trace, hook: Path) -> Trace:
     from memgraph.analyze.join import joined
-    from memgraph.trace_file import load
+    from memgraph.trace.trace_file import load
 
     return joined(trace, load(hook))
 

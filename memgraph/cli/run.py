@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from memgraph.ended import Ended
+from memgraph.capture.ended import Ended
 from memgraph.errors import MemgraphError
 from memgraph.render import json as render_json
 from memgraph.render import table
@@ -63,7 +63,7 @@ def run(
     """
     size = parse_bytes(memory) if memory is not None else None
     if output is not None:
-        from memgraph.trace_file import check_free
+        from memgraph.trace.output_file import check_free
 
         check_free(output, force=force)
     from memgraph.api import run_script

@@ -10,12 +10,12 @@ from typing import Any
 
 import click
 
-from memgraph.any_file import load
 from memgraph.cli.progress import ProgressBar
 from memgraph.errors import UsageError
+from memgraph.files.any_file import load
 from memgraph.options import AMP, CHECKPOINTS, COMPILES, DTYPES, OPTIMIZER_FORMS, OPTIMIZERS, ZERO_GRADS, Options
 from memgraph.trace import Trace
-from memgraph.trace_file import check_free
+from memgraph.trace.output_file import check_free
 from memgraph.units import parse_bytes
 
 Command = Callable[..., Any]
@@ -141,8 +141,8 @@ def _predicted(chosen: dict[str, Any]) -> Trace:
 def _with_neighbours(path: Path | None, chosen: dict[str, Any]) -> tuple[Trace, list[Trace]]:
     saved = _saved(path) if path is not None else None
     options = to_options(chosen)
-    from memgraph.study import neighbours_of, with_neighbours
-    from memgraph.workers import Workers
+    from memgraph.study.study import neighbours_of, with_neighbours
+    from memgraph.study.workers import Workers
 
     with ProgressBar() as bar, contextlib.closing(Workers()) as workers:
         if saved is not None:
@@ -156,7 +156,7 @@ def to_options(chosen: dict[str, Any]) -> Options:
     Raises:
         UsageError: one of them is wrong.
     """
-    from memgraph.gpu.allocator_config import AllocatorConfig
+    from memgraph.gpu.allocator.config import AllocatorConfig
     from memgraph.gpu.specs import find
     from memgraph.models.registry import resolve
 

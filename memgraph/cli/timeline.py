@@ -10,11 +10,11 @@ import click
 
 from memgraph.analyze.bands import BY
 from memgraph.analyze.strips import Chart, Window, chart, window_of
-from memgraph.any_file import load
 from memgraph.cli.target import target_options
 from memgraph.errors import MemgraphError, UsageError, unknown_name
+from memgraph.files.any_file import load
 from memgraph.trace import Trace
-from memgraph.trace_file import write_file
+from memgraph.trace.output_file import write_file
 
 GRAPHVIZ = ("svg", "dot", "png", "pdf")
 """Kinds of file that graphviz makes."""

@@ -6,10 +6,10 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from memgraph import hook_log, snapshot_file, trace_file
 from memgraph.errors import TraceError
-from memgraph.garbage import no_garbage_collection
-from memgraph.trace import Trace
+from memgraph.files import hook_log, snapshot_file
+from memgraph.trace import Trace, trace_file
+from memgraph.trace.garbage import no_garbage_collection
 
 _READERS: dict[bytes, Callable[[Path], Trace]] = {
     b"\x80": snapshot_file.load_snapshot,

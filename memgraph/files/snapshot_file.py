@@ -11,9 +11,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from memgraph import plain_pickle
 from memgraph.errors import TraceError
-from memgraph.plain_pickle import Forget, Items, PickleError
+from memgraph.files import plain_pickle
+from memgraph.files.plain_pickle import Forget, Items, PickleError
 from memgraph.trace import Action, Buffer, Event, Events, Op, Phase, Trace
 
 _WRONG = (LookupError, TypeError, ValueError, AttributeError, OverflowError, RecursionError)

@@ -2,8 +2,8 @@
 
 cuDNN answers for these itself (`cudnnGetRNNWeightSpaceSize`, `cudnnGetRNNTempSpaceSizes`, `cudnnDropoutGetStatesSize`),
 so what is written here was read off an H200 with cuDNN 9.19 (`tests/data/ops_h200_layers.json.gz`: LSTM, GRU and RNN,
-small, deep, bidirectional, bf16, odd and wide; and the recorded `lstm` and `gru` of `benchmarks/workloads.py`). All
-sizes in bytes.
+small, deep, bidirectional, bf16, odd and wide; and the recorded `lstm` and `gru` of `benchmarks/workloads/loops.py`).
+All sizes in bytes.
 """
 
 from __future__ import annotations

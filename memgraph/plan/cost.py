@@ -22,12 +22,12 @@ from memgraph.trace import Op, Trace
 CALL = 12_100
 """Nanoseconds of the host for one ATen call of eager PyTorch, view or kernel alike: Python, dispatch, autograd and
 launch. Two measurements beside an H200 agree: 12,177 from one small kernel with autograd to the next, and 113.8 ms for
-the 9,388 calls of nanoVLM's unchecked step at batch 8, which the host decides (`benchmarks/checkpoint_measured.py`,
+the 9,388 calls of nanoVLM's unchecked step at batch 8, which the host decides (`benchmarks/checkpoint/measured.py`,
 fastest)."""
 SAVED = 3.3
 """Calls' worth of host time for each tensor that a region's recomputation brings back: a Python hook where it was saved
 in the forward, one where it is made again, one where the backward fetches it. Measured on a processor
-alone, with a model that is all calls and no work (`benchmarks/host_costs.py`)."""
+alone, with a model that is all calls and no work (`benchmarks/checkpoint/host_costs.py`)."""
 POLICY = 1.9
 """Calls' worth of host time on top of each call under a selective policy, in the forward and in the recomputation: the
 policy is asked in a Python dispatch mode. Measured likewise."""
@@ -36,7 +36,7 @@ KERNEL = 2_500
 REACHED = {"product": 0.66, "attention": 0.27, "pointwise": 0.74, "copy": 0.59, "reduction": 0.42}
 """Share of both roofs that kernels reach beyond that, by what they do. Measured with `KERNEL` on an H200: of nanoVLM's
 unchecked step at batch 8 and 32, each kind's roofs by its time less that of its kernels' starts
-(`benchmarks/kernel_times.py`)."""
+(`benchmarks/checkpoint/kernel_times.py`)."""
 UNALIGNED = 109e12
 """Operations a second of a half-precision product with a matrix whose rows are no multiple of 16 bytes, such as the
 logits of an odd vocabulary: no kernel of Hopper's takes it, and cuBLAS runs one of Turing's, at 9 to 14 % of an H200's

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from memgraph.errors import UsageError, unknown_name
-from memgraph.trace_file import write_file
+from memgraph.trace.output_file import write_file
 
 SCHEMA = 2
 """Version of the file; a reader refuses a newer one. Since 2 a region may keep results one by one."""

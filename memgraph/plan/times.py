@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from memgraph.errors import UsageError
 from memgraph.gpu.specs import GpuSpec, find
 from memgraph.options import Options
-from memgraph.trace_file import write_file
+from memgraph.trace.output_file import write_file
 
 SCHEMA = 1
 """Version of the file; a reader refuses a newer one."""

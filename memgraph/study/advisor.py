@@ -19,9 +19,9 @@ from memgraph.analyze.advice import (
 from memgraph.analyze.flops import flops
 from memgraph.gpu.specs import find
 from memgraph.options import Options
-from memgraph.study import Progress
+from memgraph.study.run import Progress
+from memgraph.study.workers import Workers
 from memgraph.trace import Trace
-from memgraph.workers import Workers
 
 _BATCHES = 2
 """Smaller batches that are traced ahead, before it is known whether the first fits."""
@@ -36,8 +36,8 @@ class Advisor:
     """
 
     def __init__(self, options: Options, progress: Progress | None = None, workers: Workers | None = None) -> None:
-        from memgraph.api import default_gpu
         from memgraph.models.registry import resolve
+        from memgraph.study.run import default_gpu
 
         gpu = find(options.gpu or default_gpu())
         seq = options.seq if options.seq is not None else resolve(options.model, options.task).default_seq

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import os
+from collections.abc import Iterable, Mapping, Sequence
 
 from memgraph.errors import MemgraphError, UsageError
 from memgraph.gpu.specs import find
@@ -20,11 +22,10 @@ from memgraph.plan.results import Result, keeping, results
 from memgraph.plan.sections import LOSS, Cut, cut, loss_ops, same_loss, same_memory
 from memgraph.plan.solve import Choice, Solver
 from memgraph.plan.tidy import tidy
-from memgraph.plan.times import MeasuredTimes
+from memgraph.plan.times import MeasuredTimes, load_times
+from memgraph.study.run import Progress
+from memgraph.study.workers import Workers
 from memgraph.trace import Trace, Usage
-from memgraph.workers import Workers
-
-Progress = Callable[[str, int, int | None], None]
 
 LENGTHS = (2, 4, 8)
 """Blocks that are tried as one region. Each length costs a trace."""
@@ -38,6 +39,19 @@ _ALIKE = 0.005
 """Share of the step by which a cheaper plan is not worth another trace."""
 POINTS = 10
 """Of a curve."""
+
+
+def plan(
+    options: Options, budget: int | None = None, *, minimize: str = "time", progress: Progress | None = None,
+    times: MeasuredTimes | str | os.PathLike[str] | None = None,
+) -> Answer:  # fmt: skip
+    """The cheapest plan that fits, or the one of least memory. As `memgraph.api.plan_checkpoints`."""
+    if minimize not in ("time", "memory"):
+        raise UsageError(f"minimize {minimize!r}: it is time or memory")
+    measured = times if times is None or isinstance(times, MeasuredTimes) else load_times(times)
+    with contextlib.closing(Workers()) as workers:
+        planner = Planner(options, budget, progress, workers, times=measured)
+        return planner.cheapest() if minimize == "time" else planner.least_memory()
 
 
 class Planner:
@@ -60,7 +74,7 @@ class Planner:
         self, options: Options, budget: int | None = None, progress: Progress | None = None,
         workers: Workers | None = None, host_call: float = CALL, times: MeasuredTimes | None = None,
     ) -> None:  # fmt: skip
-        from memgraph.api import default_gpu
+        from memgraph.study.run import default_gpu
 
         if options.checkpoint != "none":
             raise UsageError("a plan starts from a step with nothing checkpointed: leave --checkpoint out")

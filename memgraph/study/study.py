@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from memgraph.analyze import fit as search
@@ -20,13 +20,12 @@ from memgraph.analyze.laws import Growth, Law, growth, laws_for
 from memgraph.analyze.regions import Region, Sizes, around, regions_of
 from memgraph.analyze.replay_fast import replay
 from memgraph.errors import UsageError
-from memgraph.gpu.allocator_config import AllocatorConfig
+from memgraph.gpu.allocator.config import AllocatorConfig
 from memgraph.gpu.specs import GpuSpec, find
 from memgraph.options import Options
+from memgraph.study.run import Progress
+from memgraph.study.workers import Workers
 from memgraph.trace import Trace, Usage
-from memgraph.workers import Workers
-
-Progress = Callable[[str, int, int | None], None]
 
 _MANY = 6
 """Lengths from which on one sample's law costs less than its traces."""
@@ -287,8 +286,8 @@ def with_neighbours(
     options: Options, progress: Progress | None = None, workers: Workers | None = None
 ) -> tuple[Trace, list[Trace]]:
     """The trace of the options and three around it, all at once if there are workers."""
-    from memgraph.api import default_gpu
     from memgraph.models.registry import resolve
+    from memgraph.study.run import default_gpu
 
     study = Study(options, progress, workers)
     gpu = find(options.gpu or default_gpu())

@@ -21,7 +21,7 @@ Traced = tuple[Trace, dict[int, Any]]
 
 def traced(options: Options) -> Traced:
     """Run the options here."""
-    from memgraph.api import run
+    from memgraph.study.run import run
 
     trace, gpu = run(options)
     return trace, dict(gpu.recorder.ruled)

@@ -9,13 +9,14 @@ from collections.abc import Sequence
 from itertools import compress
 
 from memgraph.errors import InvariantError
-from memgraph.trace import Action, Trace
+from memgraph.trace.data import TraceData
+from memgraph.trace.parts import Action
 
 _NAMES_A_BUFFER = tuple(action in (Action.ALLOC, Action.FREE) for action in Action)
 """Whether an event of each kind does; by its number."""
 
 
-def check(trace: Trace) -> None:
+def check(trace: TraceData) -> None:
     """Check all of them.
 
     Raises:
@@ -26,7 +27,7 @@ def check(trace: Trace) -> None:
     _check_conservation(trace)
 
 
-def _check_lifetimes(trace: Trace) -> None:
+def _check_lifetimes(trace: TraceData) -> None:
     """Every buffer is allocated once; every free has its alloc, before it."""
     start, stop = trace.spans
     actions = trace.events.columns[0]
@@ -38,13 +39,13 @@ def _check_lifetimes(trace: Trace) -> None:
         raise InvariantError(f"buffer {index} is freed before it is allocated")
 
 
-def _culprit(trace: Trace) -> int:
+def _culprit(trace: TraceData) -> int:
     counts = Counter(zip(*trace.events.columns[:2], strict=True))
     wrong = (i for i in range(len(trace.buffers)) if counts[Action.ALLOC, i] != 1 or counts[Action.FREE, i] > 1)
     return next(wrong, -1)
 
 
-def _check_conservation(trace: Trace) -> None:
+def _check_conservation(trace: TraceData) -> None:
     """Live bytes are never negative; allocated ≥ requested; reserved ≥ allocated; what is live at the end adds up."""
     wanted, held, taken = trace.usage
     if min(wanted, default=0) < 0 or not (all(map(operator.le, wanted, held)) and all(map(operator.le, held, taken))):
@@ -57,7 +58,7 @@ def _check_conservation(trace: Trace) -> None:
             raise InvariantError(f"the buffers alive at the peak hold {live} bytes, the peak is {trace.peak.requested}")
 
 
-def _check_references(trace: Trace) -> None:
+def _check_references(trace: TraceData) -> None:
     """Every index points at something."""
     ops, kinds = len(trace.ops), len(Action)
     actions, buffers = trace.events.columns[:2]

@@ -1,28 +1,22 @@
-"""`Trace` as one gzip-compressed JSON file: tables of distinct texts and tensors, columns of numbers. Written whole or
-not at all, and believed only after its conservation laws were checked."""
+"""Reads the files that `writing.py` writes. A file is believed only after its conservation laws were checked."""
 
 from __future__ import annotations
 
 import gzip
 import json
-import os
-import tempfile
 import zlib
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import starmap
-from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
-from memgraph.errors import MemgraphError, TraceError, UsageError
-from memgraph.trace import SCHEMA, Buffer, Category, Compilation, Events, Op, Phase, Role, Saved, TensorSpec, Trace
+from memgraph.errors import TraceError
+from memgraph.trace.output_file import StrPath
+from memgraph.trace.parts import SCHEMA, Buffer, Category, Compilation, Events, Op, Phase, Role, Saved, TensorSpec
+from memgraph.trace.trace import Trace
 
 Value = TypeVar("Value")
 Kind = TypeVar("Kind", Role, Category)
-StrPath = str | os.PathLike[str]
-
-_COMPRESSION = 6
-"""Half the time of the highest, and 1 % larger."""
 
 _LARGEST = 2**30
 """Bytes of text that are read: some 14 million events. More is no trace but a file made to fill the memory."""
@@ -31,20 +25,6 @@ _CHUNK = 2**20
 
 _WRONG = (KeyError, IndexError, TypeError, ValueError, OverflowError, AttributeError, RecursionError)
 """What goes wrong in data that is not what it should be."""
-
-
-def save(trace: Trace, path: StrPath, *, force: bool = False) -> None:
-    """Write a trace. Equal traces give equal bytes.
-
-    Raises:
-        UsageError: the file exists and `force` is not given, or a setting is not plain JSON.
-        MemgraphError: it cannot be written.
-    """
-    try:
-        text = json.dumps(_encode(trace), separators=(",", ":"), allow_nan=False)
-    except (TypeError, ValueError, RecursionError) as error:
-        raise UsageError(f"the settings of the trace cannot be saved: {error}; keep texts and numbers there") from error
-    write_file(path, gzip.compress(text.encode(), _COMPRESSION, mtime=0), force=force)
 
 
 def load(path: StrPath) -> Trace:
@@ -64,101 +44,6 @@ def load(path: StrPath) -> Trace:
         reason = f"{type(error).__name__} {_brief(error)}"
         raise TraceError(f"{path} is not a memgraph trace: {reason}") from error
     return trace
-
-
-def write_file(path: StrPath, content: bytes, *, force: bool = False) -> None:
-    """Write `content` through a temporary file beside the target, so that it is there whole or not at all.
-
-    Raises:
-        UsageError: the file exists and `force` is not given.
-        MemgraphError: it cannot be written.
-    """
-    check_free(path, force=force)
-    target = Path(path)
-    try:
-        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".memgraph-") as folder:
-            part = Path(folder) / target.name
-            part.write_bytes(content)
-            part.replace(target)
-    except OSError as error:
-        raise MemgraphError(f"cannot write {target}: {error.strerror or error}") from error
-
-
-def check_free(path: StrPath, *, force: bool = False) -> None:
-    """Whether `path` may be written: to ask before the work is done, not after.
-
-    Raises:
-        UsageError: the file exists and `force` is not given, it is no plain file, or its folder does not exist.
-    """
-    target = Path(path)
-    if _there(target) and not target.is_file():
-        raise UsageError(f"{target} is not a plain file: choose another name")
-    if _there(target) and not force:
-        raise UsageError(f"{target} exists: choose another name, or overwrite it with --force (in Python force=True)")
-    if not target.parent.is_dir():
-        raise UsageError(f"{target} cannot be written: there is no folder {target.parent}")
-
-
-def _there(target: Path) -> bool:
-    try:
-        return target.exists()
-    except OSError as error:  # the name is too long, or a folder on the way may not be searched
-        raise UsageError(f"{target} cannot be written: {error.strerror}") from error
-
-
-class _Table(Generic[Value]):
-    """Distinct values, and each value's place among them."""
-
-    def __init__(self) -> None:
-        self._places: dict[Value, int] = {}
-
-    def place(self, value: Value) -> int:
-        return self._places.setdefault(value, len(self._places))
-
-    def __iter__(self) -> Iterator[Value]:
-        return iter(self._places)
-
-
-def _encode(trace: Trace) -> dict[str, Any]:
-    texts: _Table[str] = _Table()
-    tensors: _Table[tuple[TensorSpec, ...]] = _Table()
-    distances: _Table[tuple[int, ...]] = _Table()
-    ops, buffers = _op_columns(trace.ops, texts, tensors, distances), _buffer_columns(trace.buffers, texts, tensors)
-    return {
-        "schema": SCHEMA, "origin": trace.origin, "gpu": trace.gpu, "memory": trace.memory, "torch": trace.torch,
-        "settings": dict(trace.settings), "assumptions": trace.assumptions, "unknown_ops": trace.unknown_ops,
-        "phases": trace.phases, "texts": list(texts), "tensors": list(tensors), "distances": list(distances),
-        "ops": ops, "buffers": buffers,
-        "events": [column.tolist() for column in trace.events.columns],
-        **({"compilation": trace.compilation} if trace.compilation else {}),
-    }  # fmt: skip
-
-
-def _op_columns(
-    ops: Iterable[Op],
-    texts: _Table[str],
-    tensors: _Table[tuple[TensorSpec, ...]],
-    distances: _Table[tuple[int, ...]],
-) -> list[list[int]]:
-    """What an op reads is written as how far back it is: layer after layer the same."""
-    names, phases, modules, sources, inputs, outputs, forwards, reads = zip(*ops, strict=True) if ops else [()] * 8
-    return [
-        [texts.place(name) for name in names], list(phases), [texts.place(module) for module in modules],
-        [texts.place(source) for source in sources], [tensors.place(specs) for specs in inputs],
-        [tensors.place(specs) for specs in outputs], list(forwards),
-        [distances.place(tuple([index - other for other in read])) for index, read in enumerate(reads)],
-    ]  # fmt: skip
-
-
-def _buffer_columns(
-    buffers: Iterable[Buffer], texts: _Table[str], tensors: _Table[tuple[TensorSpec, ...]]
-) -> list[list[int]]:
-    sizes, ops, roles, categories, names, shapes, dtypes = zip(*buffers, strict=True) if buffers else [()] * 7
-    specs = map(TensorSpec, shapes, dtypes)
-    return [
-        list(sizes), list(ops), [texts.place(role) for role in roles], [texts.place(category) for category in
-        categories], [texts.place(name) for name in names], [tensors.place((spec,)) for spec in specs],
-    ]  # fmt: skip
 
 
 def _read(path: StrPath) -> dict[str, Any]:

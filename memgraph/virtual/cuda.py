@@ -11,8 +11,8 @@ from typing import Any, Self
 
 import torch
 
-from memgraph.gpu.allocator import Allocator
-from memgraph.gpu.blocks import Segment
+from memgraph.gpu.allocator.blocks import Segment
+from memgraph.gpu.allocator.caching import Allocator
 from memgraph.gpu.specs import GpuSpec
 from memgraph.virtual.random import VirtualGenerator
 

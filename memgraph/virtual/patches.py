@@ -21,8 +21,8 @@ from torch.utils import _foreach_utils
 from memgraph.errors import TorchChanged
 from memgraph.virtual.copying import deepcopy_fake
 from memgraph.virtual.cuda import ACCELERATOR, Ranges
+from memgraph.virtual.ops.recurrent import flatten_parameters
 from memgraph.virtual.random import VirtualGenerator
-from memgraph.virtual.recurrent import flatten_parameters
 
 _MISSING = object()
 

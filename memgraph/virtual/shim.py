@@ -11,8 +11,8 @@ from pathlib import Path
 
 import torch
 
-from memgraph.compiled import build, cache_folder, compiler
 from memgraph.errors import ShimError
+from memgraph.virtual.compiled import build, cache_folder, compiler
 
 SOURCE = Path(__file__).with_name("device.cpp")
 

@@ -10,22 +10,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import recordings
 from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from benchmarks.recordings import packed as recordings
 from memgraph.analyze.blame import rule_of
 from memgraph.analyze.compare import Refusal, compare, within
 from memgraph.analyze.join import joined
 from memgraph.analyze.served import placed, served
 from memgraph.cli.main import main
-from memgraph.gpu.allocator import Allocator
+from memgraph.gpu.allocator.caching import Allocator
 from memgraph.render import table_check
 from memgraph.render.snapshot import pickled
 from memgraph.trace import Action, Buffer, Category, Event, Events, Op, Role, Trace
 from tests.conftest import Tape
-from tests.drawn import run
+from tests.render.drawn import run
 
 KIB = 1024
 

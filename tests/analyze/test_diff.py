@@ -18,8 +18,8 @@ from memgraph.analyze.diff import Change, Difference, changes, difference
 from memgraph.cli.main import main
 from memgraph.render import diff_json, table_diff
 from memgraph.trace import Category, Events, Trace
+from tests.analyze.runs_by_hand import step
 from tests.conftest import Tape
-from tests.runs_by_hand import step
 
 
 def splits(found: Difference) -> dict[str, int]:

@@ -18,9 +18,9 @@ from memgraph.analyze.template import fit_template
 from memgraph.gpu.call import Call, TensorMeta
 from memgraph.gpu.specs import find
 from memgraph.options import Options
-from memgraph.study import Study
+from memgraph.study.study import Study
 from memgraph.trace import Action, Trace
-from tests.runs_by_hand import step
+from tests.analyze.runs_by_hand import step
 
 POINTS = [{"B": 2, "S": 136}, {"B": 13, "S": 504}, {"B": 5, "S": 264}, {"B": 3, "S": 392}]
 B, S = Factor("B"), Factor("S")

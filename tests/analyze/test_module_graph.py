@@ -6,7 +6,7 @@ from memgraph.analyze.module_graph import OUTSIDE, module_graph
 from memgraph.render.dot_modules import modules
 from memgraph.trace import Category, TensorSpec, Trace
 from tests.conftest import Tape
-from tests.drawn import run
+from tests.render.drawn import run
 
 
 def by_hand() -> Trace:

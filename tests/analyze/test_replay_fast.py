@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import pytest
-import recordings
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from benchmarks.recordings import packed as recordings
 from memgraph.analyze import replay_fast
 from memgraph.analyze.replay_fast import Replayed, replay
-from memgraph.gpu.allocator import Allocator
-from memgraph.gpu.allocator_config import AllocatorConfig
-from memgraph.gpu.blocks import Block
-from memgraph.gpu.out_of_memory import OutOfMemory
+from memgraph.gpu.allocator.blocks import Block
+from memgraph.gpu.allocator.caching import Allocator
+from memgraph.gpu.allocator.config import AllocatorConfig
+from memgraph.gpu.allocator.out_of_memory import OutOfMemory
 from memgraph.trace import Action, Trace
 
 MIB = 2**20

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from memgraph.capture.ledger import Ledger
-from memgraph.gpu.allocator import Allocator
-from memgraph.gpu.out_of_memory import OutOfMemory
+from memgraph.gpu.allocator.caching import Allocator
+from memgraph.gpu.allocator.out_of_memory import OutOfMemory
 from memgraph.trace import Action
 
 MIB = 2**20

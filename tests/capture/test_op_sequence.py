@@ -1,8 +1,8 @@
 """The ATen calls of nanoVLM's step on a virtual H200 are those of a real one, call by call, on every build of torch.
 
 `data/op_sequence_h200_small.txt.gz` was written on an H200 with torch 2.11.0+cu130 by
-`python benchmarks/op_sequence.py real … small`: two training steps of nanoVLM with two blocks in each stack, batch 2,
-128 tokens, bf16 autocast, AdamW; each line is a call that touches the device, with shapes and dtypes.
+`python -m benchmarks.accuracy.op_sequence real … small`: two training steps of nanoVLM with two blocks in each stack,
+batch 2, 128 tokens, bf16 autocast, AdamW; each line is a call that touches the device, with shapes and dtypes.
 """
 
 from __future__ import annotations
@@ -11,19 +11,19 @@ import difflib
 import gzip
 import importlib.util
 import sys
-from pathlib import Path
 from types import ModuleType
 
 import pytest
 import torch
 
-ROOT = Path(__file__).parent.parent
-RECORDED = Path(__file__).parent / "data" / "op_sequence_h200_small.txt.gz"
+from tests import DATA, ROOT
+
+RECORDED = DATA / "op_sequence_h200_small.txt.gz"
 
 
 @pytest.fixture(scope="module")
 def script() -> ModuleType:
-    """`benchmarks/op_sequence.py`."""
+    """`benchmarks/accuracy/op_sequence.py`."""
     spec = importlib.util.spec_from_file_location("op_sequence", ROOT / "benchmarks" / "op_sequence.py")
     assert spec is not None
     assert spec.loader is not None

@@ -1,15 +1,16 @@
 """Predictions against recordings: a few of the runs of docs/accuracy.md, by the same code. The others are checked by
-`python benchmarks/accuracy.py --check`, which takes minutes."""
+`python -m benchmarks.accuracy.page --check`, which takes minutes."""
 
 from __future__ import annotations
 
 import gzip
 from pathlib import Path
 
-import accuracy
 import pytest
-import recordings
-from compared import matched
+
+from benchmarks.accuracy import page as accuracy
+from benchmarks.accuracy.compared import matched
+from benchmarks.recordings import packed as recordings
 
 RUNS = ("b1_s128", "sgd", "fp32_manual_checkpoint", "checkpoint")
 """The optimizer's peak and the loss's; a loop of attention by hand, without autocast, with blocks checkpointed; what is

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from tests.watching import card, check, left, maker, outputs_of, story, the_output_of
+from tests.capture.watching import card, check, left, maker, outputs_of, story, the_output_of
 
 # What autograd saves.
 

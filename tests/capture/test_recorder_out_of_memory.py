@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from memgraph.capture.script import raise_out_of_memory
-from tests.watching import card, check, left
+from tests.capture.watching import card, check, left
 
 MIB = 2**20
 

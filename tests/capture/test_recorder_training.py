@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from memgraph.trace import Category, Role, Trace
-from tests.watching import card, check, left, outputs_of, short, story, the_output_of
+from tests.capture.watching import card, check, left, outputs_of, short, story, the_output_of
 
 # Autocast.
 

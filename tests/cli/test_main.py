@@ -61,7 +61,7 @@ def test_what_does_not_fit_exits_with_3_and_reports_all_the_same(run: Run, tape:
 
 
 def test_checkpoint_plans_saves_and_says_what_does_not_fit(run: Run, tmp_path: Path) -> None:
-    of = ("checkpoint", "--model", "tests.planned_models:lean", "--gpu", "rtx3090", "--batch", "512")
+    of = ("checkpoint", "--model", "tests.plan.planned_models:lean", "--gpu", "rtx3090", "--batch", "512")
     found = run(*of, "--budget", "300MiB", "-o", tmp_path / "plan.json")
     assert found.code == 0 and "With this" in found.out and "holds to the byte" in found.out.replace("\n", " ")
     assert "blocks" in (tmp_path / "plan.json").read_text()

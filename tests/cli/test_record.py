@@ -1,5 +1,5 @@
 """`memgraph record`, as far as it goes without a GPU; and, over a CUDA runtime that is none, what is left of a run
-however it ends. tests/test_on_gpu.py has the rest."""
+however it ends. tests/capture/real/test_on_gpu.py has the rest."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ library = hook.library()
 library.memgraph_hook_malloc.argtypes = [ctypes.c_ssize_t, ctypes.c_int, ctypes.c_void_p]
 library.memgraph_hook_malloc.restype = ctypes.c_void_p
 torch.cuda.take = lambda size: library.memgraph_hook_malloc(size, 0, None)
-import memgraph.api, memgraph.capture.real, torch._dynamo
+import memgraph.api, memgraph.capture.real.recording, torch._dynamo
 for line in sys.stdin:
     folder, arguments = json.loads(line)
     child = os.fork()

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import pytest
 
 from memgraph.cli.main import main
+from tests import ROOT
 
 TRAIN = """
     import sys
@@ -164,7 +165,7 @@ def test_out_of_memory_is_raised_where_the_card_would_and_can_be_caught(folder: 
 
 
 def test_a_measurement_of_batch_sizes_prints_its_table_to_the_end(ours: Ours) -> None:
-    script = Path(__file__).parent.parent / "examples" / "measure_vram.py"
+    script = ROOT / "examples" / "measure_vram.py"
     result = ours(str(script))
     assert result.code == 0, result.err
     lines = result.out.splitlines()

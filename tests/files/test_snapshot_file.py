@@ -14,13 +14,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import memgraph
-from memgraph import plain_pickle
 from memgraph.errors import TraceError
-from memgraph.plain_pickle import PickleError
+from memgraph.files import plain_pickle
+from memgraph.files.plain_pickle import PickleError
+from memgraph.files.snapshot_file import load_snapshot
 from memgraph.render.snapshot import pickled
-from memgraph.snapshot_file import load_snapshot
 from memgraph.trace import Trace
-from tests.drawn import run
+from tests import DATA
+from tests.render.drawn import run
 
 # ---- pickles of plain data
 
@@ -229,7 +230,7 @@ def test_a_snapshot_is_read_without_keeping_its_dictionaries(monkeypatch: pytest
     """When an entry is followed, at most the batch of it is in memory: the pickler writes a thousand at once."""
     import gc
 
-    from memgraph import snapshot_file
+    from memgraph.files import snapshot_file
 
     entries = [entry("alloc", 512 * n, 100 + n, [{"filename": "/a.py", "name": "f", "line": n}]) for n in range(5000)]
     text = pickle.dumps({"device_traces": [[entry("segment_alloc", 0, 2**24), *entries]]})
@@ -248,15 +249,14 @@ def test_a_snapshot_is_read_without_keeping_its_dictionaries(monkeypatch: pytest
     assert 0 < most <= 1001
 
 
-TAKEN = sorted((Path(__file__).parent / "data").glob("snapshot_*.pickle"))
+TAKEN = sorted(DATA.glob("snapshot_*.pickle"))
 
 
 @pytest.mark.parametrize("path", TAKEN, ids=lambda path: path.name)
 def test_a_snapshot_that_pytorch_wrote(path: Path) -> None:
-    """`benchmarks/tiny.py` on an H200: the requests are those of its prediction, and the allocator model, given the
-    segments, puts every block where PyTorch did."""
-    import tiny
-
+    """`benchmarks/accuracy/tiny.py` on an H200: the requests are those of its prediction, and the allocator model,
+    given the segments, puts every block where PyTorch did."""
+    from benchmarks.accuracy import tiny
     from memgraph.analyze.compare import compare
 
     measured = memgraph.load(path)
@@ -267,4 +267,4 @@ def test_a_snapshot_that_pytorch_wrote(path: Path) -> None:
     assert found.matched == found.measured == found.predicted
     assert found.peaks[0].ratio == 1
     assert found.placed is not None and found.placed.same == found.placed.blocks
-    assert {op.source.split(":")[0] for op in measured.ops} == {"benchmarks/tiny.py"}
+    assert {op.source.split(":")[0] for op in measured.ops} == {"benchmarks/accuracy/tiny.py"}

@@ -7,11 +7,9 @@ import functools
 import gzip
 import json
 from collections.abc import Sequence
-from pathlib import Path
 
 from memgraph.gpu.call import OnHost, Output, Release, Steps, Temporary, TensorMeta
-
-DATA = Path(__file__).parent / "data"
+from tests import DATA
 
 
 @functools.cache

@@ -14,7 +14,7 @@ from memgraph.gpu.cublas import (
     uses_cublaslt,
     workspaces,
 )
-from tests.workspace_calls import new, strided
+from tests.gpu.workspace_calls import new, strided
 
 HOPPER, AMPERE = (9, 0), (8, 6)
 ROWS, WEIGHT, BIAS = new(4096, 576), new(576, 1536), new(1536)

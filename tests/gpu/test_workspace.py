@@ -8,7 +8,7 @@ from memgraph.errors import InvariantError
 from memgraph.gpu import workspace
 from memgraph.gpu.call import Call, Output, Release, Temporary
 from memgraph.gpu.rules import plain, reductions
-from tests.workspace_calls import H200, RTX3090, new, run
+from tests.gpu.workspace_calls import H200, RTX3090, new, run
 
 
 def test_what_nothing_knows_is_unknown_not_free() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import weakref
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,6 +20,7 @@ from memgraph.models.nanovlm import Projector, build, make_inputs, make_job
 from memgraph.models.nanovlm_config import NANOVLM_222M, NANOVLM_460M, PRESETS, NanoVLMConfig
 from memgraph.models.nanovlm_language import Rotary, additive_mask, causal_mask
 from memgraph.models.nanovlm_vision import split_heads
+from tests import DATA
 
 TINY = NanoVLMConfig(
     vit_hidden_dim=24, vit_inter_dim=32, vit_patch_size=4, vit_img_size=16, vit_n_heads=2, vit_n_blocks=2,
@@ -31,7 +31,7 @@ TINY = NanoVLMConfig(
 
 TINY_MANY = replace(TINY, image_placement="mask", images_per_sample=2)
 
-RECORDING = Path(__file__).parent / "data" / "nanovlm_222m_one_block_h200.txt"
+RECORDING = DATA / "nanovlm_222m_one_block_h200.txt"
 
 SHORT = {"float32": "f32", "bfloat16": "bf16", "int64": "i64", "int32": "i32", "bool": "bool"}
 

@@ -17,6 +17,7 @@ from memgraph.models.job import Job, OwnStep, feed
 from memgraph.models.nanovlm_config import NANOVLM_222M
 from memgraph.models.registry import resolve
 from memgraph.models.settings import apply_settings
+from tests import ROOT
 
 FACTORIES = """
     from __future__ import annotations
@@ -217,6 +218,6 @@ def test_inputs_replace_each_other_one_at_a_time() -> None:
 
 def test_naming_a_model_does_not_import_torch() -> None:
     code = "import memgraph.models.registry as r, sys; r.resolve('nanovlm-222m'); print('torch' in sys.modules)"
-    root = Path(__file__).parents[1]
+    root = ROOT
     result = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
     assert result.stdout == "False\n"

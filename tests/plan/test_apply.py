@@ -12,7 +12,7 @@ from torch import Tensor, nn
 import memgraph
 from memgraph.errors import MemgraphError, UsageError
 from memgraph.plan.plan_file import KEPT_OPS, Plan, Region
-from tests.planned_models import Seven, Towers
+from tests.plan.planned_models import Seven, Towers
 
 ONE_BY_ONE = ("addmm 0, native_layer_norm 0", "addmm 1, gelu 0", "bernoulli_ 0, mul 0 1")
 """The last asks for a random result, which is computed again all the same."""

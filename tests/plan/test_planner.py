@@ -19,7 +19,7 @@ from memgraph.plan.plan_file import Plan, Region, load_plan, parse_plan
 from memgraph.plan.problem import Moment, Once, Option, Problem
 from memgraph.plan.solve import cheapest, least_memory
 from memgraph.plan.tidy import tidy
-from memgraph.planner import Planner
+from memgraph.study.planner import Planner
 
 Choice = tuple[int, ...]
 
@@ -27,7 +27,7 @@ Choice = tuple[int, ...]
 @functools.cache
 def planner(model: str) -> Planner:
     """The problem of one of the small models, from its traces."""
-    found = Planner(Options(model=f"tests.planned_models:{model}", gpu="rtx3090", batch=32))
+    found = Planner(Options(model=f"tests.plan.planned_models:{model}", gpu="rtx3090", batch=32))
     found._prepare()
     return found
 

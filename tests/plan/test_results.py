@@ -21,7 +21,7 @@ from memgraph.plan.plan_file import keep_places, keeps
 from memgraph.plan.policies import NESTED, sets_of
 from memgraph.plan.results import Result, results
 from memgraph.plan.sections import same_memory
-from memgraph.planner import Planner
+from memgraph.study.planner import Planner
 from memgraph.trace import Trace
 
 
@@ -38,7 +38,7 @@ def recomputed(model: str) -> tuple[Planner, Regions, Trace, dict[str, tuple[Res
 @pytest.mark.parametrize("model", ["seven", "towers", "plain"])
 @pytest.mark.parametrize("share", [0.3, 0.7, 1.0])
 def test_a_run_that_keeps_any_results_is_as_it_was_worked_out(model: str, share: float) -> None:
-    planner, single, trace, found = recomputed(f"tests.planned_models:{model}")
+    planner, single, trace, found = recomputed(f"tests.plan.planned_models:{model}")
     draw = random.Random(share)
     kept = {name: [one for one in made if draw.random() < share] for name, made in found.items()}
     assert sum(map(len, kept.values())) > 5
@@ -50,7 +50,7 @@ def test_a_run_that_keeps_any_results_is_as_it_was_worked_out(model: str, share:
 
 def test_to_keep_a_result_takes_its_bytes_and_saves_its_op() -> None:
     """The first block's up-projection at batch 8: 8 x 64 tokens of 192 in bf16."""
-    planner, single, trace, found = recomputed("tests.planned_models:seven")
+    planner, single, trace, found = recomputed("tests.plan.planned_models:seven")
     up = next(one for one in found["blocks.0"] if one.op == "addmm")
     assert (up.place, up.size) == (0, 8 * 64 * 192 * 2)
     cuts = [planner._worked_out(trace, single, kept).cut for kept in ({}, {"blocks.0": [up]})]
@@ -92,7 +92,7 @@ def writes(batch: int = 8) -> tuple[nn.Module, Tensor]:
 
 
 def test_what_is_written_over_and_what_is_random_is_not_kept() -> None:
-    planner, _, _, found = recomputed("tests.test_plan_results:writes")
+    planner, _, _, found = recomputed("tests.plan.test_results:writes")
     ops = {(one.op, one.place) for one in found["blocks.1"]}
     assert ("addmm", 1) in ops and ("addmm", 0) not in ops  # the first is what relu_ writes over
     assert not any("dropout" in op or "relu" in op for op, _ in ops)
@@ -144,7 +144,7 @@ def test_few_regions_have_more_sets() -> None:
 
 
 def test_more_steps_are_the_same_results() -> None:
-    planner, _, _, found = recomputed("tests.planned_models:seven")
+    planner, _, _, found = recomputed("tests.plan.planned_models:seven")
     longer = Planner(dataclasses.replace(planner.options, steps=3))
     longer._prepare()
     trace = longer._trace(longer._everywhere(tuple((name,) for name in longer._modules)))

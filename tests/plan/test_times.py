@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from torch.profiler import ProfilerActivity, profile
 
 import memgraph
-from memgraph.capture import timing
+from memgraph.capture.real import timing
 from memgraph.cli.main import main
 from memgraph.errors import MemgraphError, UsageError
 from memgraph.gpu.specs import find
@@ -126,7 +126,7 @@ def test_newer_and_missing_files_are_refused() -> None:
 
 # The command.
 
-MODEL = ["checkpoint", "--model", "tests.planned_models:seven", "--batch", "8"]
+MODEL = ["checkpoint", "--model", "tests.plan.planned_models:seven", "--batch", "8"]
 
 
 def planned(tmp_path: Path, times: MeasuredTimes | str, *more: str) -> Result:
@@ -158,7 +158,7 @@ def test_the_answer_says_how_much_was_measured_and_its_price_is_that() -> None:
     products, beside which nothing else takes time. A block that is recomputed does one again, unless it
     keeps that result."""
     times = with_rows(Row("mul", ((8, 64, 64), (8, 64, 1)), 2, 2e6))
-    options = Options(model="tests.planned_models:seven", batch=8, gpu="h200")
+    options = Options(model="tests.plan.planned_models:seven", batch=8, gpu="h200")
     answer = memgraph.plan_checkpoints(options, minimize="memory", times=times)
     assert answer.measured is not None and answer.measured.ops == 14 < answer.measured.of
     assert checkpoint_json.report(answer)["measured"] == {"gpu": "NVIDIA H200", "ops": 14, "of": answer.measured.of}
@@ -314,7 +314,7 @@ def test_without_a_gpu_python_is_told_too(here: Path) -> None:
 def test_the_times_come_after_the_recording(here: Path, monkeypatch: pytest.MonkeyPatch, toy: Trace) -> None:
     """The trace is on disk before the profiler is there; a run that failed is not timed."""
     from memgraph import api
-    from memgraph.ended import Ended
+    from memgraph.capture.ended import Ended
 
     ends = [Ended(0)]
     seen: list[tuple[bool, int]] = []

@@ -20,7 +20,7 @@ from memgraph.render.dot_timeline import FINE, scale_of, ticks, timeline
 from memgraph.trace import Category, Trace
 from memgraph.units import GIB
 from tests.conftest import Tape
-from tests.drawn import run
+from tests.render.drawn import run
 
 NAMESPACE = "{http://www.w3.org/2000/svg}"
 needs_dot = pytest.mark.skipif(shutil.which("dot") is None, reason="there is no dot: apt-get install graphviz")

@@ -15,9 +15,9 @@ from memgraph.analyze.attribution import consumers
 from memgraph.analyze.strips import chart
 from memgraph.render.html import LIBRARY, page
 from memgraph.trace import Category, Trace
-from tests.browser import Browser, browser, needs_browser
 from tests.conftest import Tape
-from tests.drawn import run
+from tests.render.browser import Browser, browser, needs_browser
+from tests.render.drawn import run
 
 EVIL = "<img src=x onerror=\"document.title='owned'\">"
 

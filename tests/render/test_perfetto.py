@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from memgraph.render.perfetto import chrome_trace
-from tests.drawn import run
+from tests.render.drawn import run
 
 
 @pytest.fixture(scope="module")

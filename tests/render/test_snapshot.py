@@ -12,7 +12,7 @@ from torch.cuda import _memory_viz as viz
 from memgraph.render.snapshot import pickled, snapshot
 from memgraph.trace import Action, Category
 from tests.conftest import Tape
-from tests.drawn import run
+from tests.render.drawn import run
 
 
 @pytest.fixture(scope="module")

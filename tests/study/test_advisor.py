@@ -8,7 +8,6 @@ import pytest
 from click.testing import CliRunner
 
 import memgraph
-from memgraph.advisor import Advisor
 from memgraph.analyze.advice import CHANGES, Advised, Price, smaller_batches
 from memgraph.analyze.flops import flops, of_op
 from memgraph.cli.main import main
@@ -16,6 +15,7 @@ from memgraph.errors import UsageError
 from memgraph.models.chunked_loss import chunked_cross_entropy
 from memgraph.options import Options
 from memgraph.render import table_advice
+from memgraph.study.advisor import Advisor
 from memgraph.trace import Category, Op, TensorSpec
 from memgraph.units import GIB, MIB
 

@@ -16,9 +16,9 @@ from memgraph.cli.fit import parse_headroom
 from memgraph.errors import UsageError
 from memgraph.options import Options
 from memgraph.render import fit_json, heatmap, table_fit
-from memgraph.study import Headroom, Study
+from memgraph.study.study import Headroom, Study
 from memgraph.trace import Trace, Usage
-from tests.test_growth import SMALL
+from tests.analyze.test_growth import SMALL
 
 GIB, MIB = 2**30, 2**20
 

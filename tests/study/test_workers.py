@@ -11,7 +11,7 @@ import pytest
 
 from memgraph.errors import MemgraphError
 from memgraph.options import Options
-from memgraph.workers import Workers, traced
+from memgraph.study.workers import Workers, traced
 
 SMALL = {"lm_n_blocks": "1", "vit_n_blocks": "1"}
 TINY = Options(batch=1, seq=64, set=SMALL, steps=1)
@@ -19,7 +19,7 @@ TINY = Options(batch=1, seq=64, set=SMALL, steps=1)
 ASIDE = """
 import contextlib
 from memgraph.options import Options
-from memgraph.workers import Workers, traced
+from memgraph.study.workers import Workers, traced
 options = Options(batch=1, seq=64, set={"lm_n_blocks": "1", "vit_n_blocks": "1"}, steps=1)
 with contextlib.closing(Workers(2)) as workers:
     workers.ask("a", options)

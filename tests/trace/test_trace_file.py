@@ -20,11 +20,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import memgraph
-from memgraph import trace_file
 from memgraph.errors import MemgraphError, TraceError, UsageError
 from memgraph.render import json as render_json
 from memgraph.render import table
-from memgraph.trace import SCHEMA, Category, Role, TensorSpec, Trace
+from memgraph.trace import SCHEMA, Category, Role, TensorSpec, Trace, trace_file
 from tests.conftest import Tape
 
 slow = settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -205,7 +205,7 @@ def test_a_loop_that_waits_for_more_ends_too() -> None:
 
 
 def test_a_loop_that_nothing_ends_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("memgraph.virtual.assume.ENOUGH", 2000)
+    monkeypatch.setattr("memgraph.virtual.values.assumed.ENOUGH", 2000)
 
     def approach() -> None:
         x = torch.randn(3, device="cuda").sum()
@@ -235,7 +235,7 @@ def test_one_without_says_how_to_add_it() -> None:
     with memgraph.virtual_gpu("h100"), pytest.raises(MemgraphError) as refused:
         torch.ops.memgraph_test.bare(torch.zeros(5, device="cuda"))
     assert 'torch.library.register_fake("memgraph_test::bare")' in str(refused.value)
-    assert "tests/test_any_script.py:" in str(refused.value)
+    assert "tests/virtual/test_any_script.py:" in str(refused.value)
 
 
 def test_one_that_only_writes_is_listed() -> None:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 import memgraph
 from memgraph.capture.session import VirtualGpu
-from tests.watching import left, story
+from tests.capture.watching import left, story
 
 
 @pytest.fixture(autouse=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from memgraph.gpu.allocator import Allocator
+from memgraph.gpu.allocator.caching import Allocator
 from memgraph.gpu.specs import find
 from memgraph.virtual.cuda import answers
 

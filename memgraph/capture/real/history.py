@@ -12,9 +12,9 @@ from typing import Any
 
 import torch
 
-from memgraph import snapshot_file
-from memgraph.capture.hook import require_gpu
+from memgraph.capture.real.hook import require_gpu
 from memgraph.errors import MemgraphError
+from memgraph.files import snapshot_file
 from memgraph.trace import Action, Events, Phase, Trace
 
 _MAX_ENTRIES = 50_000_000

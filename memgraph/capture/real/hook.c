@@ -23,7 +23,7 @@
 
 enum kind { EMPTY, ALLOC, FREE, MARK, OUT_OF_MEMORY };
 
-struct record { /* 48 bytes; memgraph/hook_log.py reads it */
+struct record { /* 48 bytes; memgraph/files/hook_log.py reads it */
     uint64_t address; /* of a mark the line of text that says what it means */
     int64_t size;
     uint64_t stream;

@@ -20,11 +20,11 @@ from typing import Any
 
 import torch
 
-from memgraph import hook_log
-from memgraph.capture.marks import Marks
-from memgraph.compiled import build, cache_folder, compiler
+from memgraph.capture.real.marks import Marks
 from memgraph.errors import MemgraphError
+from memgraph.files import hook_log
 from memgraph.trace import Trace
+from memgraph.virtual.compiled import build, cache_folder, compiler
 
 SOURCE = Path(__file__).with_name("hook.c")
 RECORDS = 2_000_000

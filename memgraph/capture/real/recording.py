@@ -13,13 +13,13 @@ from typing import Any, Protocol
 
 import torch
 
-from memgraph.capture.history import record_history
-from memgraph.capture.hook import Hook, record_hook, require_gpu
-from memgraph.capture.marks import OpsMarked, StepsMarked
+from memgraph.capture.ended import Ended
+from memgraph.capture.real.history import record_history
+from memgraph.capture.real.hook import Hook, record_hook, require_gpu
+from memgraph.capture.real.marks import OpsMarked, StepsMarked
+from memgraph.capture.real.timing import Row, time_last_step
 from memgraph.capture.script import as_main, ended
 from memgraph.capture.step import run_steps
-from memgraph.capture.timing import Row, time_last_step
-from memgraph.ended import Ended
 from memgraph.errors import MemgraphError, UsageError
 from memgraph.models.job import Job, OwnStep
 from memgraph.models.registry import resolve

@@ -17,11 +17,11 @@ import itertools
 from bisect import bisect_left
 from collections.abc import Callable
 
-from memgraph.gpu.allocator_config import AllocatorConfig
-from memgraph.gpu.blocks import Block, Clock, Pool, Segment, cut, expandable_size, is_whole, join, stretch
-from memgraph.gpu.out_of_memory import OutOfMemory
-from memgraph.gpu.rounding import MIN_BLOCK, SMALL_BUFFER, SMALL_SIZE, allocation_size, round_size
-from memgraph.gpu.segments import DownwardSlots, SegmentAddresses
+from memgraph.gpu.allocator.blocks import Block, Clock, Pool, Segment, cut, expandable_size, is_whole, join, stretch
+from memgraph.gpu.allocator.config import AllocatorConfig
+from memgraph.gpu.allocator.out_of_memory import OutOfMemory
+from memgraph.gpu.allocator.rounding import MIN_BLOCK, SMALL_BUFFER, SMALL_SIZE, allocation_size, round_size
+from memgraph.gpu.allocator.segments import DownwardSlots, SegmentAddresses
 
 NEWEST = (2, 15)
 """The newest torch (major, minor) whose allocator is known."""

@@ -5,7 +5,7 @@ From c10/cuda/CUDACachingAllocator.cpp of torch 2.11 to 2.15 (`round_size`, `get
 
 from __future__ import annotations
 
-from memgraph.gpu.allocator_config import AllocatorConfig
+from memgraph.gpu.allocator.config import AllocatorConfig
 
 MIB = 2**20
 MIN_BLOCK = 512

@@ -3,7 +3,7 @@
 PyTorch's part (aten/src/ATen/native/Convolution.cpp, cudnn/Conv_v8.cpp) is exact: contiguous copies in the layout of
 the input, outputs, one workspace a cuDNN call, the bias gradient as an ordinary sum. cuDNN's part is its own choice of
 kernels. What was seen on an H200 with cuDNN 9.19 (`tests/data/ops_h200_convolution.json.gz`, nanoVLM's recordings, and
-the resnet, unet and gru of `benchmarks/workload_recordings`):
+the resnet, unet and gru of `benchmarks/recordings/workloads`):
 - kernels work on NHWC, so NCHW input, weight and output are rewritten, channels padded to 8 in half types and to 4 in
   fp32, plus 16 bytes (or 147);
 - 1 x 1 kernels without a stride are plain matrix products: nothing, and the weight's gradient is one fp32 product for

@@ -12,7 +12,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorConverter
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from memgraph.virtual.inductor_watcher import Watcher
+from memgraph.virtual.inductor.watcher import Watcher
 from memgraph.virtual.patches import replaced
 
 _CPU = torch.device("cpu")

@@ -18,12 +18,12 @@ from types import CodeType
 
 from memgraph.errors import MemgraphError
 from memgraph.gpu.specs import GpuSpec
-from memgraph.virtual import tuning
-from memgraph.virtual.inductor_caches import nothing_kept
-from memgraph.virtual.inductor_constants import constants_are_computed_on_the_host
-from memgraph.virtual.inductor_device import device_answers
-from memgraph.virtual.inductor_watcher import Watcher, compiler_is_watched
-from memgraph.virtual.inductor_wrapper import (
+from memgraph.virtual.inductor import tuning
+from memgraph.virtual.inductor.caches import nothing_kept
+from memgraph.virtual.inductor.card import device_answers
+from memgraph.virtual.inductor.constants import constants_are_computed_on_the_host
+from memgraph.virtual.inductor.watcher import Watcher, compiler_is_watched
+from memgraph.virtual.inductor.wrapper import (
     graphs_are_not_captured,
     kernels_do_nothing,
     wrappers_go_through_the_dispatcher,

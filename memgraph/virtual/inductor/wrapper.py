@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
-from memgraph.virtual import tuning
-from memgraph.virtual.inductor_watcher import Watcher
+from memgraph.virtual.inductor import tuning
+from memgraph.virtual.inductor.watcher import Watcher
 from memgraph.virtual.patches import put, replaced
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch._ops import OpOverload
 from torch._subclasses.fake_tensor import FakeTensor
 
-from memgraph.virtual import values
+from memgraph.virtual.values import known as values
 
 aten = torch.ops.aten
 _MEAN, _SUM = 1, 2

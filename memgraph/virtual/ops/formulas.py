@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch._ops import OpOverload
 
-from memgraph.virtual.dispatch import run_composite
+from memgraph.virtual.ops.dispatch import run_composite
 
 aten = torch.ops.aten
 

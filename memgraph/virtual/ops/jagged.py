@@ -16,7 +16,7 @@ from torch.nested._internal import sdpa
 from memgraph.gpu.attention import Backend, Request, refusal
 from memgraph.gpu.call import TensorMeta
 from memgraph.gpu.specs import GpuSpec
-from memgraph.virtual.attention import allowed_backends
+from memgraph.virtual.ops.attention import allowed_backends
 from memgraph.virtual.patches import replaced
 
 

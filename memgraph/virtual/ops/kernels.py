@@ -16,7 +16,7 @@ from torch._ops import OpOverload
 from torch._subclasses.fake_tensor import FakeTensor, unset_fake_temporarily
 
 from memgraph.gpu.rules.layout import contiguous_stride
-from memgraph.virtual import values
+from memgraph.virtual.values import known as values
 
 aten = torch.ops.aten
 Kernel = Callable[..., Any]

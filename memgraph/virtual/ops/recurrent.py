@@ -18,7 +18,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 
 from memgraph.gpu.recurrent import GRU, LSTM, RELU, TANH, Layers, dropout_state_bytes, reserve_bytes
 from memgraph.gpu.specs import GpuSpec
-from memgraph.virtual.dispatch import run_composite
+from memgraph.virtual.ops.dispatch import run_composite
 
 aten = torch.ops.aten
 

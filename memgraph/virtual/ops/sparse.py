@@ -16,7 +16,7 @@ from torch import Tensor
 from torch._ops import OpOverload
 from torch._subclasses.fake_tensor import FakeTensor, in_kernel_invocation_manager, unset_fake_temporarily
 
-from memgraph.virtual.values import known
+from memgraph.virtual.values.known import known
 
 aten = torch.ops.aten
 Select = Callable[[int, str], int]

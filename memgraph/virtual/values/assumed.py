@@ -20,7 +20,7 @@ from torch._ops import OpOverload
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from memgraph.errors import MemgraphError, UsageError
-from memgraph.virtual import values
+from memgraph.virtual.values import known as values
 
 aten = torch.ops.aten
 _INTERNAL = tuple(str(folder) for folder in (Path(torch.__file__).parent, Path(__file__).parent.parent))

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor, unset_fake_temporarily
 
-from memgraph.virtual import values
 from memgraph.virtual.patches import replaced
+from memgraph.virtual.values import known as values
 
 Assume = Callable[[str], None]
 """Told of an assumption, without the place where it is made."""

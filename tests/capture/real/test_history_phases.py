@@ -3,7 +3,7 @@ did."""
 
 from __future__ import annotations
 
-from memgraph.capture.history import _phases
+from memgraph.capture.real.history import _phases
 from memgraph.trace import Action, Event, Events, Phase
 
 ALLOC, FREE, SEGMENT = Action.ALLOC, Action.FREE, Action.SEGMENT_ALLOC

@@ -20,10 +20,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from memgraph import hook_log
-from memgraph.any_file import load
-from memgraph.capture import hook
+from memgraph.capture.real import hook
 from memgraph.errors import TraceError
+from memgraph.files import hook_log
+from memgraph.files.any_file import load
 from memgraph.trace import Action, Phase, Trace
 
 

@@ -16,6 +16,7 @@ import pytest
 import memgraph
 from memgraph.analyze.compare import compare
 from memgraph.trace import Trace
+from tests import ROOT
 
 pytestmark = pytest.mark.gpu
 
@@ -135,7 +136,7 @@ def test_a_script_is_recorded_as_it_is_predicted(tmp_path: Path) -> None:
 
     from memgraph.gpu.specs import find
 
-    script = str(Path(__file__).parent.parent / "benchmarks" / "tiny.py")
+    script = str(ROOT / "benchmarks" / "accuracy" / "tiny.py")
     paths = [str(tmp_path / name) for name in ("predicted.memgraph", "real.memgraph")]
     card = find(torch.cuda.get_device_name()).name
     python("-m", "memgraph", "run", "--gpu", card, "-o", paths[0], script, hidden=True)

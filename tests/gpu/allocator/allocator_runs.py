@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 from itertools import pairwise
 
-from memgraph.gpu.allocator import Allocator
-from memgraph.gpu.blocks import Block
-from memgraph.gpu.out_of_memory import OutOfMemory
+from memgraph.gpu.allocator.blocks import Block
+from memgraph.gpu.allocator.caching import Allocator
+from memgraph.gpu.allocator.out_of_memory import OutOfMemory
 
 MIB = 2**20
 

@@ -9,17 +9,17 @@ import functools
 import gzip
 import json
 import re
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 
-from memgraph.gpu.allocator import Allocator
-from memgraph.gpu.allocator_config import AllocatorConfig
-from memgraph.gpu.blocks import Block
-from memgraph.gpu.out_of_memory import OutOfMemory
+from memgraph.gpu.allocator.blocks import Block
+from memgraph.gpu.allocator.caching import Allocator
+from memgraph.gpu.allocator.config import AllocatorConfig
+from memgraph.gpu.allocator.out_of_memory import OutOfMemory
+from tests import DATA
 
-DATA = Path(__file__).parent / "data" / "allocator_of_torch.json.gz"
+RECORDED = DATA / "allocator_of_torch.json.gz"
 VERSIONS = ((2, 11), (2, 12), (2, 13), (2, 14), (2, 15))
 
 
@@ -36,7 +36,7 @@ class Answer(NamedTuple):
 
 @functools.cache
 def recorded() -> list[dict[str, Any]]:
-    runs: list[dict[str, Any]] = json.loads(gzip.decompress(DATA.read_bytes()))["runs"]
+    runs: list[dict[str, Any]] = json.loads(gzip.decompress(RECORDED.read_bytes()))["runs"]
     return runs
 
 

@@ -6,12 +6,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from memgraph.gpu.allocator import Allocator
-from memgraph.gpu.allocator_config import AllocatorConfig
-from memgraph.gpu.blocks import Block
-from memgraph.gpu.out_of_memory import OutOfMemory
-from memgraph.gpu.segments import RecordedAddresses
-from tests.allocator_runs import MIB, check, serve
+from memgraph.gpu.allocator.blocks import Block
+from memgraph.gpu.allocator.caching import Allocator
+from memgraph.gpu.allocator.config import AllocatorConfig
+from memgraph.gpu.allocator.out_of_memory import OutOfMemory
+from memgraph.gpu.allocator.segments import RecordedAddresses
+from tests.gpu.allocator.allocator_runs import MIB, check, serve
 
 CARD = 2**40
 """More than any of these tests takes."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from memgraph.errors import UsageError
-from memgraph.gpu.allocator_config import AllocatorConfig
+from memgraph.gpu.allocator.config import AllocatorConfig
 
 MIB = 2**20
 parse = AllocatorConfig.parse

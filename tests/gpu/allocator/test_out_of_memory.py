@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from memgraph.gpu.allocator import Allocator
-from memgraph.gpu.allocator_config import AllocatorConfig
-from memgraph.gpu.out_of_memory import OutOfMemory, _size
+from memgraph.gpu.allocator.caching import Allocator
+from memgraph.gpu.allocator.config import AllocatorConfig
+from memgraph.gpu.allocator.out_of_memory import OutOfMemory, _size
 
 MIB = 2**20
 

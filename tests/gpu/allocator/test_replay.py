@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import recordings
 
-from memgraph.gpu.segments import Upward
+from benchmarks.recordings import packed as recordings
+from memgraph.gpu.allocator.segments import Upward
 from memgraph.trace import Action, Trace, Usage
+from tests import DATA
 
-DATA = Path(__file__).parent / "data"
 RUNS = sorted(recordings.FOLDER.glob("*.json.gz"))
 
 UNDECIDED = {"b32_s512_checkpoint"}

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from memgraph.gpu.segments import DownwardSlots, RecordedAddresses, SegmentAddresses, Upward
+from memgraph.gpu.allocator.segments import DownwardSlots, RecordedAddresses, SegmentAddresses, Upward
 
 MIB = 2**20
 SLOT = 32 * MIB

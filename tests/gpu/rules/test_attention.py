@@ -11,15 +11,15 @@ from memgraph.gpu.attention import Backend, Request, choose, preference
 from memgraph.gpu.call import Steps, Temporary, TensorMeta
 from memgraph.gpu.rules.attention import efficient_workspace, flash_splits
 from memgraph.gpu.specs import find
-from tests.recorded_ops import cases, in_bytes, tidied
-from tests.workspace_calls import new, run, told
+from tests.gpu.recorded_ops import cases, in_bytes, tidied
+from tests.gpu.workspace_calls import new, run, told
 
 ALL = frozenset(Backend)
 Shape = tuple[int, int, int, int]
 
 
 class Variant(NamedTuple):
-    """A case of benchmarks/ops_layers.py."""
+    """A case of benchmarks/accuracy/ops/layers.py."""
 
     query: Shape
     """[B, H, S, D]"""

@@ -8,12 +8,12 @@ from typing import NamedTuple
 import pytest
 
 from memgraph.gpu.call import Release, Steps, Temporary, TensorMeta
-from tests.recorded_ops import cases, in_bytes, tidied
-from tests.workspace_calls import H200, RTX3090, new, run, strided, told
+from tests.gpu.recorded_ops import cases, in_bytes, tidied
+from tests.gpu.workspace_calls import H200, RTX3090, new, run, strided, told
 
 
 class Shape(NamedTuple):
-    """A case of benchmarks/ops_convolution.py: square images and kernels."""
+    """A case of benchmarks/accuracy/ops/convolution.py: square images and kernels."""
 
     batch: int
     channels: int

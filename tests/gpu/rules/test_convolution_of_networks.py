@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import gzip
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from memgraph.gpu.call import Temporary, TensorMeta
-from tests.workspace_calls import new, run, strided
+from tests import DATA
+from tests.gpu.workspace_calls import new, run, strided
 
-RECORDED: dict[str, list[int]] = json.loads(
-    gzip.decompress((Path(__file__).parent / "data" / "ops_h200_convolution.json.gz").read_bytes())
-)["cases"]
+RECORDED: dict[str, list[int]] = json.loads(gzip.decompress((DATA / "ops_h200_convolution.json.gz").read_bytes()))[
+    "cases"
+]
 
-SHAPES = {  # images, channels, side, filters, kernel, stride, padding: as benchmarks/ops_convolution.py
+SHAPES = {  # images, channels, side, filters, kernel, stride, padding: as benchmarks/accuracy/ops/convolution.py
     "stem_n8": (8, 3, 224, 64, 7, 2, 3), "stem_n32": (32, 3, 224, 64, 7, 2, 3),
     "res3x3_64": (32, 64, 56, 64, 3, 1, 1), "res3x3_128s2": (32, 128, 56, 128, 3, 2, 1),
     "res3x3_256": (32, 256, 14, 256, 3, 1, 1), "res3x3_512": (16, 512, 7, 512, 3, 1, 1),

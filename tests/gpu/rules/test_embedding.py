@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from memgraph.gpu.rules import cub
-from tests.workspace_calls import RTX3090, allocated, new, run, strided, told
+from tests import DATA
+from tests.gpu.workspace_calls import RTX3090, allocated, new, run, strided, told
 
-CASES = json.loads((Path(__file__).parent / "data" / "cub_storage.json").read_text())["cases"]
+CASES = json.loads((DATA / "cub_storage.json").read_text())["cases"]
 
 
 @pytest.mark.parametrize("case", CASES)

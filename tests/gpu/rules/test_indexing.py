@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.workspace_calls import allocated, new, run, strided, told
+from tests.gpu.workspace_calls import allocated, new, run, strided, told
 
 HIDDEN = new(8, 512, 576)
 ROWS = strided((8, 49), (1, 0), "int64")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.workspace_calls import allocated, new, run, strided, told
+from tests.gpu.workspace_calls import allocated, new, run, strided, told
 
 PATCHES = strided((8, 196, 768), (150528, 1, 196))
 """A convolution's output, flattened and transposed: channels outside, places inside. Adding to it keeps that order."""

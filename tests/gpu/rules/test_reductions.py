@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,7 +15,8 @@ from memgraph.gpu.call import Call, Temporary, TensorMeta
 from memgraph.gpu.rules.iterator import reduction
 from memgraph.gpu.rules.layout import ITEMSIZE, Plan
 from memgraph.gpu.rules.reduce import Kernel, reduce_scratch
-from tests.workspace_calls import H200, RTX3090, allocated, new, run, strided, told
+from tests import DATA
+from tests.gpu.workspace_calls import H200, RTX3090, allocated, new, run, strided, told
 
 KERNELS = {
     "float32 sum": (Kernel(4), "float32", (4,)),
@@ -25,7 +25,7 @@ KERNELS = {
     "float64 welford": (Kernel(32, vector=2), "float64", (8,)),
     "float32 welford": (Kernel(16, vector=2), "float32", (4,)),
 }
-CASES = json.loads((Path(__file__).parent / "data" / "reduction_scratch.json").read_text())["cases"]
+CASES = json.loads((DATA / "reduction_scratch.json").read_text())["cases"]
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from memgraph.gpu.rules import cub
-from tests.workspace_calls import RTX3090, allocated, new, run, strided, told
+from tests.gpu.workspace_calls import RTX3090, allocated, new, run, strided, told
 
 
 def pair(*shape: int, dtype: str = "float32") -> tuple[object, object]:

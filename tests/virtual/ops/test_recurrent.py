@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,11 +14,10 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 import memgraph
 from memgraph.gpu.recurrent import GRU, LSTM, TANH, Layers, dropout_state_bytes, reserve_bytes, takes_small_algorithm
 from memgraph.trace import Action, Trace
+from tests import DATA
 
-RECORDED: dict[str, list[int]] = json.loads(
-    gzip.decompress((Path(__file__).parent / "data" / "ops_h200_layers.json.gz").read_bytes())
-)["cases"]
-"""Requested bytes of each allocation (positive) and free of one call, as benchmarks/ops_layers.py makes them."""
+RECORDED: dict[str, list[int]] = json.loads(gzip.decompress((DATA / "ops_h200_layers.json.gz").read_bytes()))["cases"]
+"""Requested bytes of each allocation (positive) and free of one call, as `benchmarks/accuracy/ops/layers.py` has."""
 
 CASES = {
     "small": (64, 128, 1, 16, 50, False, torch.float32), "deep": (128, 256, 2, 32, 100, False, torch.float32),

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 import memgraph
 from memgraph.trace import Role, Trace
-from tests.watching import left, outputs_of
+from tests.capture.watching import left, outputs_of
 
 
 def made_by(trace: Trace, op: str) -> list[int]:

@@ -15,7 +15,7 @@ from torch import Tensor
 import memgraph
 from memgraph.api import run_script
 from memgraph.errors import MemgraphError
-from memgraph.virtual.assume import Assumptions
+from memgraph.virtual.values.assumed import Assumptions
 
 HERE = f"{Path(__file__).parent.name}/{Path(__file__).name}"
 

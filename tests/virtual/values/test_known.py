@@ -10,7 +10,7 @@ from torch import Tensor
 
 import memgraph
 from memgraph.capture.session import VirtualGpu
-from memgraph.virtual import values
+from memgraph.virtual.values import known as values
 
 
 @pytest.fixture

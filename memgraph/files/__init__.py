@@ -1,0 +1,1 @@
+"""What others write: snapshots of PyTorch, logs of the allocator hook; `any_file.load` reads any of them."""

@@ -1,0 +1,164 @@
+"""One run of an `Options` or of a script: on a virtual GPU, or recorded on a real one."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from memgraph.capture.ended import Ended
+from memgraph.errors import MemgraphError, UsageError
+from memgraph.options import Options
+from memgraph.trace import Trace
+from memgraph.trace.garbage import no_garbage_collection
+
+if TYPE_CHECKING:
+    from memgraph.capture.session import VirtualGpu
+    from memgraph.models.job import Job
+    from memgraph.plan.plan_file import Plan
+    from memgraph.plan.times import MeasuredTimes
+
+Progress = Callable[[str, int, int | None], None]
+"""Told of progress: a label, how much is done, of how much if that is known."""
+
+
+def run(options: Options, progress: Progress | None = None) -> tuple[Trace, VirtualGpu]:
+    """The training steps that the options describe, on a virtual GPU.
+
+    Returns:
+        The trace, and the virtual GPU, which knows more than its trace: the graph, and each op's arguments.
+
+    Raises:
+        UsageError: something in the options is wrong.
+        MemgraphError: the step fails.
+    """
+    with no_garbage_collection():
+        return _run(options, progress or _silent)
+
+
+def _run(options: Options, progress: Progress) -> tuple[Trace, VirtualGpu]:
+    from memgraph.capture.session import VirtualGpu
+    from memgraph.capture.step import run_steps
+    from memgraph.models.job import OwnStep
+    from memgraph.models.registry import resolve
+
+    entry = resolve(options.model, options.task)
+    plan = _plan(options)
+    gpu = VirtualGpu(
+        options.gpu or default_gpu(), memory=options.memory, alloc_conf=options.alloc_conf, fake_everywhere=True
+    )
+    with gpu, _failures_named(options.model):
+        job = entry.build(options.set, options.batch, options.seq)
+        gpu.settings.update({**options.settings(), **job.settings})
+        if isinstance(job, OwnStep):
+            if plan is not None:
+                raise UsageError(f"{options.model} is a step of its own: call memgraph.apply_checkpoints in it")
+            for _ in range(options.steps):
+                job.step()
+        else:
+            run_steps(_planned(job, plan), options, gpu.mark, progress)
+        return gpu.trace, gpu
+
+
+def run_script(
+    script: str, arguments: Sequence[str] = (), *, module: bool = False, gpu: str | None = None,
+    memory: int | None = None, alloc_conf: str | None = None, steps: int | None = None, fraction: float = 1.0,
+) -> tuple[Trace, Ended]:  # fmt: skip
+    """A training script, unmodified, on a virtual GPU. As `memgraph.api.run_script`."""
+    from memgraph.capture.script import run_script as run_on
+    from memgraph.capture.session import VirtualGpu
+
+    settings = {"script": " ".join([script, *arguments])}
+    with VirtualGpu(
+        gpu or default_gpu(), memory=memory, alloc_conf=alloc_conf, settings=settings, fraction=fraction
+    ) as card:
+        ended = run_on(card, script, arguments, module=module, steps=steps)
+        return card.trace, ended
+
+
+def record_steps(
+    options: Options, via: str = "history", *, cap: int | None = None, ops: bool = False, log: Path | None = None
+) -> tuple[Trace, Ended]:
+    """The steps on the real GPU. As `memgraph.api.record_steps`."""
+    from memgraph.capture.real.recording import record_steps as record
+
+    plan = _plan(options)
+    with no_garbage_collection():
+        return record(options, via, cap=cap, ops=ops, log=log, prepare=lambda job: _planned(job, plan))
+
+
+def record_times(options: Options) -> MeasuredTimes:
+    """What ops take on the real GPU. As `memgraph.api.record_times`."""
+    from memgraph.capture.real.recording import time_steps
+    from memgraph.plan.times import MeasuredTimes, Row
+
+    if options.compile != "none":
+        raise UsageError(
+            "times are those of ATen's ops, and a compiled step has kernels of its own: leave --compile out"
+        )
+    plan = _plan(options)
+    with no_garbage_collection(), _failures_named(options.model):
+        gpu, torch_version, rows = time_steps(options, lambda job: _planned(job, plan))
+    return MeasuredTimes(gpu, torch_version, options.amp, options.dtype, tuple(Row(*row) for row in rows))
+
+
+def default_gpu() -> str:
+    """The visible card if the catalogue has it, else the RTX 3090."""
+    import torch
+
+    from memgraph.gpu.specs import find
+
+    if torch.cuda.is_available():
+        try:
+            return find(torch.cuda.get_device_name()).name
+        except UsageError:
+            pass
+    return "rtx3090"
+
+
+def _plan(options: Options) -> Plan | None:
+    from memgraph.plan.plan_file import parse_plan
+
+    plan = None if options.plan is None else parse_plan(options.plan)
+    if plan is not None and options.compile != "none" and any(len(region.modules) > 1 for region in plan.regions):
+        raise UsageError(
+            "the plan has regions of several modules, and torch.compile does not follow a checkpoint that one module "
+            "opens and another closes: leave --compile out, or plan for single modules"
+        )
+    return plan
+
+
+def _planned(job: Job, plan: Plan | None) -> Job:
+    """A job whose model has the plan applied as soon as it is built."""
+    from memgraph.plan.apply import apply_plan
+
+    if plan is None:
+        return job
+
+    def build() -> Any:
+        model = job.model()
+        apply_plan(model, plan)
+        return model
+
+    return dataclasses.replace(job, model=build)
+
+
+@contextlib.contextmanager
+def _failures_named(model: str) -> Iterator[None]:
+    """What torch or the model itself raises is an answer too: the step fails, here or on the card."""
+    try:
+        yield
+    except MemgraphError:
+        raise
+    except Exception as error:
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        reason = " ".join(str(error).split()) or "no reason given"
+        place = f"{'/'.join(frame.filename.rsplit('/', 2)[-2:])}:{frame.lineno}"
+        raise MemgraphError(f"the step of {model} fails: {type(error).__name__}: {reason} (at {place})") from error
+
+
+def _silent(_label: str, _done: int, _total: int | None) -> None:
+    pass

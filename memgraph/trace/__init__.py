@@ -1,0 +1,24 @@
+"""The waist: `Trace` and its parts, the laws that hold for every trace, and its file."""
+
+from memgraph.trace.data import TraceData
+from memgraph.trace.parts import (
+    SCHEMA,
+    Action,
+    Buffer,
+    Category,
+    Compilation,
+    Event,
+    Events,
+    Life,
+    Op,
+    Peak,
+    Phase,
+    Role,
+    Saved,
+    TensorSpec,
+    Usage,
+)
+from memgraph.trace.trace import Trace
+
+__all__ = ["SCHEMA", "Action", "Buffer", "Category", "Compilation", "Event", "Events", "Life", "Op", "Peak", "Phase",
+           "Role", "Saved", "TensorSpec", "Trace", "TraceData", "Usage"]  # fmt: skip

@@ -1,0 +1,129 @@
+"""What one run did to GPU memory, and what follows from it alone: curves, lives, the peak."""
+
+from __future__ import annotations
+
+import functools
+from array import array
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from itertools import accumulate
+from typing import Any
+
+from memgraph.trace.parts import SCHEMA, Action, Buffer, Compilation, Events, Life, Op, Peak, Phase, Usage
+
+_HELD = (1, -1, 0, 0, 0)
+"""What each action does to the bytes that tensors hold, and to those taken from the card; by its number."""
+_TAKEN = (0, 0, 1, -1, 0)
+
+
+@dataclass(frozen=True)
+class TraceData:
+    """One run's memory: what was recorded, and the curves and moments that follow from it. `Trace` is one that can
+    check and save itself."""
+
+    origin: str
+    """`predicted` or `measured`."""
+    gpu: str
+    """Catalogue name, or the card's own."""
+    memory: int
+    """Bytes that the allocator may take from the card."""
+    torch: str
+    """Version of torch that ran, `2.13.0+cpu`."""
+    settings: Mapping[str, Any]
+    """What was run: model, batch, seq, precision, optimizer, … Plain JSON values."""
+    ops: tuple[Op, ...]
+    buffers: tuple[Buffer, ...]
+    events: Events
+    phases: tuple[Phase, ...]
+    assumptions: tuple[str, ...] = ()
+    """What was taken for granted, a sentence each, with its source line where it has one."""
+    unknown_ops: tuple[str, ...] = ()
+    """Ops whose inner allocations are not known; only their outputs are counted."""
+    schema: int = field(default=SCHEMA)
+    compilation: Compilation | None = None
+    """What `torch.compile` did; None where nothing was compiled."""
+
+    @functools.cached_property
+    def lives(self) -> tuple[Life, ...]:
+        """The life of each buffer, in the order of `buffers`."""
+        return tuple(map(Life, *self.spans))
+
+    @functools.cached_property
+    def spans(self) -> tuple[array[int], array[int]]:
+        """`lives` as two columns, starts and stops, for loops that cannot afford an object a row."""
+        start, stop = array("q", [-1]) * len(self.buffers), array("q", [len(self.events)]) * len(self.buffers)
+        alloc, free = int(Action.ALLOC), int(Action.FREE)
+        actions, buffers = self.events.columns[:2]
+        for index, (action, buffer) in enumerate(zip(actions, buffers, strict=True)):
+            if action == alloc:
+                start[buffer] = index
+            elif action == free:
+                stop[buffer] = index
+        return start, stop
+
+    @functools.cached_property
+    def usage(self) -> tuple[array[int], array[int], array[int]]:
+        """Requested, allocated and reserved bytes after each event: three arrays as long as `events`."""
+        actions, buffers, _, _, sizes = self.events.columns
+        wanted = [*(buffer.size for buffer in self.buffers), 0]  # the last where an event names no buffer
+        requested = (wanted[buffer] * _HELD[action] for action, buffer in zip(actions, buffers, strict=True))
+        allocated = (size * _HELD[action] for action, size in zip(actions, sizes, strict=True))
+        reserved = (size * _TAKEN[action] for action, size in zip(actions, sizes, strict=True))
+        return _summed(requested), _summed(allocated), _summed(reserved)
+
+    @functools.cached_property
+    def peak(self) -> Peak:
+        """The highest requested, allocated and reserved bytes, and where in the run the first of them falls."""
+        if not self.events:
+            return Peak(0, 0, 0, -1, "", 0, "", "")
+        requested, allocated, reserved = self.usage
+        top = max(requested)
+        event = requested.index(top)
+        op = self.op_at(event)
+        phase = self.phase_at(event)
+        return Peak(
+            top,
+            max(allocated),
+            max(reserved),
+            event,
+            phase.name,
+            phase.step,
+            op.name if op else "",
+            op.module if op else "",
+        )
+
+    @functools.cached_property
+    def after_load(self) -> Usage:
+        """Memory when the first phase (`load`) ended: the model on the card, nothing run."""
+        loads = [phase for phase in self.phases if phase.name == "load"]
+        return self.usage_at(loads[-1].stop - 1) if loads else Usage(0, 0, 0)
+
+    def usage_at(self, event: int) -> Usage:
+        """Memory after event number `event`; nothing before the first."""
+        return Usage(*(curve[event] for curve in self.usage)) if event >= 0 else Usage(0, 0, 0)
+
+    def op_at(self, event: int) -> Op | None:
+        """The op that ran at an event, if one did."""
+        index = self.events.columns[2][event]
+        return self.ops[index] if index >= 0 else None
+
+    def phase_at(self, event: int) -> Phase:
+        """The phase that an event falls in."""
+        for phase in self.phases:
+            if phase.start <= event < phase.stop:
+                return phase
+        return Phase("", 0, event, event + 1)
+
+    def live_at(self, event: int) -> tuple[int, ...]:
+        """Indices of the buffers alive after an event, in order of allocation."""
+        lives = enumerate(zip(*self.spans, strict=True))
+        return tuple(index for index, (start, stop) in lives if 0 <= start <= event < stop)
+
+    @property
+    def fits(self) -> bool:
+        """Whether the run stayed within the card."""
+        return Action.OUT_OF_MEMORY not in self.events.columns[0]
+
+
+def _summed(changes: Iterable[int]) -> array[int]:
+    return array("q", accumulate(changes))

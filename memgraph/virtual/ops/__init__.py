@@ -1,0 +1,1 @@
+"""What CUDA's kernels do where a CPU-only build does otherwise."""
