@@ -1,7 +1,7 @@
 """Everything that only a machine with a GPU can show, in one run of some two minutes.
 
-    python benchmarks/on_gpu.py OUT_FOLDER           there: what each part said and found, a file each, and summary.json
-    python benchmarks/on_gpu.py --take OUT_FOLDER    here: its recordings and its snapshot into the repository
+    python -m benchmarks.accuracy.on_gpu OUT_FOLDER           there: a file of what each part said, and summary.json
+    python -m benchmarks.accuracy.on_gpu --take OUT_FOLDER    here: its recordings and its snapshot into the repository
 
 Parts run side by side, each in processes of its own; what takes most of the card, and what is timed, runs alone. A part
 that fails does not stop the others. Nothing but torch and what memgraph depends on is needed, and pytest.
@@ -23,8 +23,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
-HERE = Path(__file__).resolve().parent
+from benchmarks.recordings import packed as recordings
+from memgraph.trace import Action
+
+ROOT = Path(__file__).resolve().parents[2]
 SIDE_BY_SIDE = 6
 CORNERS = (
     "b1_s1024", "b1_s128_sgd_fp32_checkpoint", "b64_s128_fp32_checkpoint", "b16_s256_sgd_checkpoint",
@@ -89,7 +91,7 @@ class Bench:
 def pytest_part(words: str) -> Callable[[Bench], Found]:
     def job(bench: Bench) -> Found:
         name = f"pytest_{words.replace(' ', '_')}"
-        own = ["-m", "pytest", "-p", "no:cacheprovider", "-m", "gpu", "-k", words, "tests/test_on_gpu.py"]
+        own = ["-m", "pytest", "-p", "no:cacheprovider", "-m", "gpu", "-k", words, "tests/capture/real/test_on_gpu.py"]
         done = bench.run(name, *own)
         return {"exit": done.returncode, "said": done.stdout.strip().splitlines()[-1:]}
 
@@ -133,8 +135,6 @@ def small_card(bench: Bench) -> Found:
 
 def refusal(trace: Any) -> list[Any]:
     """How many allocations there were before the one that was refused, its bytes, and its op."""
-    from memgraph.trace import Action
-
     actions = trace.events.columns[0]
     if Action.OUT_OF_MEMORY not in actions:
         return [None, None, ""]
@@ -160,16 +160,17 @@ def a_check(bench: Bench) -> Found:
 
 def a_snapshot(bench: Bench) -> Found:
     """PyTorch's own snapshot of a tiny script, and the prediction of that script."""
+    script = "benchmarks/accuracy/tiny.py"
     pickle, path = bench.out / "snapshot_h200.pickle", bench.path("tiny.memgraph")
-    bench.run("tiny", "benchmarks/tiny.py", str(pickle))
-    bench.memgraph("tiny_predicted", "run", "--gpu", "h200", "-o", path, "--force", "benchmarks/tiny.py", hidden=True)
+    bench.run("tiny", script, str(pickle))
+    bench.memgraph("tiny_predicted", "run", "--gpu", "h200", "-o", path, "--force", script, hidden=True)
     data = json.loads(bench.memgraph("tiny_check", "check", path, str(pickle), "--format", "json").stdout)
     return {"bytes": pickle.stat().st_size, **{name: data[name] for name in ("predicted", "measured", "matched")}}
 
 
 def speed(bench: Bench) -> Found:
     """What the hook costs."""
-    done = bench.run("hook_speed", "benchmarks/hook_speed.py", "--json", "--rounds", "2")
+    done = bench.run("hook_speed", "-m", "benchmarks.speed.hook", "--json", "--rounds", "2")
     return dict(json.loads(done.stdout))
 
 
@@ -177,12 +178,8 @@ def recording(name: str) -> Callable[[Bench], Found]:
     """One run for docs/accuracy.md, packed, and whether the allocator model puts every block where PyTorch did."""
 
     def job(bench: Bench) -> Found:
-        sys.path.insert(0, str(HERE))
-        import recordings
-
-        from memgraph.trace import Action
-
-        bench.run(f"recording_{name}", "benchmarks/record_runs.py", str(bench.work), "benchmarks/runs.json", name)
+        command = ("-m", "benchmarks.accuracy.record_runs", str(bench.work), "benchmarks/accuracy/runs.json", name)
+        bench.run(f"recording_{name}", *command)
         run = json.loads(gzip.decompress((bench.work / f"{name}.json.gz").read_bytes()))
         packed = recordings.pack(run)
         folder = bench.out / "recordings"
@@ -199,7 +196,7 @@ def recording(name: str) -> Callable[[Bench], Found]:
 
 def warm(bench: Bench) -> Found:
     """The libraries that are compiled on first use, before many want them at once."""
-    code = "import torch; from memgraph.capture.hook import library; library(); print(torch.__version__)"
+    code = "import torch; from memgraph.capture.real.hook import library; library(); print(torch.__version__)"
     done = bench.run("warm_hook", "-c", f"{code}; print(torch.cuda.get_device_name())")
     small = ["--batch", "1", "--seq", "128", "--set", "lm_n_blocks=1"]
     bench.memgraph("warm_predict", "analyze", *small, hidden=True)
@@ -226,7 +223,7 @@ def measure(out: Path) -> None:
 def take(out: Path) -> None:
     """Recordings and the snapshot into the repository."""
     for path in sorted((out / "recordings").glob("*.json.gz")):
-        shutil.copyfile(path, HERE / "recordings" / path.name)
+        shutil.copyfile(path, recordings.FOLDER / path.name)
         print(path.name)
     shutil.copyfile(out / "snapshot_h200.pickle", ROOT / "tests" / "data" / "snapshot_h200.pickle")
 
@@ -242,5 +239,4 @@ def main(words: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(ROOT))
     main(sys.argv[1:])

@@ -1,8 +1,8 @@
 """The ATen calls of nanoVLM's step that touch the device, with shapes and dtypes: on a real GPU, or on a virtual one.
 
-    python benchmarks/op_sequence.py real    OUT.txt.gz [small]     on the GPU that is there
-    python benchmarks/op_sequence.py virtual OUT.txt.gz [small]     on a virtual H200, GPU visible, hidden or none
-    python benchmarks/op_sequence.py compare A.txt.gz B.txt.gz
+    python -m benchmarks.accuracy.op_sequence real    OUT.txt.gz [small]     on the GPU that is there
+    python -m benchmarks.accuracy.op_sequence virtual OUT.txt.gz [small]     on a virtual H200, GPU there or not
+    python -m benchmarks.accuracy.op_sequence compare A.txt.gz B.txt.gz
 
 Both runs are seen by the same dispatch mode, so the same list means the same calls. `small` is two blocks of each
 stack.

@@ -1,7 +1,7 @@
 """Predict every recorded run and write docs/accuracy.md.
 
-python benchmarks/accuracy.py                 all of benchmarks/recordings
-python benchmarks/accuracy.py --check         fail if the page is not what would be written
+python -m benchmarks.accuracy.page                 all of benchmarks/recordings/nanovlm and workloads
+python -m benchmarks.accuracy.page --check         fail if the page is not what would be written
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import checkpoint_table
-import recordings
-import workloads
-from compared import ERRORS, KINDS, Compared, matched, mib, worst
 from tabulate import tabulate
 
+from benchmarks.accuracy.compared import ERRORS, KINDS, Compared, matched, mib, worst
+from benchmarks.checkpoint import table as checkpoint_table
+from benchmarks.recordings import packed as recordings
+from benchmarks.workloads import loops as workloads
 from memgraph.api import predict
 from memgraph.options import Options
 
-PAGE = Path(__file__).resolve().parent.parent / "docs" / "accuracy.md"
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "accuracy.md"
 SEED = (  # batch, seq, MiB that `torch.cuda.max_memory_allocated` gave on an RTX 3090; None: out of memory
     (1, 512, 4450.70), (8, 512, 9753.21), (16, 512, 16630.95), (32, 512, None), (1, 128, 4447.19), (8, 128, 5174.62),
     (16, 128, 7283.11),
@@ -127,14 +127,14 @@ def workloads_section(rows: Sequence[workloads.Row]) -> str:
     median = statistics.median(errors)
     return f"""## Other workloads
 
-{len(rows)} training loops of other kinds (`benchmarks/workloads.py`), each recorded on the same H200 in a process of
-its own (`benchmarks/workload_recordings/`) and predicted on a machine without a GPU. None of them was looked at while
-the rules of the ops were first written; since then the estimates of cuDNN's convolutions were read off resnet, unet and
-gru, and two rules were found by the rest: a mask whose rows are strided goes to attention's math path (t5), and token
-ids from the CPU say which rows of a sparse gradient are equal (clicks). Models of transformers are those of 5.17.0, in
-both: later ones run T5's attention otherwise. Error of the allocated peak: median **{100 * median:.3f} %**, at most
-{100 * errors[-1]:.3f} %. *Listed* counts what the prediction itself lists as assumed or unknown: mostly workspaces of
-cuDNN's convolutions, for which it picks its kernels by itself.
+{len(rows)} training loops of other kinds (`benchmarks/workloads/loops.py`), each recorded on the same H200 in a process
+of its own (`benchmarks/recordings/workloads/`) and predicted on a machine without a GPU. None of them was looked at
+while the rules of the ops were first written; since then the estimates of cuDNN's convolutions were read off resnet,
+unet and gru, and two rules were found by the rest: a mask whose rows are strided goes to attention's math path (t5),
+and token ids from the CPU say which rows of a sparse gradient are equal (clicks). Models of transformers are those of
+5.17.0, in both: later ones run T5's attention otherwise. Error of the allocated peak: median **{100 * median:.3f} %**,
+at most {100 * errors[-1]:.3f} %. *Listed* counts what the prediction itself lists as assumed or unknown: mostly
+workspaces of cuDNN's convolutions, for which it picks its kernels by itself.
 
 {workloads_table(rows)}
 """
@@ -150,13 +150,13 @@ def page(rows: Sequence[Row], others: Sequence[workloads.Row], torch_version: st
     total, hits = sum(row.allocations for row in rows), sum(row.matched for row in rows)
     return f"""# How exact it is
 
-Written by `python benchmarks/accuracy.py` from the runs in `benchmarks/recordings/` and `workload_recordings/`; do not
-edit by hand.
+Written by `python -m benchmarks.accuracy.page` from the runs in `benchmarks/recordings/nanovlm/` and
+`benchmarks/recordings/workloads/`; do not edit by hand.
 
 Measured: {"; ".join(cards)}, native caching allocator with its default settings, through torch's allocator history
-(`benchmarks/record_runs.py` with the cases of `benchmarks/runs.json`), each run in a process of its own. Sizes in MiB.
-Predicted: torch {torch_version}, no GPU. Unless a row says otherwise: nanovlm-222m, AdamW in its `foreach` form, bf16
-autocast over fp32 parameters, two steps.
+(`benchmarks/accuracy/record_runs.py` with the cases of `runs.json` beside it), each run in a process of its own. Sizes
+in MiB. Predicted: torch {torch_version}, no GPU. Unless a row says otherwise: nanovlm-222m, AdamW in its `foreach`
+form, bf16 autocast over fp32 parameters, two steps.
 
 - {len(rows)} runs, {total:,} allocations; **{hits:,} ({100 * hits / total:.4f} %) predicted to the byte and in order**;
   in the worst run {100 * least:.2f} %.
@@ -169,20 +169,21 @@ autocast over fp32 parameters, two steps.
 
 Up to torch 2.11 the lowest address serves where several free blocks fit equally well, and where the driver places
 segments is not known beforehand. Given the recorded addresses of the segments, the allocator model reproduces the
-allocated and the reserved peak of all these runs to the byte (`tests/test_replay.py`). The same step measured in two
-processes differs by as much as these errors. Since torch 2.12 the block or the segment that came first serves, and
-addresses no longer matter; the model does as the running torch does (`tests/test_allocator_of_torch.py` has asked the
-allocators of all five versions), and above it does as the torch that was measured.
+allocated and the reserved peak of all these runs to the byte (`tests/gpu/allocator/test_replay.py`). The same step
+measured in two processes differs by as much as these errors. Since torch 2.12 the block or the segment that came first
+serves, and addresses no longer matter; the model does as the running torch does
+(`tests/gpu/allocator/test_against_torch.py` has asked the allocators of all five versions), and above it does as the
+torch that was measured.
 
 One reserved figure is far off, that of batch 32 with checkpointed blocks: 27.6 MiB went into the one free segment of
 3 GiB, where another hole was as large, and so the next 3 GiB needed a segment more. With segments placed upwards, not
-downwards, the model does what that process did (`tests/test_replay.py`). `memgraph advise` names five of these runs
-as ways to make batch 32 fit; they were recorded for that.
+downwards, the model does what that process did (`tests/gpu/allocator/test_replay.py`). `memgraph advise` names five of
+these runs as ways to make batch 32 fit; they were recorded for that.
 
 {workloads_section(others)}
 ## Beside these, on the same H200
 
-From one run of `benchmarks/on_gpu.py`, predictions made on that machine with the GPU hidden:
+From one run of `benchmarks/accuracy/on_gpu.py`, predictions made on that machine with the GPU hidden:
 
 - Of the 14 runs that it recorded, all 174,053 blocks have the addresses that the allocator model gives them, told where
   the segments lie.

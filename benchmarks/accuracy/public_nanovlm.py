@@ -1,7 +1,7 @@
 """The public nanoVLM's own training classes on a virtual GPU, unchanged, from a checkout that you name.
 
-    git clone https://github.com/huggingface/nanoVLM && python benchmarks/public_nanovlm.py nanoVLM
-    python benchmarks/public_nanovlm.py nanoVLM --batch 2 --seq 2048 --images 4 --gpu h200
+    git clone https://github.com/huggingface/nanoVLM && python -m benchmarks.accuracy.public_nanovlm nanoVLM
+    python -m benchmarks.accuracy.public_nanovlm nanoVLM --batch 2 --seq 2048 --images 4 --gpu h200
 
 The model, its configuration and its initialisation are the checkout's. What it would fetch is not: the weights are left
 out (`load_backbone=False`, its own option), and of the tokenizer there is what the model asks of it, the image token's

@@ -1,6 +1,6 @@
 """Record training steps on a real GPU, through torch's allocator history, for tests and docs/accuracy.md.
 
-    python benchmarks/record_runs.py OUT_FOLDER benchmarks/runs.json [name ...]
+    python -m benchmarks.accuracy.record_runs OUT_FOLDER benchmarks/accuracy/runs.json [name ...]
 
 Each case is a set of `memgraph.options.Options`; each runs in a process of its own and leaves `NAME.json.gz`: the
 settings, torch's own statistics, and every allocator event as columns.
@@ -13,12 +13,12 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from memgraph.trace import Trace
+from benchmarks.recordings import packed as recordings
+from memgraph.trace import Trace
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def run(case: dict[str, Any], begin: Callable[[], None] = lambda: None) -> Trace:
@@ -29,7 +29,7 @@ def run(case: dict[str, Any], begin: Callable[[], None] = lambda: None) -> Trace
     """
     import torch
 
-    from memgraph.capture.history import record_history
+    from memgraph.capture.real.history import record_history
     from memgraph.capture.step import run_steps
     from memgraph.models.registry import resolve
     from memgraph.options import Options
@@ -45,8 +45,6 @@ def run(case: dict[str, Any], begin: Callable[[], None] = lambda: None) -> Trace
 
 def record(case: dict[str, Any], path: Path) -> None:
     """Run one case here and write its recording."""
-    import recordings
-
     recordings.write(path, recordings.as_columns(run(case)))
 
 
@@ -58,12 +56,10 @@ def main() -> None:
         if names and len(names) == 1:
             record(cases[name], path)
             continue
-        result = subprocess.run(
-            [sys.executable, __file__, folder, cases_file, name], cwd=ROOT, capture_output=True, text=True, check=False
-        )
+        command = [sys.executable, "-m", "benchmarks.accuracy.record_runs", folder, cases_file, name]
+        result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
         print(name, "recorded" if result.returncode == 0 else result.stderr.strip().splitlines()[-1:], flush=True)
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(ROOT))
     main()

@@ -1,6 +1,6 @@
 """Two steps of a tiny model, as somebody's training script. Given a file, PyTorch's own snapshot of them is left there.
 
-    python benchmarks/tiny.py [SNAPSHOT.pickle]
+python -m benchmarks.accuracy.tiny [SNAPSHOT.pickle]
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What eager PyTorch costs on the host, in itself: nanoVLM so small that nothing else takes time.
 
-    python benchmarks/host_costs.py          # on the GPU if there is one, else on the processor
+    python -m benchmarks.checkpoint.host_costs          # on the GPU if there is one, else on the processor
 
 All of the model's 42 blocks run, a few numbers wide, so that a step is as many calls as at full size and hardly any
 work. Four steps give three prices: unchecked, with every block of the decoder recomputed, the same as pairs, and with
@@ -17,8 +17,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
-COUNTS = ROOT / "benchmarks" / "checkpoint_plans" / "measured" / "host_counts.json"
+COUNTS = Path(__file__).with_name("plans") / "measured" / "host_counts.json"
 TINY = {
     "lm_hidden_dim": "72", "lm_inter_dim": "72", "vit_hidden_dim": "96", "vit_inter_dim": "96",
     "lm_base_vocab_size": "100", "vit_img_size": "64",
@@ -45,7 +44,7 @@ def count() -> dict[str, dict[str, int]]:
     """By step: its calls, the tensors that recomputations bring back, and the calls under a policy."""
     from memgraph.options import Options
     from memgraph.plan.cost import base_name, recomputed, under_policy
-    from memgraph.workers import traced
+    from memgraph.study.workers import traced
 
     found = {}
     for name, plan in plans().items():
@@ -131,5 +130,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(ROOT))
     main()

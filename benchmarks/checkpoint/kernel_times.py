@@ -1,6 +1,6 @@
 """How long the kernels of each op take on a real GPU, for the roofline of `memgraph/plan/cost.py`.
 
-    python benchmarks/kernel_times.py OUT_FOLDER
+    python -m benchmarks.checkpoint.kernel_times OUT_FOLDER
 
 Needs torch alone. Steps of nanoVLM at two sizes, unchecked and with checkpoint plans, under PyTorch's profiler: by op
 and shapes, the time of the kernels that it launched; of each step, the time that the card was busy, and the time of the
@@ -17,14 +17,14 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
+from benchmarks.checkpoint import host_costs
+from benchmarks.checkpoint.step import PLANS, clocked, fresh, training
+
 _ROUNDS = 12
 
 
 def main() -> None:
-    import host_costs
     import torch
-    from checkpoint_measured import PLANS, fresh, training
 
     from memgraph.plan.plan_file import Plan, load_plan
 
@@ -48,12 +48,10 @@ def main() -> None:
 
 def of_step(model: Any, step: Any, plan: Any, rows: bool) -> dict[str, Any]:
     """Of one step: see the module's text."""
-    from checkpoint_measured import _clocked
-
     from memgraph.plan.apply import apply_plan
 
     with apply_plan(model, plan):
-        times = [_clocked(step) for _ in range(2 + _ROUNDS)][2:]
+        times = [clocked(step) for _ in range(2 + _ROUNDS)][2:]
         profiled = under_profiler(step)
     whole = sorted(one for one, _ in times)
     return {
@@ -86,5 +84,4 @@ def under_profiler(step: Any) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
     main()

@@ -1,17 +1,20 @@
-"""Make the plans that `checkpoint_measured.py` measures: nanoVLM-222M on an H200, from traces, without one.
+"""Make the plans that `measured.py` measures: nanoVLM-222M on an H200, from traces, without one.
 
-    python benchmarks/checkpoint_plans.py          # writes benchmarks/checkpoint_plans/*.json
+    python -m benchmarks.checkpoint.make_plans          # writes benchmarks/checkpoint/plans/*.json
 
 Two plans for a budget, and five points of the curve of batch 32 from nearly nothing recomputed to the least memory.
 """
 
 from __future__ import annotations
 
-import sys
+from contextlib import closing
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-FOLDER = ROOT / "benchmarks" / "checkpoint_plans"
+from memgraph.options import Options
+from memgraph.study.planner import Planner
+from memgraph.study.workers import Workers
+
+FOLDER = Path(__file__).with_name("plans")
 GIB = 2**30
 BUDGETS = {
     "b8_s512_6gib": (8, 512, 6 * GIB), "b32_s512_24gib": (32, 512, 24 * GIB), "b64_s1024_40gib": (64, 1024, 40 * GIB)
@@ -20,12 +23,6 @@ POINTS = 5
 
 
 def main() -> None:
-    from contextlib import closing
-
-    from memgraph.options import Options
-    from memgraph.planner import Planner
-    from memgraph.workers import Workers
-
     FOLDER.mkdir(exist_ok=True)
     for name, (batch, seq, budget) in BUDGETS.items():
         with closing(Workers()) as workers:
@@ -41,5 +38,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(ROOT))
     main()

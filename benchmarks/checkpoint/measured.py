@@ -1,8 +1,8 @@
 """Measure on a real GPU what checkpoint plans promise, for docs/checkpoint.md.
 
-    python benchmarks/checkpoint_measured.py OUT_FOLDER [plan.json ...]
+    python -m benchmarks.checkpoint.measured OUT_FOLDER [plan.json ...]
 
-Takes the plans of `benchmarks/checkpoint_plans/` (made without a GPU by `checkpoint_plans.py`), needs torch alone, and
+Takes the plans of `benchmarks/checkpoint/plans/` (made without a GPU by `make_plans.py`), needs torch alone, and
 writes OUT_FOLDER/checkpoint_measured.json, anew after each part:
 
 - peaks of two steps under each plan's budget, of a fresh model;
@@ -15,7 +15,6 @@ writes OUT_FOLDER/checkpoint_measured.json, anew after each part:
 
 from __future__ import annotations
 
-import copy
 import functools
 import gc
 import json
@@ -30,8 +29,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
-PLANS = ROOT / "benchmarks" / "checkpoint_plans"
+from benchmarks.checkpoint import host_costs
+from benchmarks.checkpoint.kernel_times import under_profiler
+from benchmarks.checkpoint.step import PLANS, built, clocked, fresh, training
+
+ROOT = Path(__file__).resolve().parents[2]
 _WARM, _TIMED = 2, 20
 """Rounds of a step without a plan and one with each: not counted, and counted."""
 _SMALL = (4, 512)
@@ -44,7 +46,6 @@ def main() -> None:
     if "--deterministic" in sys.argv:
         (folder / "deterministic.json").write_text(json.dumps(deterministic(), indent=1) + "\n")
         return
-    import host_costs
     import torch
 
     from memgraph.plan.plan_file import load_plan
@@ -125,7 +126,7 @@ def timed(model: Any, step: Callable[[], None], plans: dict[str, Any]) -> dict[s
     for _ in range(_WARM + _TIMED):
         for name, plan in plans.items():
             with apply_plan(model, plan):
-                found[name].append(_clocked(step))
+                found[name].append(clocked(step))
     return {name: times[_WARM:] for name, times in found.items()}
 
 
@@ -142,8 +143,6 @@ def compared(plain: list[tuple[float, float]], planned: list[tuple[float, float]
 
 def busy(plans: dict[str, Any], batch: int, seq: int, found: dict[str, Any]) -> None:
     """Milliseconds of the card's kernels in a step with each plan, and in one without."""
-    from kernel_times import under_profiler
-
     from memgraph.plan.apply import apply_plan
     from memgraph.plan.plan_file import Plan
 
@@ -156,65 +155,12 @@ def busy(plans: dict[str, Any], batch: int, seq: int, found: dict[str, Any]) -> 
         found[name]["unchecked_busy_ms"] = under_profiler(step)["busy_ms"]
 
 
-def _clocked(step: Callable[[], None]) -> tuple[float, float]:
-    """Seconds of a step until the card is done, and until the host is."""
-    import torch
-
-    torch.cuda.synchronize()
-    start = time.perf_counter()
-    step()
-    issued = time.perf_counter() - start
-    torch.cuda.synchronize()
-    return time.perf_counter() - start, issued
-
-
 def _summary(prefix: str, times: list[tuple[float, float]]) -> dict[str, float]:
     return {
         f"{prefix}step_seconds": statistics.median(whole for whole, _ in times),
         f"{prefix}fastest_seconds": min(whole for whole, _ in times),
         f"{prefix}issue_seconds": min(issued for _, issued in times),
     }
-
-
-def training(plan: Any, batch: int, seq: int) -> tuple[Any, Callable[[], None]]:
-    """A model, and a step as `memgraph analyze` predicts it: AdamW, bf16 autocast, gradients set to none."""
-    import torch
-
-    from memgraph.plan.apply import apply_plan
-
-    model, inputs, forward = built(batch, seq)
-    apply_plan(model, plan)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5)
-    device: dict[str, Any] = {}
-    held: dict[str, Any] = {}
-
-    def step() -> None:
-        for name, value in inputs.items():
-            device[name] = value.to("cuda")
-        optimizer.zero_grad(set_to_none=True)
-        with torch.autocast("cuda", torch.bfloat16):
-            held["outputs"], held["loss"] = forward(model, device)
-        held["loss"].backward()
-        optimizer.step()
-
-    return model, step
-
-
-def built(batch: int, seq: int, attention: str = "sdpa") -> tuple[Any, dict[str, Any], Any]:
-    """The same weights and the same inputs each time, the model on the card."""
-    model, inputs, forward = _on_host(batch, seq, attention)
-    return copy.deepcopy(model).to("cuda"), inputs, forward
-
-
-@functools.cache
-def _on_host(batch: int, seq: int, attention: str) -> tuple[Any, dict[str, Any], Any]:
-    import torch
-
-    from memgraph.models.registry import resolve
-
-    torch.manual_seed(0)
-    job: Any = resolve("nanovlm-222m").build({"attention": attention}, batch, seq)
-    return job.model().train(), dict(job.inputs()), job.forward
 
 
 def compare(plans: dict[str, Any], base: str, batch: int, seq: int, found: dict[str, Any]) -> None:
@@ -269,8 +215,8 @@ def in_a_process_of_its_own(folder: Path) -> dict[str, Any]:
     """Deterministic kernels have to be asked for before CUDA starts."""
     environment = {**os.environ, "CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
     fresh()
-    command = [sys.executable, __file__, str(folder), "--deterministic"]
-    subprocess.run(command, env=environment, check=True)
+    command = [sys.executable, "-m", "benchmarks.checkpoint.measured", str(folder), "--deterministic"]
+    subprocess.run(command, cwd=ROOT, env=environment, check=True)
     found: dict[str, Any] = json.loads((folder / "deterministic.json").read_text())
     return found
 
@@ -302,16 +248,6 @@ def deterministic() -> dict[str, Any]:
     return found
 
 
-def fresh() -> None:
-    """Nothing on the card, cuBLAS's workspaces included, and the counters at zero."""
-    import torch
-
-    gc.collect()
-    torch._C._cuda_clearCublasWorkspaces()
-    torch.cuda.empty_cache()
-    torch.cuda.reset_peak_memory_stats()
-
-
 def launch_nanoseconds() -> float:
     """From one small kernel to the next, with autograd: what eager PyTorch does not go below."""
     import torch
@@ -329,5 +265,4 @@ def launch_nanoseconds() -> float:
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(ROOT))
     main()

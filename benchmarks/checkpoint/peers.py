@@ -1,13 +1,13 @@
 """Checkpoint plans against torch's own `sac_milp` and `activation_memory_budget`: one model, one run, no GPU.
 
-    python benchmarks/checkpoint_peers.py [OUT.json]        # wants PuLP and pwlf, for sac_milp, and Triton
+    python -m benchmarks.checkpoint.peers [OUT.json]        # wants PuLP and pwlf, for sac_milp, and Triton
 
 A GPT-like decoder of ten blocks, AdamW, bf16 parameters, on a virtual H100. `sac_milp` is given its own estimators'
 figures (torch.distributed._tools: MemTracker, RuntimeEstimator, SACEstimator), its blocks as units, and a range of
 budgets. What it answers is a share of each block's activations to discard; the op-level policy for that share is the
 one that torch documents (`get_optimal_checkpointing_policy_per_module`). Each plan, theirs and ours, is then run and
 traced by the same recorder, and the recomputed operations are counted from that trace: its true peak, and its true
-recompute. Ours is asked for at the true peak that theirs reached. `checkpoint_peers_compiled.py` is the other half.
+recompute. Ours is asked for at the true peak that theirs reached. `peers_compiled.py` is the other half.
 """
 
 from __future__ import annotations
@@ -18,67 +18,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
-GIB = 2**30
-_BATCH, _SEQ, _WIDTH, _BLOCKS, _VOCABULARY = 8, 1024, 768, 10, 8192
+from benchmarks.checkpoint import peers_compiled
+from benchmarks.checkpoint.peers_model import BATCH, BLOCKS, GIB, PREPARE, SEQ, decoder, options, told
+
 SHARES = (0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.65, 0.6, 0.55, 0.5, 0.45)
 """Budgets, as shares of the peak with everything kept."""
-
-
-PREPARE: list[Any] = []
-"""What is done to the model that is made next."""
-
-
-def make(batch: int = _BATCH) -> tuple[Any, list[Any]]:
-    """The model and a batch, as `--model` takes them."""
-    import torch
-
-    tokens = torch.zeros(batch, _SEQ, dtype=torch.long)
-    model = decoder()
-    for prepare in PREPARE:
-        prepare(model)
-    return model, [tokens, tokens.clone()]
-
-
-def decoder() -> Any:
-    """Pre-norm blocks, with attention by hand: torch's estimators know no kernel with results of two types."""
-    import torch
-    from torch import nn
-    from torch.nn import functional as F
-
-    class Block(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.norm1, self.norm2 = nn.LayerNorm(_WIDTH), nn.LayerNorm(_WIDTH)
-            self.qkv, self.out = nn.Linear(_WIDTH, 3 * _WIDTH), nn.Linear(_WIDTH, _WIDTH)
-            self.up, self.down = nn.Linear(_WIDTH, 4 * _WIDTH), nn.Linear(4 * _WIDTH, _WIDTH)
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            q, k, v = self.qkv(self.norm1(x)).unflatten(-1, (3, 12, _WIDTH // 12)).permute(2, 0, 3, 1, 4)
-            y = (q @ k.transpose(-1, -2) / (_WIDTH // 12) ** 0.5).softmax(-1) @ v
-            x = x + self.out(y.transpose(1, 2).flatten(2))
-            return x + self.down(F.gelu(self.up(self.norm2(x))))
-
-    class Decoder(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.embed = nn.Embedding(_VOCABULARY, _WIDTH)
-            self.blocks = nn.ModuleList(Block() for _ in range(_BLOCKS))
-            self.norm, self.head = nn.LayerNorm(_WIDTH), nn.Linear(_WIDTH, _VOCABULARY, bias=False)
-
-        def forward(self, tokens: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-            x = self.embed(tokens)
-            for block in self.blocks:
-                x = block(x)
-            return F.cross_entropy(self.head(self.norm(x)).flatten(0, 1), targets.flatten())
-
-    return Decoder()
-
-
-def options() -> Any:
-    from memgraph.options import Options
-
-    return Options(model="checkpoint_peers:make", batch=_BATCH, gpu="h100", dtype="bfloat16", amp="none")
 
 
 def their_graph() -> Any:
@@ -99,7 +43,7 @@ def their_graph() -> Any:
     with memgraph.virtual_gpu("h100"):
         model = decoder().to(torch.bfloat16).cuda()
         optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5)
-        tokens = torch.zeros(_BATCH, _SEQ, dtype=torch.long, device="cuda")
+        tokens = torch.zeros(BATCH, SEQ, dtype=torch.long, device="cuda")
 
         def step() -> None:
             model(tokens, tokens).backward()
@@ -120,7 +64,7 @@ def theirs(graph: Any, stats: dict[str, Any], budget: int) -> tuple[int, Any] | 
     """The peak that sac_milp promises for a budget, and what applies its plan; None where it finds none."""
     from torch.distributed._tools.sac_ilp import get_optimal_checkpointing_policy_per_module, sac_milp
 
-    units = [f"Decoder.blocks.{number}" for number in range(_BLOCKS)]
+    units = [f"Decoder.blocks.{number}" for number in range(BLOCKS)]
     shares, _, promised = sac_milp(graph, budget / GIB, ac_units=units)
     if promised == -1:
         return None
@@ -173,12 +117,10 @@ def traced(apply: Any = None) -> tuple[int, int]:
 
 
 def main() -> None:
-    import checkpoint_peers_compiled
-
     found = against_sac_milp()
     print(table(found["rows"]), verdict(found["rows"]), sep="\n\n", end="\n\n", flush=True)
-    compiled = checkpoint_peers_compiled.compared()
-    print(checkpoint_peers_compiled.table(compiled), checkpoint_peers_compiled.verdict(compiled), sep="\n\n")
+    compiled = peers_compiled.compared()
+    print(peers_compiled.table(compiled), peers_compiled.verdict(compiled), sep="\n\n")
     if len(sys.argv) > 1:
         both = {"sac_milp": found, "activation_memory_budget": compiled}
         Path(sys.argv[1]).write_text(json.dumps(both, indent=1) + "\n")
@@ -186,7 +128,7 @@ def main() -> None:
 
 def against_sac_milp() -> dict[str, Any]:
     """Peaks in bytes, recompute as a share of the step."""
-    from memgraph.planner import Planner
+    from memgraph.study.planner import Planner
 
     graph, stats = their_graph()
     planner = Planner(options(), 64 * GIB, host_call=0)
@@ -215,14 +157,9 @@ def table(rows: list[dict[str, Any]]) -> str:
     from tabulate import tabulate
 
     kinds = ("theirs", "ours", "ours_at_their_peak")
-    texts = [[f"{row['budget'] / GIB:.3f}", *(of(row.get(kind)) for kind in kinds)] for row in rows]
+    texts = [[f"{row['budget'] / GIB:.3f}", *(told(row.get(kind)) for kind in kinds)] for row in rows]
     headers = ("budget", "sac_milp: true peak, recompute", "ours", "ours at the peak of sac_milp's")
     return tabulate(texts, headers, tablefmt="github", disable_numparse=True)
-
-
-def of(found: dict[str, Any] | None) -> str:
-    """A peak and a recompute."""
-    return "none" if found is None else f"{found['peak'] / GIB:.3f} +{100 * found['recompute']:.2f} %"
 
 
 def verdict(rows: list[dict[str, Any]]) -> str:
@@ -240,7 +177,4 @@ def verdict(rows: list[dict[str, Any]]) -> str:
 
 
 if __name__ == "__main__":
-    sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
-    if "checkpoint_peers" not in sys.modules:
-        sys.modules["checkpoint_peers"] = sys.modules["__main__"]
     main()

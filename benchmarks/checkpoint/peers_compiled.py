@@ -1,10 +1,11 @@
-"""Checkpoint plans against torch's `activation_memory_budget`: the second half of `checkpoint_peers.py`.
+"""Checkpoint plans against torch's `activation_memory_budget`: the second half of `peers.py`.
 
 That setting is one of torch.compile's, so both are compiled: the model as it is with the setting from 0.9 to 0, and the
 model with our plans and the setting left at 1. Each step is traced by the same recorder, for its true peak, and priced
 alike: the products by the roofline, each generated kernel by the bytes of its arguments. What that is above the step
 compiled without either is the recompute. Our plans are made for a row of peaks, with costs that know what a compiler
-does (`compiled_planner.py`); at each peak that the setting reaches the cheapest of ours that is not above it is taken.
+does (`benchmarks/compiled/planner.py`); at each peak that the setting reaches the cheapest of ours that is not above it
+is taken.
 """
 
 from __future__ import annotations
@@ -15,9 +16,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import checkpoint_peers
+from benchmarks.checkpoint.peers_model import GIB, options, told
+from benchmarks.compiled.planner import CompiledPlanner
 
-GIB = 2**30
 BUDGETS = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0.0)
 LIMITS = 16
 """Of our plans, from everything kept to the least memory."""
@@ -25,13 +26,11 @@ LIMITS = 16
 
 def compared() -> dict[str, Any]:
     """Peaks in bytes, recompute as a share of the step."""
-    from compiled_planner import CompiledPlanner
-
     with launches() as launched:
         _, usual = priced(launched)
         theirs = [{"budget": share, **_row(priced(launched, activation_memory_budget=share), usual)}
                   for share in BUDGETS]  # fmt: skip
-        planner = CompiledPlanner(checkpoint_peers.options(), 64 * GIB, host_call=0)
+        planner = CompiledPlanner(options(), 64 * GIB, host_call=0)
         planner._prepare()
         plans = [planner._plan(choice) for choice in planner._spread(LIMITS)]
         ours = [_row(priced(launched, checkpoint=plan.text), usual) for plan in plans]
@@ -49,7 +48,7 @@ def launches() -> Iterator[list[int]]:
     """Bytes of the arguments of each generated kernel that is launched while open."""
     import torch
 
-    from memgraph.virtual import tuning
+    from memgraph.virtual.inductor import tuning
 
     found: list[int] = []
     usual = tuning.first_launch
@@ -80,7 +79,7 @@ def priced(launched: list[int], **settings: Any) -> tuple[int, float]:
 
     launched.clear()
     card = find("h100")
-    trace = predict(dataclasses.replace(checkpoint_peers.options(), compile="default", **settings))
+    trace = predict(dataclasses.replace(options(), compile="default", **settings))
     kernels = sum(_nanoseconds("pointwise", size / card.bandwidth) for size in launched)
     products = sum(_product(op, card) for op in trace.ops if op.name.endswith("mm.out"))
     others = sum(spent.device for op, spent in zip(trace.ops, costs(card, HostCosts.of(0))(trace), strict=True)
@@ -107,7 +106,7 @@ def table(found: dict[str, Any]) -> str:
     """A row a setting, in GiB."""
     from tabulate import tabulate
 
-    rows = [[f"{row['budget']:g}", checkpoint_peers.of(row), checkpoint_peers.of(row["ours"])] for row in found["rows"]]
+    rows = [[f"{row['budget']:g}", told(row), told(row["ours"])] for row in found["rows"]]
     headers = ("budget", "activation_memory_budget: true peak, recompute", "ours, no higher")
     return tabulate(rows, headers, tablefmt="github", disable_numparse=True)
 
@@ -122,4 +121,4 @@ def verdict(found: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    raise SystemExit("run checkpoint_peers.py: both halves are one run")
+    raise SystemExit("run benchmarks.checkpoint.peers: both halves are one run")

@@ -1,8 +1,8 @@
-"""Write the table of measured plans into docs/checkpoint.md, from what `checkpoint_measured.py` left.
+"""Write the table of measured plans into docs/checkpoint.md, from what `measured.py` left.
 
-    python benchmarks/checkpoint_table.py [checkpoint_measured.json]
+    python -m benchmarks.checkpoint.table [checkpoint_measured.json]
 
-Without an argument it takes `benchmarks/checkpoint_plans/measured/checkpoint_measured.json`.
+Without an argument it takes `benchmarks/checkpoint/plans/measured/checkpoint_measured.json`.
 """
 
 from __future__ import annotations
@@ -14,10 +14,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
-PAGE = ROOT / "docs" / "checkpoint.md"
-RESULT = ROOT / "benchmarks" / "checkpoint_plans" / "measured" / "checkpoint_measured.json"
-PLANS = ROOT / "benchmarks" / "checkpoint_plans"
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "checkpoint.md"
+PLANS = Path(__file__).with_name("plans")
+RESULT = PLANS / "measured" / "checkpoint_measured.json"
 MIB = 2**20
 _BLOCK = re.compile(r"(<!-- measured -->\n).*?(<!-- end of measured -->)", re.DOTALL)
 
@@ -98,7 +97,7 @@ def gpu_of(result: dict[str, Any]) -> Any:
 def traced(plan: str, batch: int, seq: int) -> Any:
     """A run of two steps with a plan, as text, or `none`."""
     from memgraph.options import Options
-    from memgraph.workers import traced as run
+    from memgraph.study.workers import traced as run
 
     return run(Options(batch=batch, seq=seq, gpu="h200", checkpoint=plan))[0]
 
@@ -163,8 +162,8 @@ def prices(result: dict[str, Any]) -> str:
     return (
         f"This host takes {host['call'] / 1000:.1f} us a call, {host['saved'] / 1000:.1f} us more for a tensor that is "
         f"brought back ({host['saved_in_calls']:.1f} calls) and {host['policy'] / 1000:.1f} us more for a call under a "
-        f"selective policy ({host['policy_in_calls']:.1f} calls): `benchmarks/host_costs.py`, from a model of another "
-        f"size."
+        f"selective policy ({host['policy_in_calls']:.1f} calls): `benchmarks/checkpoint/host_costs.py`, from a model "
+        f"of another size."
     )
 
 
@@ -197,5 +196,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(ROOT))
     main()

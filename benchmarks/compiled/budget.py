@@ -1,6 +1,6 @@
 """What torch's `activation_memory_budget` does to the true peak of a compiled step, at each setting.
 
-    python benchmarks/compile_budget.py [MODEL BATCH SEQ]         default: compiled_models:decoder 8 512
+python -m benchmarks.compiled.budget [MODEL BATCH SEQ]     default: benchmarks.compiled.models:decoder 8 512
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def row(model: str, batch: int, seq: int, budget: float) -> tuple[str, ...]:
 
 
 def main() -> None:
-    model, batch, seq = sys.argv[1:4] or ("compiled_models:decoder", "8", "512")
+    model, batch, seq = sys.argv[1:4] or ("benchmarks.compiled.models:decoder", "8", "512")
     headers = ("budget", "saved", "peak requested", "peak reserved", "ops computed again", "peak in the")
     rows = [row(model, int(batch), int(seq), budget) for budget in BUDGETS]
     print(tabulate(rows, headers, tablefmt="github", disable_numparse=True))

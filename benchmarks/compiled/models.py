@@ -1,5 +1,5 @@
-"""Models for recordings of compiled steps: `--model compiled_models:decoder`. None of them was looked at while the
-prediction was written."""
+"""Models for recordings of compiled steps: `--model benchmarks.compiled.models:decoder`. None of them was looked at
+while the prediction was written."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ Made = tuple[nn.Module, tuple[Tensor, ...]]
 
 
 class DecoderBlock(nn.Module):
-    """Pre-norm attention and MLP. `workloads_language.decoder` has another, whose `nn.Sequential` lets go of tensors at
-    other moments; both are recorded as they are."""
+    """Pre-norm attention and MLP. That of `workloads/language.py` is another, whose `nn.Sequential` lets go of tensors
+    at other moments; both are recorded as they are."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()

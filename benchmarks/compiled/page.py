@@ -1,7 +1,7 @@
 """Predict every recorded compiled run and write docs/compiled-accuracy.md.
 
-    python benchmarks/compiled_accuracy.py            all of benchmarks/compiled_recordings
-    python benchmarks/compiled_accuracy.py NAME ...   these, printed only
+    python -m benchmarks.compiled.page            all of benchmarks/recordings/compiled
+    python -m benchmarks.compiled.page NAME ...   these, printed only
 
 What the recorded run timed on its card is given to the prediction: which products it padded. Allocations that the
 timing itself made are left out of the matching on both sides, since how many there are depends on the card's speed;
@@ -10,6 +10,7 @@ they count in the peaks.
 
 from __future__ import annotations
 
+import dataclasses
 import gzip
 import json
 import sys
@@ -19,17 +20,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import recordings
 import torch
-from compared import ERRORS, KINDS, Compared, error, matched, mib, worst
 from tabulate import tabulate
 
+from benchmarks.accuracy.compared import ERRORS, KINDS, Compared, error, matched, mib, worst
+from benchmarks.recordings import packed as recordings
 from memgraph.api import predict
 from memgraph.trace import Trace
-from memgraph.virtual import tuning
+from memgraph.virtual.inductor import tuning
 
-FOLDER = Path(__file__).parent / "compiled_recordings"
-PAGE = Path(__file__).resolve().parent.parent / "docs" / "compiled-accuracy.md"
+FOLDER = recordings.FOLDER.with_name("compiled")
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "compiled-accuracy.md"
 TRIAL = "timing.trial.kernel"
 HEADING = "## Predicted with torch "
 
@@ -70,7 +71,9 @@ def compare(path: Path) -> Row:
 def _predicted(settings: Any, outcomes: dict[str, bool]) -> Trace:
     tuning.OUTCOMES.clear()
     tuning.OUTCOMES.update(outcomes)
-    return predict(recordings.options_of(settings))
+    options = recordings.options_of(settings)
+    model = options.model.replace("compiled_models:", "benchmarks.compiled.models:")  # recorded before it moved there
+    return predict(dataclasses.replace(options, model=model))
 
 
 def without_trials(run: dict[str, Any]) -> list[int]:
@@ -113,10 +116,10 @@ def page(rows: Sequence[Row], before: str) -> str:
     sections = "\n".join(sorted([section(rows), *kept]))
     return f"""# How exact a compiled step is
 
-Written by `python benchmarks/compiled_accuracy.py` from `benchmarks/compiled_recordings/`; do not edit by hand. Each
+Written by `python -m benchmarks.compiled.page` from `benchmarks/recordings/compiled/`; do not edit by hand. Each
 version of torch that it is run with writes its own section.
 
-Measured: {cards}, through torch's allocator history (`benchmarks/record_compiled.py`), each run in a process of its own
+Measured: {cards}, through torch's allocator history (`benchmarks/compiled/record.py`), each run in a process of its own
 with empty compile caches. Sizes in MiB.
 
 *matched* counts recorded allocations that the prediction has too, in order and to the byte, without those that

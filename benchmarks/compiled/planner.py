@@ -18,7 +18,7 @@ from memgraph.plan.candidates import Candidate, owner_of
 from memgraph.plan.cost import KERNEL, REACHED, VIEWS, Spent, base_name, recomputed
 from memgraph.plan.plan_file import keeps, parse_plan
 from memgraph.plan.results import Result
-from memgraph.planner import Planner
+from memgraph.study.planner import Planner
 from memgraph.trace import Trace
 
 

@@ -1,8 +1,8 @@
 """Record compiled training steps on a real GPU, through torch's allocator history.
 
-    python benchmarks/record_compiled.py OUT_FOLDER [name ...]
+    python -m benchmarks.compiled.record OUT_FOLDER [name ...]
 
-The cases are those of `benchmarks/compiled_runs.json`; each runs in a process of its own with an empty compile cache,
+The cases are those of `benchmarks/compiled/runs.json`; each runs in a process of its own with an empty compile cache,
 all at once. `NAME.json.gz` is as record_runs.py writes it, with what the compiler measured on the card: which
 allocations were those of benchmarks, which products it padded, how many configurations of each kernel it tried.
 `NAME.wrappers.txt.gz` is the code that Inductor generated.
@@ -20,8 +20,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
-CASES = Path(__file__).with_name("compiled_runs.json")
+from benchmarks.accuracy.record_runs import run
+from benchmarks.recordings import packed as recordings
+
+ROOT = Path(__file__).resolve().parents[2]
+CASES = Path(__file__).with_name("runs.json")
 
 
 class Watch:
@@ -85,9 +88,6 @@ def allocations() -> int:
 
 def record(case: dict[str, Any], folder: Path, name: str) -> None:
     """Run one case here and write its recording, and the code that Inductor made of it."""
-    import recordings
-    from record_runs import run
-
     watch = Watch()
     columns = recordings.as_columns(run(case, watch.start))
     measured = {"benchmarks": watch.benchmarks, "padded": watch.padded, "kernels": watch.kernels}
@@ -118,13 +118,11 @@ def main() -> None:
 
 
 def _start(folder: Path, name: str, cache: str) -> subprocess.Popen[bytes]:
-    paths = os.pathsep.join([str(ROOT), str(ROOT / "benchmarks"), os.environ.get("PYTHONPATH", "")])
     caches = {"TORCHINDUCTOR_CACHE_DIR": cache, "TRITON_CACHE_DIR": f"{cache}/triton"}
-    environment = {**os.environ, **caches, "PYTHONPATH": paths, "TORCHINDUCTOR_COMPILE_THREADS": "4"}
-    command = [sys.executable, __file__, str(folder), "--here", name]
+    environment = {**os.environ, **caches, "TORCHINDUCTOR_COMPILE_THREADS": "4"}
+    command = [sys.executable, "-m", "benchmarks.compiled.record", str(folder), "--here", name]
     return subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL)
 
 
 if __name__ == "__main__":
-    sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
     main()

@@ -1,8 +1,8 @@
 """Recorded runs as small files: what was asked and what was freed, in order. Addresses are not kept, because the
 allocator model reproduces each of them from those of the segments, which are.
 
-    python benchmarks/recordings.py pack FOLDER benchmarks/recordings     from the files of record_runs.py
-    python benchmarks/recordings.py addresses RUN.json.gz OUT.json.gz     the address of every block, for a test
+    python -m benchmarks.recordings.packed pack FOLDER benchmarks/recordings/nanovlm    from those of record_runs.py
+    python -m benchmarks.recordings.packed addresses RUN.json.gz OUT.json.gz            each block's address, for a test
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from memgraph.gpu.allocator import Allocator
-from memgraph.gpu.blocks import Block
-from memgraph.gpu.segments import RecordedAddresses, SegmentAddresses
+from memgraph.gpu.allocator.blocks import Block
+from memgraph.gpu.allocator.caching import Allocator
+from memgraph.gpu.allocator.segments import RecordedAddresses, SegmentAddresses
 from memgraph.options import Options
 from memgraph.trace import Action, Buffer, Event, Events, Phase, Trace, Usage
 
-FOLDER = Path(__file__).parent / "recordings"
+FOLDER = Path(__file__).parent / "nanovlm"
 _SEGMENTS = (Action.SEGMENT_ALLOC, Action.SEGMENT_FREE)
 
 

@@ -1,7 +1,7 @@
 """How fast capture is, side by side in one run.
 
-    python benchmarks/capture_speed.py            all
-    python benchmarks/capture_speed.py --quick    without torch's MemTracker, which takes a minute
+    python -m benchmarks.speed.capture            all
+    python -m benchmarks.speed.capture --quick    without torch's MemTracker, which takes a minute
 
 Each figure is taken in a process of its own, best of three, on nanoVLM-222M, batch 8, seq 512, two steps:
 - bare: the same two steps under torch's own FakeTensorMode over the same virtual device, nothing written down;
@@ -18,8 +18,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
+ROOT = Path(__file__).resolve().parents[2]
 OPTIONS: dict[str, Any] = {"batch": 8, "seq": 512, "gpu": "rtx3090"}
 
 
@@ -129,10 +131,13 @@ def command() -> tuple[float, float]:
 
 def alone(name: str, times: int = 3) -> float:
     """Best of some runs, each in a new process."""
-    run = [sys.executable, __file__, name]
-    return min(
-        float(subprocess.run(run, check=True, capture_output=True, text=True).stdout.split()[-1]) for _ in range(times)
-    )
+    return min(float(said_by(name).split()[-1]) for _ in range(times))
+
+
+def said_by(name: str) -> str:
+    """What a new process says that takes one of the figures."""
+    command = [sys.executable, "-m", "benchmarks.speed.capture", name]
+    return subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
 
 
 def main() -> None:
@@ -151,8 +156,7 @@ def main() -> None:
     print(
         f"memgraph analyze      {min(seconds for seconds, _ in runs):6.2f} s   {runs[-1][1]:.0f} MiB resident at most"
     )
-    text = subprocess.run([sys.executable, __file__, "per_op"], check=True, capture_output=True, text=True).stdout
-    print(f"microseconds an op    {text.strip()}")
+    print(f"microseconds an op    {said_by('per_op').strip()}")
 
 
 if __name__ == "__main__":

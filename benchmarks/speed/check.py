@@ -1,6 +1,6 @@
 """Seconds and memory that `memgraph check` takes for two runs of a million events each, that differ here and there.
 
-    python benchmarks/check_speed.py [EVENTS]
+    python -m benchmarks.speed.check [EVENTS]
 
 The runs are made up: steps of some 25,000 events that repeat, sizes like those of nanoVLM. The second differs in each
 step by an allocation more, one less and one of another size.
@@ -16,8 +16,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from memgraph.gpu.allocator import Allocator
-from memgraph.gpu.blocks import Block
+from memgraph.gpu.allocator.blocks import Block
+from memgraph.gpu.allocator.caching import Allocator
 from memgraph.trace import Action, Buffer, Event, Events, Op, Phase, Trace
 
 STEP = 25_000

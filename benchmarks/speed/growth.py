@@ -1,9 +1,9 @@
 """Are the laws right, and how fast are they? Each part prints what it found, and the script fails if a law was wrong.
 
-python benchmarks/growth.py laws --pairs 20      # laws against fresh traces, at random sizes, both attention modes
-python benchmarks/growth.py diff                 # seconds of one difference, and whether its parts add up
-python benchmarks/growth.py grid                 # seconds of a grid of 1,000 cells, after the first traces
-python benchmarks/growth.py fit                  # three cards, four lengths, each answer traced and one more
+python -m benchmarks.speed.growth laws --pairs 20      # laws against fresh traces, random sizes, both attention modes
+python -m benchmarks.speed.growth diff                 # seconds of one difference, and whether its parts add up
+python -m benchmarks.speed.growth grid                 # seconds of a grid of 1,000 cells, after the first traces
+python -m benchmarks.speed.growth fit                  # three cards, four lengths, each answer traced and one more
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from memgraph.analyze.replay_fast import replay
 from memgraph.gpu.specs import find
 from memgraph.options import Options
 from memgraph.render.table_fit import report
-from memgraph.study import Study
+from memgraph.study.study import Study
 
 GPU = "rtx3090"
 SHORTEST, LONGEST = 64, 1024

@@ -1,6 +1,6 @@
 """What a training step costs through the allocator hook, against a plain one, on the GPU that is there.
 
-    python benchmarks/hook_speed.py [--json] [--rounds 3]
+    python -m benchmarks.speed.hook [--json] [--rounds 3]
 
 nanoVLM-222M, batch 8, seq 512: the faster half of fifteen steps, some processes of each, one after the other.
 """
@@ -16,12 +16,14 @@ import tempfile
 import time
 from pathlib import Path
 
+ROOT = Path(__file__).resolve().parents[2]
+
 
 def step(hooked: bool, log: Path) -> tuple[float, int]:
     """Seconds of a step, and how often the hook called cudaMalloc."""
     import torch
 
-    from memgraph.capture import hook
+    from memgraph.capture.real import hook
     from memgraph.capture.step import run_steps
     from memgraph.models.registry import resolve
     from memgraph.options import Options
@@ -48,8 +50,9 @@ def measured(rounds: int) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         for _ in range(rounds):
             for name in best:
-                command = [sys.executable, __file__, "--step", name, f"{folder}/log"]
-                seconds, taken = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+                command = [sys.executable, "-m", "benchmarks.speed.hook", "--step", name, f"{folder}/log"]
+                done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+                seconds, taken = done.stdout.split()
                 best[name] = min(best[name], (float(seconds), int(taken)))
     (plain, _), (hooked, taken) = best.values()
     return {"plain": plain, "hook": hooked, "ratio": hooked / plain, "calls of cudaMalloc": taken}

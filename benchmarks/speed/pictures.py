@@ -1,6 +1,6 @@
 """How long each kind of picture of nanoVLM's two steps takes, and how large it is.
 
-    python benchmarks/pictures_speed.py
+    python -m benchmarks.speed.pictures
 
 From a saved trace, batch 8, seq 512, best of three, the whole command with the start of Python.
 """

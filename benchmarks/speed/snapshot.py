@@ -1,6 +1,6 @@
 """Seconds and memory that a snapshot of PyTorch takes to read.
 
-    python benchmarks/snapshot_speed.py [MiB]
+    python -m benchmarks.speed.snapshot [MiB]
 
 The file is made up, as torch.cuda.memory._dump_snapshot writes one: each entry has a stack of twenty frames of its own
 list, the frames are shared. It is written operation by operation, because to make one of a GiB with Python's pickler
@@ -99,7 +99,7 @@ def pieces(size: int) -> Iterator[bytes]:
 
 READ = """
 import resource, sys, time
-from memgraph.any_file import load
+from memgraph.files.any_file import load
 start = time.perf_counter()
 trace = load(sys.argv[1])
 seconds = time.perf_counter() - start

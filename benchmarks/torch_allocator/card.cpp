@@ -10,7 +10,7 @@
 
 using Address = unsigned long long;
 
-// Segments go downwards in slots of 32 MiB, those of 2 MiB fill a slot: memgraph.gpu.segments.DownwardSlots.
+// Segments go downwards in slots of 32 MiB, those of 2 MiB fill a slot: memgraph.gpu.allocator.segments.DownwardSlots.
 constexpr Address MIB = 1 << 20, SLOT = 32 * MIB;
 static Address bottom = 0x7F0000000000, small = 0, small_end = 0, used = 0;
 static std::map<Address, Address> live;

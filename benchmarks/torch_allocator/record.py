@@ -1,7 +1,7 @@
 """Ask the caching allocators of several torch versions themselves, without a GPU, and write down what they did:
 `tests/data/allocator_of_torch.json.gz`.
 
-    python benchmarks/torch_allocator/record.py OUT.json.gz CUDA_INCLUDE TORCH...
+    python -m benchmarks.torch_allocator.record OUT.json.gz CUDA_INCLUDE TORCH...
 
 TORCH is an installed or unpacked `torch` folder of a CUDA build, one for each version; only `lib/libc10*.so` and
 `include/` are used. CUDA_INCLUDE holds `cuda_runtime_api.h`. A few hundred random requests, frees and emptied caches

@@ -1,7 +1,7 @@
 """Ordinary training loops of many kinds, each a function that runs some steps on `cuda`: real or virtual alike.
 
-    python benchmarks/workloads.py record FOLDER [name ...]     on a real GPU
-    python benchmarks/workloads.py predict [name ...]           against benchmarks/workload_recordings
+    python -m benchmarks.workloads.loops record FOLDER [name ...]     on a real GPU
+    python -m benchmarks.workloads.loops predict [name ...]           against benchmarks/recordings/workloads
 
 None of them was looked at while the rules were written. Public libraries' models are built from configurations alone.
 """
@@ -15,16 +15,17 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-import recordings
 import torch
-from compared import Compared, matched
-from workloads_language import LANGUAGE
-from workloads_other import OTHER
-from workloads_vision import VISION
 
+from benchmarks.accuracy.compared import Compared, matched
+from benchmarks.recordings import packed as recordings
+from benchmarks.workloads.language import LANGUAGE
+from benchmarks.workloads.other import OTHER
+from benchmarks.workloads.vision import VISION
 from memgraph.trace import Trace
 
-FOLDER = Path(__file__).parent / "workload_recordings"
+ROOT = Path(__file__).resolve().parents[2]
+FOLDER = recordings.FOLDER.with_name("workloads")
 WORKLOADS: dict[str, Callable[[], None]] = {run.__name__: run for run in (*VISION, *LANGUAGE, *OTHER)}
 SELECTED = {"mixtral": 0.125}
 """Where sizes depend on data, the share of their bound. Two of eight experts a token: an eighth of the pairs."""
@@ -43,7 +44,7 @@ class Row(Compared):
 
 def record(name: str, folder: Path) -> None:
     """Run one on the GPU that is there and write what its allocator did."""
-    from memgraph.capture.history import record_history
+    from memgraph.capture.real.history import record_history
 
     torch.manual_seed(0)
     with record_history({"workload": name}) as history:
@@ -57,8 +58,8 @@ def record_all(names: list[str], folder: Path, at_once: int = 4) -> None:
     folder.mkdir(parents=True, exist_ok=True)
 
     def run(name: str) -> str:
-        command = [sys.executable, __file__, "record", str(folder), name]
-        result = subprocess.run(command, capture_output=True, text=True, check=False)
+        command = [sys.executable, "-m", "benchmarks.workloads.loops", "record", str(folder), name]
+        result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
         return "recorded" if result.returncode == 0 else " ".join(result.stderr.strip().splitlines()[-1:])
 
     with ThreadPoolExecutor(at_once) as pool:

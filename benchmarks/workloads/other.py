@@ -1,5 +1,5 @@
 """Training loops over sound, tables, graphs and points, each a function that runs some steps on `cuda`. See
-`workloads.py`."""
+`loops.py`."""
 
 from __future__ import annotations
 

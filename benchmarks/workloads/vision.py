@@ -1,4 +1,4 @@
-"""Training loops over images and video, each a function that runs some steps on `cuda`. See `workloads.py`."""
+"""Training loops over images and video, each a function that runs some steps on `cuda`. See `loops.py`."""
 
 from __future__ import annotations
 

@@ -9,28 +9,14 @@ from __future__ import annotations
 
 import difflib
 import gzip
-import importlib.util
-import sys
-from types import ModuleType
 
 import pytest
 import torch
 
-from tests import DATA, ROOT
+from benchmarks.accuracy import op_sequence
+from tests import DATA
 
 RECORDED = DATA / "op_sequence_h200_small.txt.gz"
-
-
-@pytest.fixture(scope="module")
-def script() -> ModuleType:
-    """`benchmarks/accuracy/op_sequence.py`."""
-    spec = importlib.util.spec_from_file_location("op_sequence", ROOT / "benchmarks" / "op_sequence.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope="module")
@@ -48,8 +34,8 @@ def test_the_recording_is_of_a_whole_run(recorded: list[str]) -> None:
     assert sum(call.startswith("aten.silu_backward.default") for call in recorded) == 4
 
 
-def test_a_virtual_h200_makes_the_same_calls(script: ModuleType, recorded: list[str]) -> None:
-    calls = script.collect("virtual", True)
+def test_a_virtual_h200_makes_the_same_calls(recorded: list[str]) -> None:
+    calls = op_sequence.collect("virtual", True)
     differences = [line for line in difflib.unified_diff(recorded, calls, lineterm="", n=0) if line[:2] in ("-a", "+a")]
     # From torch 2.15 on `linear` on three dimensions ends in another view; nothing is allocated by either.
     gone = [

@@ -1,4 +1,4 @@
-"""Convolutions, forward and backward, as `record_ops.py` runs them."""
+"""Convolutions, forward and backward, as `record.py` runs them."""
 
 import itertools
 

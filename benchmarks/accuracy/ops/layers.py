@@ -1,4 +1,4 @@
-"""Attention, recurrent layers, norms, pooling, sorting, indexing: as `record_ops.py` runs them."""
+"""Attention, recurrent layers, norms, pooling, sorting, indexing: as `record.py` runs them."""
 
 import torch
 from torch.nn import functional as F

@@ -1,6 +1,6 @@
 """Record what single ATen calls allocate on a real GPU, in order: the ground under `memgraph/gpu/rules`.
 
-    python benchmarks/record_ops.py OUT.json.gz benchmarks/ops_*.py
+    python -m benchmarks.accuracy.ops.record OUT.json.gz benchmarks/accuracy/ops/{convolution,layers}.py
 
 Each cases file defines `cases()`, which yields (name, function); the function makes its tensors and returns a callable
 that makes the one call to be measured. Written down for each: bytes requested by every allocation and every free, in
