@@ -269,4 +269,4 @@ def test_a_snapshot_that_pytorch_wrote(path: Path) -> None:
     assert found.placed is not None and found.placed.same == found.placed.blocks
     assert {op.source.split(":")[0] for op in measured.ops} == {
         "benchmarks/tiny.py"
-    }  # where it was when it was recorded
+    }
