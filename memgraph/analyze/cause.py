@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from memgraph.analyze.diff import Change, Difference, Part
+from memgraph.analyze.changes import Change
+from memgraph.analyze.diff import Difference, Part
 from memgraph.trace import Category, Trace
 from memgraph.units import format_bytes
 

@@ -3,28 +3,23 @@ whether it is the capture that is wrong or the model of the allocator."""
 
 from __future__ import annotations
 
-from array import array
 from bisect import bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
 from typing import NamedTuple
 
 from memgraph.analyze.align import Gap, Stretch, align, gaps
 from memgraph.analyze.attribution import starred
 from memgraph.analyze.bands import short_op
 from memgraph.analyze.blame import rule_of
+from memgraph.analyze.changes import other_settings
+from memgraph.analyze.paired import OtherLife, Pairs, Run, other_lives
+from memgraph.analyze.refusal import Refusal, as_far_as, refusal
 from memgraph.analyze.served import Placed, placed, served, version_of
-from memgraph.errors import UsageError
-from memgraph.files.snapshot_file import rounded
 from memgraph.gpu.allocator.caching import Ties
-from memgraph.gpu.specs import find
-from memgraph.trace import Action, Op, Role, Trace, Usage
+from memgraph.trace import Op, Role, Trace, Usage
 
 KINDS = ("requested", "allocated", "reserved")
-_NOT_CHOSEN = ("gpu", "memory", "statistics", "via", "hook", "alloc_conf")
-"""Settings that say how a run was recorded, not what was run."""
-_ALLOC, _FREE = int(Action.ALLOC), int(Action.FREE)
 
 
 class Figure(NamedTuple):
@@ -69,22 +64,6 @@ class Difference(NamedTuple):
     """Predicted less measured bytes at the moment of the recorded peak."""
 
 
-class Refusal(NamedTuple):
-    """Where a run was out of memory."""
-
-    allocation: int
-    """How many were served before it."""
-    size: int
-    """Bytes that were asked for."""
-    op: str
-    phase: str
-    step: int
-
-    def is_that_of(self, other: Refusal) -> bool:
-        """Of the same allocation. torch's history tells its size rounded up to 512 bytes."""
-        return self.allocation == other.allocation and rounded(self.size) == rounded(other.size)
-
-
 class Comparison(NamedTuple):
     """All that `memgraph check` says."""
 
@@ -117,37 +96,20 @@ def compare(predicted: Trace, measured: Trace) -> Comparison:
 
     Of a run that ended out of memory, what is predicted beyond is left out.
     """
-    refused = _refusal(predicted, measured), _refusal(measured, measured)
-    predicted = _as_far_as(predicted, measured)
-    ours, theirs = _Run(predicted), _Run(measured)
+    refused = refusal(predicted, measured), refusal(measured, measured)
+    predicted = as_far_as(predicted, measured)
+    ours, theirs = Run(predicted), Run(measured)
     stretches = align(ours.sizes, theirs.sizes)
-    pairs = _Pairs(stretches, len(theirs.sizes))
+    pairs = Pairs(stretches, len(theirs.sizes))
     matched = sum(stretch.length for stretch in stretches)
-    lifetimes = list(_other_lives(ours, theirs, pairs))
+    lifetimes = list(other_lives(ours, theirs, pairs))
     model, where = served(measured), placed(measured)
     return Comparison(
         len(ours.sizes), len(theirs.sizes), matched, _phases(ours, stretches),
         _peaks(predicted, measured, model, where), len(lifetimes),
         _differences(ours, theirs, stretches, pairs, lifetimes), model, where, refused,
-        _versions(predicted, measured), tuple(_other_settings(predicted, measured)),
+        _versions(predicted, measured), tuple(other_settings(predicted, measured)),
     )  # fmt: skip
-
-
-def _other_settings(predicted: Trace, measured: Trace) -> Iterator[tuple[str, str, str]]:
-    """Only of what both say; and the card, where both name one of the catalogue."""
-    for name, chosen in predicted.settings.items():
-        if name in measured.settings and name not in _NOT_CHOSEN and measured.settings[name] != chosen:
-            yield name, str(chosen), str(measured.settings[name])
-    ours, theirs = _card(predicted.gpu), _card(measured.gpu)
-    if ours and theirs and ours != theirs:
-        yield "gpu", ours, theirs
-
-
-def _card(name: str) -> str:
-    try:
-        return find(name).name
-    except UsageError:
-        return ""
 
 
 def _versions(predicted: Trace, measured: Trace) -> tuple[str, str] | None:
@@ -156,108 +118,7 @@ def _versions(predicted: Trace, measured: Trace) -> tuple[str, str] | None:
     return None if same else (predicted.torch, measured.torch)
 
 
-def _refusal(trace: Trace, measured: Trace) -> Refusal | None:
-    """The hook refuses by requested bytes, and so a prediction is asked by them."""
-    hooks = [one.settings.get("via") == "hook" for one in (trace, measured)]
-    if hooks == [False, True] and not measured.fits:
-        return _refusal_by_requests(trace, measured.memory)
-    actions = trace.events.columns[0]
-    if Action.OUT_OF_MEMORY not in actions:
-        return None
-    place = actions.index(Action.OUT_OF_MEMORY)
-    phase, op = trace.phase_at(place), trace.op_at(place)
-    count = actions[:place].count(Action.ALLOC)
-    return Refusal(count, trace.events[place].size, op.name if op else "", phase.name, phase.step)
-
-
-def _refusal_by_requests(trace: Trace, limit: int) -> Refusal | None:
-    place = next((place for place, held in enumerate(trace.usage[0]) if held > limit), None)
-    if place is None:
-        return None
-    phase, op = trace.phase_at(place), trace.op_at(place)
-    count = trace.events.columns[0][:place].count(Action.ALLOC)
-    return Refusal(count, trace.buffers[trace.events[place].buffer].size, op.name if op else "", phase.name, phase.step)
-
-
-def _as_far_as(predicted: Trace, measured: Trace) -> Trace:
-    """A prediction goes on when the card is full, and a script does not: as many allocations as were recorded, if the
-    recording ended so."""
-    actions = measured.events.columns[0]
-    if measured.fits or Action.ALLOC in actions[actions.index(Action.OUT_OF_MEMORY) :]:
-        return predicted
-    births = _births(predicted)
-    count = actions.count(Action.ALLOC)
-    stop = births[count] if count < len(births) else len(predicted.events)
-    while stop and predicted.events.columns[0][stop - 1] == Action.SEGMENT_ALLOC:  # taken for what was refused
-        stop -= 1
-    return replace(predicted, events=predicted.events[:stop])
-
-
-def _births(trace: Trace) -> array[int]:
-    return array("q", (place for place, action in enumerate(trace.events.columns[0]) if action == _ALLOC))
-
-
-class _Run:
-    """One run by its allocations in order; the clock is how many there were."""
-
-    def __init__(self, trace: Trace) -> None:
-        self.trace = trace
-        actions, buffers = trace.events.columns[:2]
-        self.births = _births(trace)
-        self.buffers = array("q", map(buffers.__getitem__, self.births))
-        self.sizes = array("q", (trace.buffers[index].size for index in self.buffers))
-        place = array("q", [0]) * len(trace.buffers)
-        for order, buffer in enumerate(self.buffers):
-            place[buffer] = order
-        self.deaths = array("q", [len(self.sizes) + 1]) * len(self.sizes)
-        """When each dies: after so many allocations; one more than there are if it never does."""
-        clock = 0
-        for action, buffer in zip(actions, buffers, strict=True):
-            if action == _ALLOC:
-                clock += 1
-            elif action == _FREE:
-                self.deaths[place[buffer]] = clock
-
-    def op(self, order: int) -> Op | None:
-        """The op of an allocation, if it is known."""
-        index = self.trace.buffers[self.buffers[order]].op if 0 <= order < len(self.buffers) else -1
-        return self.trace.ops[index] if index >= 0 else None
-
-    def role(self, order: int) -> Role:
-        return self.trace.buffers[self.buffers[order]].role
-
-    def maker(self, order: int) -> tuple[Op | None, Role]:
-        """A recording does not say whether an op's output or something besides it was allocated."""
-        known = self.trace.origin == "predicted"
-        return self.op(order), self.role(order) if known else Role.TEMPORARY
-
-    def phase(self, order: int) -> tuple[str, int]:
-        phase = self.trace.phase_at(self.births[order])
-        return phase.name, phase.step
-
-
-class _Pairs:
-    """Which allocation of the recording is which of the prediction, and what time there is what time here."""
-
-    def __init__(self, stretches: Sequence[Stretch], measured: int) -> None:
-        self._rights = [stretch.right for stretch in stretches]
-        self._stretches = stretches
-        self.measured = measured
-
-    def clock(self, measured: int) -> int:
-        """How many predicted allocations there were after so many recorded ones."""
-        place = bisect_right(self._rights, measured - 1) - 1
-        if place < 0:
-            return 0
-        left, right, length = self._stretches[place]
-        return left + min(measured - right, length)
-
-    def __iter__(self) -> Iterator[tuple[int, int]]:
-        for left, right, length in self._stretches:
-            yield from zip(range(left, left + length), range(right, right + length), strict=True)
-
-
-def _phases(ours: _Run, stretches: Sequence[Stretch]) -> tuple[PhaseCount, ...]:
+def _phases(ours: Run, stretches: Sequence[Stretch]) -> tuple[PhaseCount, ...]:
     """Phases are stretches of the run, so each is a range of allocations."""
     found = []
     for phase in ours.trace.phases:
@@ -283,25 +144,8 @@ def _peaks(predicted: Trace, measured: Trace, model: Usage, where: Placed | None
     return figures[0], figures[1], figures[2]
 
 
-class _OtherLife(NamedTuple):
-    order: int
-    """Of the prediction."""
-    mine: int
-    theirs: int
-    """When it dies, on the clock of the prediction."""
-
-
-def _other_lives(ours: _Run, theirs: _Run, pairs: _Pairs) -> Iterator[_OtherLife]:
-    end, their_end = len(ours.sizes) + 1, len(theirs.sizes) + 1
-    for left, right in pairs:
-        mine, death = ours.deaths[left], theirs.deaths[right]
-        there = end if death == their_end else pairs.clock(death)
-        if mine != there and not (mine >= end - 1 and there >= end - 1):  # at the end of the run all is one
-            yield _OtherLife(left, mine, there)
-
-
 def _differences(
-    ours: _Run, theirs: _Run, stretches: Sequence[Stretch], pairs: _Pairs, lives: Iterable[_OtherLife]
+    ours: Run, theirs: Run, stretches: Sequence[Stretch], pairs: Pairs, lives: Iterable[OtherLife]
 ) -> tuple[Difference, ...]:
     at = _peak_clock(theirs)
     here = pairs.clock(at)
@@ -340,12 +184,12 @@ def _paired(gap: Gap) -> Iterator[tuple[int | None, int | None]]:
         yield from ((None, right) for right in gap.right)
 
 
-def _alive(run: _Run, order: int | None, clock: int) -> int:
+def _alive(run: Run, order: int | None, clock: int) -> int:
     """Whether an allocation is there right after the last of so many."""
     return int(order is not None and order < clock <= run.deaths[order])
 
 
-def _peak_clock(run: _Run) -> int:
+def _peak_clock(run: Run) -> int:
     """How many allocations there were at the highest requested bytes."""
     return bisect_right(run.births, run.trace.peak.event)
 

@@ -6,23 +6,16 @@ share, and subtracts. The peaks may fall at different moments; then the parts sa
 
 from __future__ import annotations
 
-import itertools
-import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterable, Mapping
-from fractions import Fraction
 from typing import Any, NamedTuple
 
 from memgraph.analyze.attribution import Consumer, grouped, starred
-from memgraph.analyze.laws import SYMBOLS, aligned, product_text, same_ops
-from memgraph.analyze.polynomial import Factor, Monomial, Polynomial, Term, constant, monomial_at
-from memgraph.errors import UsageError
-from memgraph.gpu.specs import find
-from memgraph.options import Options
+from memgraph.analyze.changes import Change, changes
+from memgraph.analyze.factors import Factors, changed_sizes, formula_between, law_between
+from memgraph.analyze.laws import aligned, same_ops
 from memgraph.trace import Buffer, Category, Op, Peak, Role, Trace
 
-_CHOSEN = frozenset(Options().settings())
-"""Settings that the user chooses; others follow from them."""
 _NAMED = (Category.PARAMETER, Category.GRADIENT, Category.OPTIMIZER, Category.INPUT)
 _DEPTH = 3
 """Components of a module's path: `decoder.blocks.*`."""
@@ -46,14 +39,6 @@ class Part(NamedTuple):
     def change(self) -> int:
         """Bytes more, or less."""
         return self.after - self.before
-
-
-class Change(NamedTuple):
-    """A setting that differs."""
-
-    name: str
-    before: str
-    after: str
 
 
 class Difference(NamedTuple):
@@ -98,80 +83,36 @@ class _Held(NamedTuple):
 _Sides = tuple[list[_Held], list[_Held]]
 
 
-class _Size(NamedTuple):
-    """A size of the run on both sides."""
-
-    before: int
-    after: int
-
-
-_Growth = Mapping[str, _Size]
-"""The sizes that changed, by symbol."""
-
-
 def difference(before: Trace, after: Trace) -> Difference:
     """Compare two runs."""
-    growth, alike = _sizes(before, after), same_ops(before, after)
-    laws = _laws(before, after, growth)
+    sizes, alike = changed_sizes(before, after), same_ops(before, after)
+    laws = _laws(before, after, sizes)
     sides = _held(before, laws[0]), _held(after, laws[1])
-    split = _splitter(sides, growth)
+    split = _splitter(sides, sizes)
     return Difference(
         before=before, after=after, settings=changes(before, after), same_ops=alike,
-        tensors=_by_tensor(sides, growth) if before.ops and after.ops else _by_bytes(sides),
+        tensors=_by_tensor(sides, sizes) if before.ops and after.ops else _by_bytes(sides),
         places=_with_ops(split(_place), sides), modules=split(_module),
         phases=split(lambda held: held.phase or "outside any phase"),
         categories=split(lambda held: str(held.buffer.category)), laws=split(lambda held: held.law or "other"),
     )  # fmt: skip
 
 
-def changes(before: Trace, after: Trace) -> tuple[Change, ...]:
-    """The settings that differ: those that the user chose first; one that only follows such a one is left out."""
-    found = [Change(name, one, other) for name, one, other in _settings(before, after) if one != other]
-    chosen = [change for change in found if change.name in _CHOSEN]
-    values = {change[1:] for change in chosen}
-    return (*chosen, *(change for change in found if change.name not in _CHOSEN and change[1:] not in values))
-
-
-def _settings(before: Trace, after: Trace) -> Iterable[tuple[str, str, str]]:
-    yield "origin", before.origin, after.origin
-    for name in before.settings:
-        if name in after.settings and name not in ("set", "statistics"):
-            yield name, _text(before.settings[name]), _text(after.settings[name])
-    sets = [trace.settings.get("set") or {} for trace in (before, after)]
-    for name in dict.fromkeys((*sets[0], *sets[1])):
-        if name not in before.settings or name not in after.settings:
-            yield name, _text(sets[0].get(name)), _text(sets[1].get(name))
-    yield "gpu", _card(before.gpu), _card(after.gpu)
-    yield "torch", before.torch, after.torch
-
-
-def _text(value: Any) -> str:
-    return "none" if value is None else str(value)
-
-
-def _card(name: str) -> str:
-    """The catalogue's name: a measured trace has the driver's."""
-    try:
-        return find(name).name
-    except UsageError:
-        return name
-
-
 # What is alive.
 
 
-def _laws(before: Trace, after: Trace, growth: _Growth) -> tuple[dict[int, str], dict[int, str]]:
+def _laws(before: Trace, after: Trace, sizes: Factors) -> tuple[dict[int, str], dict[int, str]]:
     """How each buffer differs from its counterpart, by index on either side; empty if the two run different ops."""
     if not before.ops or not same_ops(before, after):
         return {}, {}
-    sizes = [
+    pairs = [
         (one, other, before.buffers[one].size, after.buffers[other].size) for one, other in aligned([before, after])
     ]
     named = {
-        (a, b): "constant" if a == b else law_between(a, b, growth) or "irregular"
-        for a, b in {pair[2:] for pair in sizes}
+        (a, b): "constant" if a == b else law_between(a, b, sizes) or "irregular"
+        for a, b in {pair[2:] for pair in pairs}
     }  # a run has ten thousand buffers of a hundred sizes
-    return {one: named[a, b] for one, _, a, b in sizes}, {other: named[a, b] for _, other, a, b in sizes}
+    return {one: named[a, b] for one, _, a, b in pairs}, {other: named[a, b] for _, other, a, b in pairs}
 
 
 def _held(trace: Trace, laws: Mapping[int, str]) -> list[_Held]:
@@ -241,13 +182,13 @@ class _Sum:
         return Part(name, self.before, self.after, self.count_before, self.count_after, law, formula)
 
 
-def _splitter(sides: _Sides, growth: _Growth) -> Callable[[Callable[[_Held], str]], tuple[Part, ...]]:
+def _splitter(sides: _Sides, sizes: Factors) -> Callable[[Callable[[_Held], str]], tuple[Part, ...]]:
     def split(name_of: Callable[[_Held], str]) -> tuple[Part, ...]:
         sums: defaultdict[str, _Sum] = defaultdict(_Sum)
         for side, rows in enumerate(sides):
             for row in rows:
                 sums[name_of(row)].add(side, row.buffer.size)
-        return _sorted(t.part(name, law_between(t.before, t.after, growth)) for name, t in sums.items())
+        return _sorted(t.part(name, law_between(t.before, t.after, sizes)) for name, t in sums.items())
 
     return split
 
@@ -267,7 +208,7 @@ def _by_bytes(sides: _Sides) -> tuple[Part, ...]:
     )
 
 
-def _by_tensor(sides: _Sides, growth: _Growth) -> tuple[Part, ...]:
+def _by_tensor(sides: _Sides, sizes: Factors) -> tuple[Part, ...]:
     """Tensors of one kind: the same op in the same module, or the same name. Lines of code are paired in their order,
     so that an edit above them makes no difference; where one side has more of them, they are taken together."""
     groups: defaultdict[Hashable, tuple[dict[Any, list[_Held]], dict[Any, list[_Held]]]] = defaultdict(lambda: ({}, {}))
@@ -280,7 +221,7 @@ def _by_tensor(sides: _Sides, growth: _Growth) -> tuple[Part, ...]:
         if before.keys() != after.keys() and before and after:
             pairs = list(zip(before.values(), after.values(), strict=False))
             lines = pairs if len(before) == len(after) else [(_flat(before.values()), _flat(after.values()))]
-        parts += [_tensor_part(one, other, growth) for one, other in lines]
+        parts += [_tensor_part(one, other, sizes) for one, other in lines]
     return _sorted(parts)
 
 
@@ -300,18 +241,18 @@ def _flat(groups: Iterable[list[_Held]]) -> list[_Held]:
     return [row for group in groups for row in group]
 
 
-def _tensor_part(before: list[_Held], after: list[_Held], growth: _Growth) -> Part:
+def _tensor_part(before: list[_Held], after: list[_Held], sizes: Factors) -> Part:
     total = _Sum()
     for side, rows in enumerate((before, after)):
         for row in rows:
             total.add(side, row.buffer.size)
     dtypes = [sorted({row.buffer.dtype for row in rows}) for rows in (before, after)]
-    law = law_between(total.before, total.after, growth)
+    law = law_between(total.before, total.after, sizes)
     if before and after and dtypes[0] != dtypes[1]:
         law = f"{'/'.join(dtypes[0])} -> {'/'.join(dtypes[1])}"
     elif before and before[0].law == "irregular":
         law = "irregular"
-    formula = _formula(before, after, growth) if law.startswith("as ") else ""
+    formula = _formula(before, after, sizes) if law.startswith("as ") else ""
     return total.part((after or before)[0].consumer.provenance, law, formula)
 
 
@@ -320,60 +261,10 @@ def _sorted(parts: Iterable[Part]) -> tuple[Part, ...]:
     return tuple(sorted(parts, key=lambda part: (-abs(part.change), -part.after, part.name)))
 
 
-# How it grew.
-
-
-def _sizes(before: Trace, after: Trace) -> dict[str, _Size]:
-    """The sizes of the run that changed, by symbol."""
-    sizes = {}
-    for name, symbol in SYMBOLS.items():
-        one, other = before.settings.get(name), after.settings.get(name)
-        if isinstance(one, int) and isinstance(other, int) and one != other:
-            sizes[symbol] = _Size(one, other)
-    return sizes
-
-
-def law_between(before: int, after: int, growth: _Growth) -> str:
-    """`as S` where the bytes changed by exactly the factor that a power of the changed size did; `new`, `gone`; empty
-    where they did not change, or by another factor."""
-    if before == after:
-        return ""
-    if not before or not after:
-        return "gone" if before else "new"
-    for monomial in _monomials(growth):
-        if monomial and monomial_at(monomial, _at(growth, 0)) * after == monomial_at(monomial, _at(growth, 1)) * before:
-            return f"as {'·'.join(map(str, monomial))}"
-    return ""
-
-
-def _monomials(growth: _Growth) -> list[Monomial]:
-    """Powers of the sizes that changed, up to the square of each."""
-    choices = [[(), *((Factor(symbol, power),) for power in (1, 2))] for symbol in growth]
-    return [tuple(factor for part in parts for factor in part) for parts in itertools.product(*choices)]
-
-
-def _at(growth: _Growth, side: int) -> dict[str, int]:
-    return {symbol: size[side] for symbol, size in growth.items()}
-
-
-def _formula(before: list[_Held], after: list[_Held], growth: _Growth) -> str:
-    """The dimensions multiplied, those that changed by their sizes; empty unless all tensors look alike."""
+def _formula(before: list[_Held], after: list[_Held], sizes: Factors) -> str:
+    """Of one tensor; empty unless all look alike."""
     shapes = [{(row.buffer.shape, row.buffer.size) for row in rows} for rows in (before, after)]
     if len(before) != len(after) or any(len(found) != 1 for found in shapes):
         return ""
     (one, size), (other, _) = shapes[0].pop(), shapes[1].pop()
-    dims = [_dimension(a, b, growth) for a, b in zip(one, other, strict=False)]
-    item, rest = divmod(size, math.prod(one) or 1)
-    if rest or len(one) != len(other) or None in dims:
-        return ""
-    return product_text([*(dim for dim in dims if dim is not None), constant(item)])
-
-
-def _dimension(before: int, after: int, growth: _Growth) -> Polynomial | None:
-    if before == after:
-        return constant(before)
-    for monomial in _monomials(growth):
-        coefficient = Fraction(before, monomial_at(monomial, _at(growth, 0)))
-        if coefficient * monomial_at(monomial, _at(growth, 1)) == after:
-            return Polynomial((Term(coefficient, monomial),))
-    return None
+    return formula_between(one, other, size, sizes)

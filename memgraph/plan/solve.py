@@ -10,10 +10,10 @@ it ends, and takes seconds to hours where many plans cost nearly the same.
 from __future__ import annotations
 
 import itertools
-from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
+from memgraph.plan.labels import Labels, Trail, joined, some, undominated, with_option
 from memgraph.plan.problem import Problem
 from memgraph.plan.sections import LOSS
 
@@ -30,43 +30,6 @@ _WINDOW = 2
 twice as far."""
 _EPSILON = 1e-6
 """Of a cost's part: what rounding may do to a bound."""
-
-
-class _Labels(NamedTuple):
-    """Choices for the candidates so far, a row each."""
-
-    cost: ndarray[Any, Any]
-    needs: ndarray[Any, Any]
-    """[labels, moments]: bytes above the room that there is."""
-    before: ndarray[Any, Any]
-    """What each was made from: its number in the trail."""
-    option: ndarray[Any, Any]
-    """What was chosen then; -1 for nothing."""
-
-
-class _Trail:
-    """How labels came about: what each was made from, and the option that was chosen for it."""
-
-    def __init__(self) -> None:
-        self.before: list[int] = []
-        self.option: list[int] = []
-
-    def keep(self, labels: _Labels) -> ndarray[Any, Any]:
-        """Note labels; their numbers."""
-        import numpy as np
-
-        first = len(self.before)
-        self.before += labels.before.tolist()
-        self.option += labels.option.tolist()
-        return np.arange(first, len(self.before))
-
-    def choice(self, label: int) -> list[int]:
-        """The options that led to a label."""
-        chosen = []
-        while label >= 0:
-            chosen.append(self.option[label])
-            label = self.before[label]
-        return [number for number in chosen if number >= 0]
 
 
 def cheapest(problem: Problem, budget: int) -> Choice | None:
@@ -258,22 +221,22 @@ class _Part:
         """Go through the candidates, with all labels or with the most promising; only what costs less than `top`."""
         import numpy as np
 
-        trail = _Trail()
-        queue: list[list[_Labels]] = [[] for _ in range(len(self.names) + 1)]
+        trail = Trail()
+        queue: list[list[Labels]] = [[] for _ in range(len(self.names) + 1)]
         nothing = np.array([-1])
-        queue[0] = [_Labels(np.array([self.first_cost]), self.start[None, :], nothing, nothing)]
+        queue[0] = [Labels(np.array([self.first_cost]), self.start[None, :], nothing, nothing)]
         for place in range(len(self.names)):
-            labels = self._kept(_joined(queue[place]), place, top, beam)
+            labels = self._kept(joined(queue[place]), place, top, beam)
             queue[place] = []
             if labels is None:
                 continue
             labels = labels._replace(before=trail.keep(labels), option=np.full(len(labels.cost), -1))
             queue[place + 1].append(labels)
             for number, length in self.by_first[place]:
-                queue[place + length].append(_with(labels, number, self.cost[number], self.effects[number]))
-        return self._best(_joined(queue[-1]), top, trail)
+                queue[place + length].append(with_option(labels, number, self.cost[number], self.effects[number]))
+        return self._best(joined(queue[-1]), top, trail)
 
-    def _best(self, labels: _Labels | None, top: int | None, trail: _Trail) -> Choice | None:
+    def _best(self, labels: Labels | None, top: int | None, trail: Trail) -> Choice | None:
         import numpy as np
 
         if labels is None:
@@ -281,10 +244,10 @@ class _Part:
         good = np.flatnonzero((labels.needs <= 0).all(axis=1) & (labels.cost < (np.inf if top is None else top)))
         if not len(good):
             return None
-        (number,) = trail.keep(_some(labels, good[[labels.cost[good].argmin()]]))
+        (number,) = trail.keep(some(labels, good[[labels.cost[good].argmin()]]))
         return tuple(sorted([*self.loss, *trail.choice(int(number))]))
 
-    def _kept(self, labels: _Labels | None, place: int, top: int | None, beam: int | None) -> _Labels | None:
+    def _kept(self, labels: Labels | None, place: int, top: int | None, beam: int | None) -> Labels | None:
         """Without those that cannot fit, cannot be the best, or are no better than another."""
         import numpy as np
 
@@ -294,12 +257,12 @@ class _Part:
         highest = np.inf if top is None else top - 1 + _EPSILON
         possible: Any = (labels.needs + self.least[place] <= 0).all(axis=1) & (bound <= highest)
         places = np.flatnonzero(possible)
-        labels, bound = _some(labels, places), bound[places]
+        labels, bound = some(labels, places), bound[places]
         if not len(bound):
             return None
-        labels = _some(labels, order := _undominated(labels, self.told_apart(place)))
+        labels = some(labels, order := undominated(labels, self.told_apart(place)))
         if beam is not None and len(order) > beam:
-            labels = _some(labels, np.argsort(bound[order], kind="stable")[:beam])
+            labels = some(labels, np.argsort(bound[order], kind="stable")[:beam])
         return labels
 
 
@@ -311,62 +274,3 @@ def _by_first(problem: Problem, names: Sequence[str], barred: set[int]) -> list[
         if option.covers != (LOSS,) and number not in barred:
             by_first[place[option.covers[0]]].append((number, len(option.covers)))
     return by_first
-
-
-def _joined(parts: Sequence[_Labels]) -> _Labels | None:
-    import numpy as np
-
-    return _Labels(*map(np.concatenate, zip(*parts, strict=True))) if parts else None
-
-
-def _with(labels: _Labels, number: int, cost: int, effects: ndarray[Any, Any]) -> _Labels:
-    """The labels with an option taken."""
-    import numpy as np
-
-    return _Labels(labels.cost + cost, labels.needs + effects, labels.before, np.full(len(labels.cost), number))
-
-
-def _some(labels: _Labels, places: ndarray[Any, Any]) -> _Labels:
-    return _Labels(*(column[places] for column in labels))
-
-
-def _undominated(labels: _Labels, moments: ndarray[Any, Any]) -> ndarray[Any, Any]:
-    """Labels such that no other costs as little and needs as little at any of these moments."""
-    import numpy as np
-
-    needs = labels.needs[:, moments]
-    order = np.lexsort((*needs.T[::-1], labels.cost))
-    rows = needs[order]
-    if rows.shape[1] <= 2:
-        keep = _staircase(rows)
-    else:
-        keep = _one_by_one(rows)
-    return np.asarray(order[keep])
-
-
-def _staircase(rows: ndarray[Any, Any]) -> list[int]:
-    """Rows in order of cost, none of which is nowhere below an earlier one; of at most two columns."""
-    pairs = [tuple(row) for row in rows.tolist()]
-    xs: list[int] = []
-    ys: list[int] = []
-    kept = []
-    for place, pair in enumerate(pairs):
-        x, y = (*pair, 0, 0)[:2]
-        at = bisect_right(xs, x)
-        if at and ys[at - 1] <= y:
-            continue
-        at = bisect_left(xs, x)
-        stop = at
-        while stop < len(xs) and ys[stop] >= y:
-            stop += 1
-        xs[at:stop], ys[at:stop] = [x], [y]
-        kept.append(place)
-    return kept
-
-
-def _one_by_one(rows: ndarray[Any, Any]) -> list[int]:
-    kept: list[int] = []
-    for place, row in enumerate(rows):
-        if not (kept and (rows[kept] <= row).all(axis=1).any()):
-            kept.append(place)
-    return kept

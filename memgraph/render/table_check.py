@@ -9,7 +9,8 @@ from tabulate import tabulate
 
 from memgraph.analyze.bands import short_op
 from memgraph.analyze.cause import signed
-from memgraph.analyze.compare import KINDS, Comparison, Difference, Refusal
+from memgraph.analyze.compare import KINDS, Comparison, Difference
+from memgraph.analyze.refusal import Refusal
 from memgraph.analyze.served import Placed
 from memgraph.units import format_bytes
 

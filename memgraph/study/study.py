@@ -15,8 +15,9 @@ from typing import NamedTuple
 from memgraph.analyze import fit as search
 from memgraph.analyze.attribution import Consumer
 from memgraph.analyze.fit import Cell, Limit
-from memgraph.analyze.growth import Irregular, Program, Requests, Run, prove, solve_program
+from memgraph.analyze.growth import prove, solve_program
 from memgraph.analyze.laws import Growth, Law, growth, laws_for
+from memgraph.analyze.program import Irregular, Program, Requests, Run
 from memgraph.analyze.regions import Region, Sizes, around, regions_of
 from memgraph.analyze.replay_fast import replay
 from memgraph.errors import UsageError

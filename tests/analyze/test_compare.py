@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 
 from benchmarks.recordings import packed as recordings
 from memgraph.analyze.blame import rule_of
-from memgraph.analyze.compare import Refusal, compare, within
+from memgraph.analyze.compare import compare, within
 from memgraph.analyze.join import joined
+from memgraph.analyze.refusal import Refusal
 from memgraph.analyze.served import placed, served
 from memgraph.cli.main import main
 from memgraph.gpu.allocator.caching import Allocator

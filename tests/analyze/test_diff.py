@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from memgraph.analyze.cause import explain
-from memgraph.analyze.diff import Change, Difference, changes, difference
+from memgraph.analyze.changes import Change, changes
+from memgraph.analyze.diff import Difference, difference
 from memgraph.cli.main import main
 from memgraph.render import diff_json, table_diff
 from memgraph.trace import Category, Events, Trace

@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from memgraph.analyze.growth import Irregular, Program, Run, prove, requests_of, solve_program
+from memgraph.analyze.growth import prove, solve_program
 from memgraph.analyze.laws import growth, laws_for, points_of, total
 from memgraph.analyze.polynomial import Factor, Polynomial, Term, constant, solve
+from memgraph.analyze.program import Irregular, Program, Run, requests_of
 from memgraph.analyze.regions import Region, Sizes, spread
 from memgraph.analyze.replay_fast import replay
 from memgraph.analyze.template import fit_template
