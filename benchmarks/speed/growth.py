@@ -16,7 +16,8 @@ from collections.abc import Callable
 
 from memgraph.analyze.cause import explain
 from memgraph.analyze.diff import difference
-from memgraph.analyze.growth import Irregular, prove
+from memgraph.analyze.growth import prove
+from memgraph.analyze.program import Irregular
 from memgraph.analyze.regions import Region, Sizes
 from memgraph.analyze.replay_fast import replay
 from memgraph.gpu.specs import find
