@@ -267,6 +267,4 @@ def test_a_snapshot_that_pytorch_wrote(path: Path) -> None:
     assert found.matched == found.measured == found.predicted
     assert found.peaks[0].ratio == 1
     assert found.placed is not None and found.placed.same == found.placed.blocks
-    assert {op.source.split(":")[0] for op in measured.ops} == {
-        "benchmarks/tiny.py"
-    }
+    assert {op.source.split(":")[0] for op in measured.ops} == {"benchmarks/tiny.py"}
