@@ -34,6 +34,7 @@ MAY_IMPORT = {
     "render": WAIST | {"gpu", "options", "analyze", "plan", "render"},
     "study": WAIST | {"gpu", "models", "options", "virtual", "capture", "analyze", "plan", "study"},
     "api": WAIST | {"files", "options", "capture", "plan", "study"},
+    "advisor": {"study"},
     "cli": WAIST
     | {"files", "gpu", "models", "options", "analyze", "plan", "render", "api", "study", "cli", "__init__"},
     "__main__": {"cli"},

@@ -1,5 +1,5 @@
-"""The log of the allocator hook (`capture/hook.c`) as a measured `Trace`. Needs no GPU: a log made elsewhere, or left
-by a process that crashed or was killed, can be read here.
+"""The log of the allocator hook (`capture/real/hook.c`) as a measured `Trace`. Needs no GPU: a log made elsewhere, or
+left by a process that crashed or was killed, can be read here.
 
 A log is a header, a ring of records, and behind it lines of JSON: the first says what was recorded on what, each
 further one what a mark means. All of it is there as soon as it happened.

@@ -89,7 +89,7 @@ def test_buffers_say_their_module_and_source(step: Trace) -> None:
     fused = next(op for op in step.ops if op.name == "triton.fused_cos_exp_sin.kernel")
     product = next(op for op in step.ops if op.name == "aten.addmm.default")
     assert (fused.module, product.module) == ("", "up")
-    assert fused.source.startswith("tests/capture/test_compiling.py:")
+    assert fused.source.startswith("capture/test_compiling.py:")
     assert {buffer.name for buffer in step.buffers if buffer.category is Category.PARAMETER} == {
         "up.weight", "up.bias", "down.weight", "down.bias"
     }  # fmt: skip
@@ -142,7 +142,7 @@ def test_a_graph_break_is_named_with_its_line() -> None:
     assert trace.compilation.graphs == 4
     (text,) = trace.compilation.breaks
     line = next(i for i, text in enumerate(Path(__file__).read_text().splitlines(), 1) if "print(end" in text)
-    assert text.startswith(f"tests/capture/test_compiling.py:{line}: ")
+    assert text.startswith(f"capture/test_compiling.py:{line}: ")
 
 
 def test_fullgraph_refuses_a_graph_break() -> None:
@@ -167,7 +167,7 @@ def test_a_function_that_cannot_be_compiled_runs_eagerly_and_is_named() -> None:
     trace = run(lambda model: torch.compile(model, backend=refuse))
     assert large(trace, "forward") == [f"aten.{name}.default" for name in ("addmm", "sin", "cos", "exp")]
     assert "which runs eagerly: RuntimeError: no backend for this" in trace.assumptions[0]
-    assert "tests/capture/test_compiling.py:" in trace.assumptions[0]
+    assert "capture/test_compiling.py:" in trace.assumptions[0]
 
 
 def test_pools_of_cuda_graphs_are_bounded() -> None:

@@ -24,7 +24,7 @@ from memgraph.errors import MemgraphError, UsageError
 PRETENDED = """
 import ctypes, json, os, sys, types
 import torch
-from memgraph.capture import hook
+from memgraph.capture.real import hook
 from memgraph.cli.main import main
 
 hook._cudart = lambda: sys.argv[1].encode()

@@ -23,7 +23,8 @@ from memgraph.errors import MemgraphError, UsageError
 from memgraph.virtual.values import known as values
 
 aten = torch.ops.aten
-_INTERNAL = tuple(str(folder) for folder in (Path(torch.__file__).parent, Path(__file__).parent.parent))
+_PACKAGE = Path(__file__).parents[2]
+_INTERNAL = tuple(str(folder) for folder in (Path(torch.__file__).parent, _PACKAGE))
 
 BY_VALUE = frozenset(
     {

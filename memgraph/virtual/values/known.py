@@ -2,7 +2,7 @@
 
 A small integer or boolean tensor whose elements are known (an `arange`, token ids moved over from the CPU) carries them
 along as a real CPU tensor; an op on such tensors is also run for real. So `position_ids.max() + 1 > limit`, a boolean
-mask over token ids, or `nonzero` of it have their true result. What cannot be known is assumed (`assume.py`).
+mask over token ids, or `nonzero` of it have their true result. What cannot be known is assumed (`assumed.py`).
 """
 
 from __future__ import annotations

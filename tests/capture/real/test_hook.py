@@ -164,7 +164,7 @@ CHILD = """
 import ctypes, os, sys
 from pathlib import Path
 import torch
-from memgraph.capture import hook
+from memgraph.capture.real import hook
 hook._cudart = lambda: sys.argv[1].encode()
 library = hook.open_log(Path(sys.argv[2]), int(sys.argv[3]))
 library.memgraph_hook_malloc.argtypes = [ctypes.c_ssize_t, ctypes.c_int, ctypes.c_void_p]
@@ -382,7 +382,7 @@ def test_a_log_with_noise_in_it_is_an_error_or_a_trace(place: int, noise: bytes,
 @pytest.mark.skipif(torch.version.cuda is not None, reason="a CUDA build brings the runtime along")
 def test_without_a_runtime_it_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", "import sys\nfrom pathlib import Path\nfrom memgraph.capture import hook\n"
+        [sys.executable, "-c", "import sys\nfrom pathlib import Path\nfrom memgraph.capture.real import hook\n"
          "try: hook.open_log(Path(sys.argv[1]))\nexcept Exception as error: print(type(error).__name__, error)",
          str(tmp_path / "log")],
         capture_output=True, text=True, check=True, env={**os.environ},

@@ -1,4 +1,4 @@
-"""The refusal, in PyTorch's words. `test_allocator_of_torch.py` compares it with what torch 2.11 to 2.15 themselves
+"""The refusal, in PyTorch's words. `test_against_torch.py` compares it with what torch 2.11 to 2.15 themselves
 said; here are the rules behind it."""
 
 from __future__ import annotations
