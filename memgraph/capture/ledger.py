@@ -1,11 +1,14 @@
 """Writes down what the allocator is asked, and asks the model of it. Knows no torch.
 
-The order of calls is the clock. A buffer can die at any moment, also while the ledger is at work (a garbage collection
-inside a Python statement runs weak references' callbacks); such deaths wait until the statement in hand is done.
+The order of calls is the clock. A buffer can die at any moment, also while the ledger is at work: a garbage collection
+inside a Python statement runs weak references' callbacks, and another thread may go on between any two. Such deaths
+wait until the statement in hand is done.
 """
 
 from __future__ import annotations
 
+import os
+import threading
 from array import array
 from collections.abc import Callable
 
@@ -17,6 +20,12 @@ from memgraph.trace import Action, Category, Events, Phase, Role
 Refusal = Callable[[OutOfMemory], None]
 """Told of an out-of-memory; may raise. If it returns, the card is taken to be as large as it must be, and the run goes
 on."""
+
+
+_AT_WORK = threading.Lock()
+"""Held while a ledger and its allocator change."""
+# A child that is forked while another thread holds it would wait for ever.
+os.register_at_fork(before=_AT_WORK.acquire, after_in_parent=_AT_WORK.release, after_in_child=_AT_WORK.release)
 
 
 class Ledger:
@@ -41,7 +50,6 @@ class Ledger:
         self.refuse = refuse
         self._columns = tuple(array(code) for code in "bqqqq")
         self._blocks: dict[int, Block] = {}
-        self._busy = False
         self._dead: list[int] = []
         self._closed = False
 
@@ -50,8 +58,7 @@ class Ledger:
 
     def allocate(self, size: int, role: Role = Role.OUTPUT) -> int:
         """Allocate `size` bytes for the current op; returns the buffer's index."""
-        self._busy = True
-        try:
+        with _AT_WORK:
             block = self._serve(size)
             buffer = len(self.sizes)
             self.sizes.append(size)
@@ -59,10 +66,7 @@ class Ledger:
             self.roles.append(role)
             self._blocks[buffer] = block
             self._write(Action.ALLOC, buffer, block.address, block.size)
-        finally:
-            self._busy = False
-        if self._dead:
-            self._bury()
+        self._bury()
         return buffer
 
     def free(self, buffer: int) -> None:
@@ -70,16 +74,13 @@ class Ledger:
         if self._closed:
             return
         self._dead.append(buffer)
-        if not self._busy:
-            self._bury()
+        self._bury()
 
     def empty_cache(self) -> None:
         """As `torch.cuda.empty_cache`."""
-        self._busy = True
-        try:
+        with _AT_WORK:
             self.allocator.empty_cache()
-        finally:
-            self._busy = False
+        self._bury()
 
     def close(self) -> None:
         """What dies from now on dies after the run."""
@@ -114,15 +115,14 @@ class Ledger:
             return self.allocator.malloc(size)
 
     def _bury(self) -> None:
-        self._busy = True
-        try:
-            while self._dead:
-                buffer = self._dead.pop(0)
-                block = self._blocks.pop(buffer)
-                self._write(Action.FREE, buffer, block.address, block.size)
-                self.allocator.free(block)
-        finally:
-            self._busy = False
+        """Free what died, unless the ledger is at work: whoever is at it does so afterwards."""
+        while self._dead and not _AT_WORK.locked():
+            with _AT_WORK:
+                while self._dead:
+                    buffer = self._dead.pop(0)
+                    block = self._blocks.pop(buffer)
+                    self._write(Action.FREE, buffer, block.address, block.size)
+                    self.allocator.free(block)
 
     def _segment(self, allocated: bool, address: int, size: int) -> None:
         self._write(Action.SEGMENT_ALLOC if allocated else Action.SEGMENT_FREE, -1, address, size)

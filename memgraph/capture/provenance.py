@@ -9,7 +9,7 @@ import sys
 import sysconfig
 import threading
 import weakref
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import CodeType
 from typing import Any, NamedTuple
@@ -18,6 +18,8 @@ import torch
 from torch.autograd import graph as autograd_graph
 from torch.nn.modules import module as module_hooks
 from torch.utils import checkpoint as torch_checkpoint
+
+from memgraph.trace import Op
 
 _PACKAGE = Path(__file__).parent.parent
 _INTERNAL = tuple(
@@ -192,16 +194,47 @@ class ForwardOps:
     """From an autograd node back to the op that made it, by autograd's sequence numbers.
 
     A node takes the next number just before its forward op is dispatched, so the op that first sees a number as the
-    last one given is the node's (torch/csrc/autograd/function.h, `sequence_nr`).
+    last one given is the node's (torch/csrc/autograd/function.h, `sequence_nr`). Each thread counts for itself
+    (aten/src/ATen/SequenceNumber.cpp): where several made nodes, one number stands for several ops, and the one that
+    looks like the node is taken.
+
+    Args:
+        ops: the run's ops, as they come.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, ops: Sequence[Op] = ()) -> None:
+        self._all = ops
         self._ops: dict[int, int] = {}
+        self._of_threads: list[dict[int, int]] = []
+        self._here = threading.local()
 
-    def made(self, op: int) -> None:
-        """Op number `op` is being dispatched outside the backward."""
-        self._ops.setdefault(torch._C._autograd._get_sequence_nr() - 1, op)  # type: ignore[attr-defined]
+    def made(self, op: int, started: bool = False) -> None:
+        """Op number `op` is being dispatched outside the backward.
+
+        Args:
+            started: by a thread that the script started.
+        """
+        number = torch._C._autograd._get_sequence_nr() - 1  # type: ignore[attr-defined]
+        (self._own() if started else self._ops).setdefault(number, op)
 
     def of(self, node: Any) -> int:
         """The forward op of a node, -1 if it has none (an accumulation, the root)."""
-        return self._ops.get(node._sequence_nr(), -1)
+        number = node._sequence_nr()
+        if not self._of_threads:
+            return self._ops.get(number, -1)
+        found = [ops[number] for ops in (self._ops, *self._of_threads) if number in ops]
+        return next((op for op in found if self._alike(op, node)), found[0] if found else -1)
+
+    def _own(self) -> dict[int, int]:
+        """The numbers of the thread that runs, which begin anew with each."""
+        own: dict[int, int] | None = getattr(self._here, "ops", None)
+        if own is None:
+            own = self._here.ops = {}
+            self._of_threads.append(own)
+        return own
+
+    def _alike(self, op: int, node: Any) -> bool:
+        """Whether an op is called as the node is (`MmBackward0`, `aten.mm.default`) and made what it takes."""
+        made = self._all[op]
+        named = made.name.split(".")[1].replace("_", "").startswith(node.name().split("Backward")[0].lower())
+        return named and [tuple(each.shape) for each in node._input_metadata[:1]] == [o.shape for o in made.outputs[:1]]

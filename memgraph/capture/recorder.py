@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -39,6 +40,7 @@ from memgraph.trace import Category, Op, Role, TensorSpec
 from memgraph.virtual.ops.dispatch import run_composite
 from memgraph.virtual.ops.shapes import Recipe, Shapes
 from memgraph.virtual.random import VirtualGenerator
+from memgraph.virtual.threads import ONE_AT_A_TIME, Here
 from memgraph.virtual.values import known as values
 from memgraph.virtual.values.assumed import Assumptions
 
@@ -64,6 +66,7 @@ class Recorder(FakeTensorMode):
     def __init__(
         self, ledger: Ledger, operators: Kinds, assumptions: Assumptions, sole: References | None = None
     ) -> None:
+        self._here = Here()
         super().__init__(allow_non_fake_inputs=True)
         self.cache_enabled = False  # `Shapes` remembers more cheaply
         self.ledger = ledger
@@ -73,7 +76,7 @@ class Recorder(FakeTensorMode):
         self.calls: list[GraphCall] = []
         self.ruled: dict[int, Call] = {}
         self.sources = SourceLines()
-        self.forward_ops = ForwardOps()
+        self.forward_ops = ForwardOps(self.ops)
         self.stage = Stage(ledger)
         self.paths = ModulePaths(self._entered)
         self.shapes = Shapes()
@@ -87,7 +90,31 @@ class Recorder(FakeTensorMode):
         """Says of an op that runs in generated code where it comes from."""
         self.entries: list[Callable[..., Any]] = []
         """Functions outside this file that the run enters and that are no part of it."""
-        self._inside = False
+        self.leader = threading.get_ident()
+        """The thread that trains, and whose ops tell the phase: the last one that called a model or an optimizer."""
+
+    @property
+    def here(self) -> Here:
+        """What belongs to the thread that asks."""
+        return self._here
+
+    # torch keeps these two in the mode itself; several threads share this one.
+
+    @property
+    def enter_stack(self) -> list[Any]:  # type: ignore[override]
+        return self._here.entered
+
+    @enter_stack.setter
+    def enter_stack(self, entered: list[Any]) -> None:
+        self._here.entered = entered
+
+    @property
+    def in_kernel_invocation(self) -> bool:  # type: ignore[override]
+        return self._here.in_kernel
+
+    @in_kernel_invocation.setter
+    def in_kernel_invocation(self, value: bool) -> None:
+        self._here.in_kernel = value
 
     def described_ops(self) -> tuple[Op, ...]:
         """The ops so far, each with what it reads."""
@@ -140,8 +167,10 @@ class Recorder(FakeTensorMode):
         self, func: OpOverload, types: Sequence[type], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         kwargs = _of_the_host(kwargs) if kwargs else _NO_KWARGS
-        if self._inside or not self.recording:
+        if self._here.inside:
             return super().dispatch(func, types, args, kwargs)  # type: ignore[arg-type]
+        if not self.recording:  # a thread that goes on after the virtual GPU
+            return super().dispatch(func, types, args, kwargs) if FakeTensor in types else func(*args, **kwargs)  # type: ignore[arg-type]
         if types != _FAKE_ALONE and any(map(_is_wrapper, types)):
             return NotImplemented  # a jagged tensor, say, which calls again with what it holds
         operator = self.operators.of(func)
@@ -153,13 +182,14 @@ class Recorder(FakeTensorMode):
         if func is ADD and self._accumulates_in_place(args):
             operator = self.operators.of(ADD_IN_PLACE)
         if FakeTensor in types or self.operators.makes_fake(func, args, kwargs):
-            return self._run_fake(operator, types, args, kwargs)
+            with ONE_AT_A_TIME:
+                return self._run_fake(operator, types, args, kwargs)
         return func(*args, **kwargs)
 
     def _run_fake(
         self, operator: Operator, types: Sequence[type], args: Sequence[Any], kwargs: Mapping[str, Any]
     ) -> Any:
-        if self.interrupted:
+        if self.interrupted and not self._here.started:
             self.interrupted = False
             raise KeyboardInterrupt
         index = len(self.ops)
@@ -196,7 +226,7 @@ class Recorder(FakeTensorMode):
         recipe = self.shapes.find(key)
         if recipe is not None:
             return self.shapes.make(recipe, self, arguments.tensors), recipe
-        self._inside = True
+        self._here.inside = True
         try:
             if known and operator.by_value:
                 return self.assumptions.from_values(self, values.run_for_real(operator.func, args, kwargs)), None
@@ -210,7 +240,7 @@ class Recorder(FakeTensorMode):
                 raise without_kernel(operator.func, self.sources.current()) from error
             raise
         finally:
-            self._inside = False
+            self._here.inside = False
 
     def _made_by_kernel(
         self, operator: Operator, types: Sequence[type], args: Sequence[Any], kwargs: Mapping[str, Any]
@@ -242,14 +272,20 @@ class Recorder(FakeTensorMode):
         node = torch._C._current_autograd_node()
         place = self.place() if self.place is not None else None
         if place is not None:
-            phase = self.stage.outside_autograd() if node is None else self.stage.inside_autograd()
+            phase = self._outside_autograd() if node is None else self.stage.inside_autograd()
             name = place.name if place.whole or (operator.func is _ALLOCATION and place.name) else operator.name
             return Op(name, phase, place.module, place.source, specs)
         if node is not None:
             return self._describe_backward(operator, node, specs)
-        self.forward_ops.made(len(self.ops))
-        phase = self.stage.outside_autograd()
+        self.forward_ops.made(len(self.ops), self._here.started)
+        phase = self._outside_autograd()
         return Op(operator.name, phase, self.paths.modules.current, self.sources.current(), specs)
+
+    def _outside_autograd(self) -> int:
+        """The phase of an op that is no backward op. What fetches the next batch meanwhile ends none."""
+        if self._here.started and threading.get_ident() != self.leader:
+            return self.stage.current
+        return self.stage.outside_autograd()
 
     def _accumulates_in_place(self, args: Sequence[Any]) -> bool:
         node = torch._C._current_autograd_node()
@@ -263,7 +299,7 @@ class Recorder(FakeTensorMode):
         self.accumulation.evaluating(node, len(self.ops))
         forward = self.forward_ops.of(node)
         if self.paths.modules.stack or recomputing():
-            self.forward_ops.made(len(self.ops))
+            self.forward_ops.made(len(self.ops), self._here.started)
             module, source = self._recomputed_in(operator.name, forward)
             return Op(operator.name, phase, module, source, specs)
         if forward >= 0:
@@ -333,6 +369,7 @@ class Recorder(FakeTensorMode):
     def _entered(self, root: torch.nn.Module) -> None:
         if torch._C._current_autograd_node() is not None:  # a checkpoint recomputes a part of the forward
             return
+        self.leader = threading.get_ident()
         if self.stage.model_called():
             self.mark_model(root)
 

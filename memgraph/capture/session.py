@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import threading
 from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any, Self
@@ -38,6 +39,7 @@ from memgraph.virtual.ops.jagged import attention_kernels_of
 from memgraph.virtual.ops.kernels import kernels
 from memgraph.virtual.ops.recurrent import Recurrent
 from memgraph.virtual.saving import tensors_are_saved
+from memgraph.virtual.threads import threads_take_part
 from memgraph.virtual.values.assumed import Assumptions
 from memgraph.virtual.values.reading import tensors_are_read
 
@@ -99,6 +101,7 @@ class VirtualGpu:
             self.recorder.entries = [VirtualGpu._before_step, VirtualGpu._after_step]
             stack.enter_context(self.compiling.following())
             stack.enter_context(self.recorder.keeps_interrupts())
+            stack.enter_context(threads_take_part(self.recorder, self.recorder.here))
             stack.enter_context(self.recorder)
             self._stack = stack.pop_all()
         return self
@@ -192,6 +195,7 @@ class VirtualGpu:
         stack.callback(after.remove)
 
     def _before_step(self, optimizer: Optimizer, *_: Any) -> None:
+        self.recorder.leader = threading.get_ident()
         self.recorder.stage.optimizer_starts()
         for name, parameter in self._parameters(optimizer):
             self.recorder.mark(parameter, Category.PARAMETER, name)

@@ -29,6 +29,11 @@ class Stage:
         self.set("input")
 
     @property
+    def current(self) -> int:
+        """The index of the phase that it is now."""
+        return len(self._ledger.phases) - 1
+
+    @property
     def in_backward(self) -> bool:
         return self.name == "backward"
 
@@ -45,12 +50,12 @@ class Stage:
         """An op runs that is not a backward op; the index of its phase."""
         if self.name == "backward":
             self.set("update")
-        return len(self._ledger.phases) - 1
+        return self.current
 
     def inside_autograd(self) -> int:
         """An op runs in autograd's backward; the index of its phase."""
         self.set("backward")
-        return len(self._ledger.phases) - 1
+        return self.current
 
     def optimizer_starts(self) -> None:
         """`optimizer.step()` is called."""

@@ -109,8 +109,14 @@ class Shapes:
             )
         if part.same:
             return tensors[source]
+        if tensors[source].is_inference() == torch.is_inference_mode_enabled():
+            return self._view(tensors[source], look, mode)
+        with torch.inference_mode(tensors[source].is_inference()):  # a view is what it is a view of
+            return self._view(tensors[source], look, mode)
+
+    def _view(self, source: Tensor, look: Look, mode: FakeTensorMode) -> FakeTensor:
         made = torch.empty((0,), dtype=look.dtype, device="meta")
-        made.set_(tensors[source].untyped_storage(), look.offset, look.shape, look.stride)  # type: ignore[call-overload]
+        made.set_(source.untyped_storage(), look.offset, look.shape, look.stride)  # type: ignore[call-overload]
         return self._fake(made, look.device, mode)
 
     def _fake(self, meta: Tensor, device: torch.device, mode: FakeTensorMode) -> FakeTensor:
