@@ -16,9 +16,9 @@ from typing import Any
 
 from tabulate import tabulate
 
-from benchmarks.accuracy.compared import ERRORS, KINDS, Compared, matched, mib, worst
 from benchmarks.checkpoint import table as checkpoint_table
 from benchmarks.recordings import packed as recordings
+from benchmarks.recordings.compared import ERRORS, KINDS, Compared, matched, mib, worst
 from benchmarks.workloads import loops as workloads
 from memgraph.api import predict
 from memgraph.options import Options
@@ -153,10 +153,10 @@ def page(rows: Sequence[Row], others: Sequence[workloads.Row], torch_version: st
 Written by `python -m benchmarks.accuracy.page` from the runs in `benchmarks/recordings/nanovlm/` and
 `benchmarks/recordings/workloads/`; do not edit by hand.
 
-Measured: {"; ".join(cards)}, native caching allocator with its default settings, through torch's allocator history
-(`benchmarks/accuracy/record_runs.py` with the cases of `runs.json` beside it), each run in a process of its own. Sizes
-in MiB. Predicted: torch {torch_version}, no GPU. Unless a row says otherwise: nanovlm-222m, AdamW in its `foreach`
-form, bf16 autocast over fp32 parameters, two steps.
+Measured: {"; ".join(cards)}, native caching allocator with its default settings, through torch's
+allocator history (`benchmarks/accuracy/record_runs.py` with the cases of `runs.json` beside it), each run in a process
+of its own. Sizes in MiB. Predicted: torch {torch_version}, no GPU. Unless a row says otherwise: nanovlm-222m,
+AdamW in its `foreach` form, bf16 autocast over fp32 parameters, two steps.
 
 - {len(rows)} runs, {total:,} allocations; **{hits:,} ({100 * hits / total:.4f} %) predicted to the byte and in order**;
   in the worst run {100 * least:.2f} %.

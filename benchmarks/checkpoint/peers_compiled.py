@@ -4,8 +4,8 @@ That setting is one of torch.compile's, so both are compiled: the model as it is
 model with our plans and the setting left at 1. Each step is traced by the same recorder, for its true peak, and priced
 alike: the products by the roofline, each generated kernel by the bytes of its arguments. What that is above the step
 compiled without either is the recompute. Our plans are made for a row of peaks, with costs that know what a compiler
-does (`benchmarks/compiled/planner.py`); at each peak that the setting reaches the cheapest of ours that is not above it
-is taken.
+does (`benchmarks/checkpoint/planner_compiled.py`); at each peak that the setting reaches the cheapest of ours that is
+not above it is taken.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from benchmarks.checkpoint.peers_model import GIB, options, told
-from benchmarks.compiled.planner import CompiledPlanner
+from benchmarks.checkpoint.planner_compiled import CompiledPlanner
 
 BUDGETS = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0.0)
 LIMITS = 16

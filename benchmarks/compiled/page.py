@@ -23,8 +23,8 @@ from typing import Any
 import torch
 from tabulate import tabulate
 
-from benchmarks.accuracy.compared import ERRORS, KINDS, Compared, error, matched, mib, worst
 from benchmarks.recordings import packed as recordings
+from benchmarks.recordings.compared import ERRORS, KINDS, Compared, error, matched, mib, worst
 from memgraph.api import predict
 from memgraph.trace import Trace
 from memgraph.virtual.inductor import tuning
@@ -119,8 +119,8 @@ def page(rows: Sequence[Row], before: str) -> str:
 Written by `python -m benchmarks.compiled.page` from `benchmarks/recordings/compiled/`; do not edit by hand. Each
 version of torch that it is run with writes its own section.
 
-Measured: {cards}, through torch's allocator history (`benchmarks/compiled/record.py`), each run in a process of its own
-with empty compile caches. Sizes in MiB.
+Measured: {cards}, through torch's allocator history
+(`benchmarks/compiled/record.py`), each run in a process of its own with empty compile caches. Sizes in MiB.
 
 *matched* counts recorded allocations that the prediction has too, in order and to the byte, without those that
 `torch.compile` makes to time kernels; their number depends on the card's speed. Which products the card found faster

@@ -17,8 +17,8 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.accuracy.compared import Compared, matched
 from benchmarks.recordings import packed as recordings
+from benchmarks.recordings.compared import Compared, matched
 from benchmarks.workloads.language import LANGUAGE
 from benchmarks.workloads.other import OTHER
 from benchmarks.workloads.vision import VISION

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks.accuracy import page as accuracy
-from benchmarks.accuracy.compared import matched
 from benchmarks.recordings import packed as recordings
+from benchmarks.recordings.compared import matched
 
 RUNS = ("b1_s128", "sgd", "fp32_manual_checkpoint", "checkpoint")
 """The optimizer's peak and the loss's; a loop of attention by hand, without autocast, with blocks checkpointed; what is
