@@ -16,7 +16,7 @@ from memgraph.analyze.changes import other_settings
 from memgraph.analyze.paired import OtherLife, Pairs, Run, other_lives
 from memgraph.analyze.refusal import Refusal, as_far_as, refusal
 from memgraph.analyze.served import Placed, placed, served, version_of
-from memgraph.gpu.allocator.caching import Ties
+from memgraph.gpu.allocator.ties import Ties
 from memgraph.trace import Op, Role, Trace, Usage
 
 KINDS = ("requested", "allocated", "reserved")

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from memgraph.gpu.allocator.blocks import Block
-from memgraph.gpu.allocator.caching import NEWEST, Allocator, Ties
+from memgraph.gpu.allocator.caching import Allocator
 from memgraph.gpu.allocator.config import AllocatorConfig
 from memgraph.gpu.allocator.out_of_memory import OutOfMemory
 from memgraph.gpu.allocator.rounding import (
@@ -26,6 +26,7 @@ from memgraph.gpu.allocator.rounding import (
     SMALL_SIZE,
 )
 from memgraph.gpu.allocator.segments import DownwardSlots, Upward
+from memgraph.gpu.allocator.ties import NEWEST, Ties
 
 _ADDRESS_BITS = 48
 _ADDRESS = (1 << _ADDRESS_BITS) - 1

@@ -7,9 +7,10 @@ from typing import NamedTuple
 
 from memgraph.analyze.replay_fast import replay
 from memgraph.gpu.allocator.blocks import Block
-from memgraph.gpu.allocator.caching import NEWEST, Allocator
+from memgraph.gpu.allocator.caching import Allocator
 from memgraph.gpu.allocator.config import AllocatorConfig
 from memgraph.gpu.allocator.segments import RecordedAddresses
+from memgraph.gpu.allocator.ties import NEWEST
 from memgraph.trace import Action, Trace, Usage
 
 _ALLOC, _FREE = int(Action.ALLOC), int(Action.FREE)

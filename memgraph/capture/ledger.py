@@ -15,6 +15,7 @@ from collections.abc import Callable
 from memgraph.gpu.allocator.blocks import Block
 from memgraph.gpu.allocator.caching import Allocator
 from memgraph.gpu.allocator.out_of_memory import OutOfMemory
+from memgraph.gpu.order import Awaited, Order
 from memgraph.trace import Action, Category, Events, Phase, Role
 
 Refusal = Callable[[OutOfMemory], None]
@@ -39,6 +40,15 @@ class Ledger:
     def __init__(self, allocator: Allocator, refuse: Refusal | None = None) -> None:
         self.allocator = allocator
         allocator.on_segment = self._segment
+        allocator.on_return = self._waited_for
+        self.order = Order()
+        self.current_stream: Callable[[], int] = _default_stream
+        self.streams: dict[int, int] = {}
+        """Buffers that are not of the default stream, and the number of theirs: 1, 2, … in order of first use."""
+        self._numbers = {0: 0}
+        self._uses: dict[int, set[int]] = {}
+        self._awaited: Awaited[Block] = Awaited(self.order)
+        self._waiting: dict[Block, int] = {}
         self.op = -1
         self.sizes: array[int] = array("q")
         self.ops: array[int] = array("q")
@@ -59,12 +69,15 @@ class Ledger:
     def allocate(self, size: int, role: Role = Role.OUTPUT) -> int:
         """Allocate `size` bytes for the current op; returns the buffer's index."""
         with _AT_WORK:
-            block = self._serve(size)
+            stream = self.current_stream()
+            block = self._serve(size, stream)
             buffer = len(self.sizes)
             self.sizes.append(size)
             self.ops.append(self.op)
             self.roles.append(role)
             self._blocks[buffer] = block
+            if stream:
+                self.streams[buffer] = self._numbers.setdefault(stream, len(self._numbers))
             self._write(Action.ALLOC, buffer, block.address, block.size)
         self._bury()
         return buffer
@@ -75,6 +88,17 @@ class Ledger:
             return
         self._dead.append(buffer)
         self._bury()
+
+    def record_stream(self, buffer: int, stream: int) -> None:
+        """As `Tensor.record_stream`: a stream besides the buffer's own uses it."""
+        block = self._blocks.get(buffer)
+        if block is not None and block.segment.stream != stream:
+            self._uses.setdefault(buffer, set()).add(stream)
+
+    @property
+    def waits(self) -> bool:
+        """Whether blocks wait for other streams: only then is it of interest what the host waits for."""
+        return bool(self._waiting)
 
     def empty_cache(self) -> None:
         """As `torch.cuda.empty_cache`."""
@@ -102,9 +126,11 @@ class Ledger:
         """The events so far."""
         return Events(columns=[column[:] for column in self._columns])
 
-    def _serve(self, size: int) -> Block:
+    def _serve(self, size: int, stream: int) -> Block:
+        if self._waiting:
+            self._return()
         try:
-            return self.allocator.malloc(size)
+            return self.allocator.malloc(size, stream)
         except OutOfMemory as error:
             self._write(Action.OUT_OF_MEMORY, -1, 0, size)
             self.overflowed = True
@@ -112,17 +138,41 @@ class Ledger:
                 self.refuse(error)
             self.allocator.capacity = 2**62
             self.allocator.set_limit(None)
-            return self.allocator.malloc(size)
+            return self.allocator.malloc(size, stream)
 
     def _bury(self) -> None:
         """Free what died, unless the ledger is at work: whoever is at it does so afterwards."""
         while self._dead and not _AT_WORK.locked():
             with _AT_WORK:
                 while self._dead:
-                    buffer = self._dead.pop(0)
-                    block = self._blocks.pop(buffer)
-                    self._write(Action.FREE, buffer, block.address, block.size)
-                    self.allocator.free(block)
+                    self._free(self._dead.pop(0))
+
+    def _free(self, buffer: int) -> None:
+        block = self._blocks.pop(buffer)
+        if self._uses and buffer in self._uses:
+            self._wait(buffer, block)
+            return
+        self._write(Action.FREE, buffer, block.address, block.size)
+        self.allocator.free(block)
+
+    def _wait(self, buffer: int, block: Block) -> None:
+        """It died, and other streams may still be at work on it."""
+        self._write(Action.FREE_REQUESTED, buffer, block.address, block.size)
+        self._awaited.add(block, self._uses.pop(buffer))
+        self._waiting[block] = buffer
+        self.allocator.free(block, wait=True)
+
+    def _return(self) -> None:
+        """Before it serves a request, the allocator asks which blocks the other streams are done with
+        (`process_events`). Those of which it is certain are: the latest moment that can be."""
+        for block in self._awaited.done():
+            self._write(Action.FREE_COMPLETED, self._waiting.pop(block), block.address, block.size)
+            self.allocator.complete(block)
+
+    def _waited_for(self, block: Block) -> None:
+        """The allocator itself waited, to give memory back to the card."""
+        self._awaited.drop(block)
+        self._write(Action.FREE_COMPLETED, self._waiting.pop(block), block.address, block.size)
 
     def _segment(self, allocated: bool, address: int, size: int) -> None:
         self._write(Action.SEGMENT_ALLOC if allocated else Action.SEGMENT_FREE, -1, address, size)
@@ -134,3 +184,7 @@ class Ledger:
         ops.append(self.op)
         addresses.append(address)
         sizes.append(size)
+
+
+def _default_stream() -> int:
+    return 0

@@ -1,4 +1,5 @@
-"""Workspaces that a library keeps for itself once an op used it: cuBLAS's, one for each thread that multiplies."""
+"""Workspaces that a library keeps for itself once an op used it: cuBLAS's, one for each thread and stream that
+multiply."""
 
 from __future__ import annotations
 
@@ -19,7 +20,7 @@ class Libraries:
     def __init__(self, gpu: GpuSpec, torch_version: tuple[int, int]) -> None:
         self._gpu = gpu
         self._torch_version = torch_version
-        self._kept: set[tuple[str, int]] = set()
+        self._kept: set[tuple[str, int, int]] = set()
 
     def needs(self, call: Call) -> Needs:
         """The workspaces that a call wants; none for ops that multiply no matrices."""
@@ -27,12 +28,12 @@ class Libraries:
             return ()
         return cublas.workspaces(call, self._gpu.capability, self._torch_version)
 
-    def first_uses(self, needs: Needs) -> list[int]:
-        """Bytes of those that this thread's handle has not had before; it has them from now on."""
+    def first_uses(self, needs: Needs, stream: int) -> list[int]:
+        """Bytes of those that this thread's handle has not had before on the stream; it has them from now on."""
         thread = threading.get_ident()
-        return [size for library, size in needs if not self._seen((library, thread))]
+        return [size for library, size in needs if not self._seen((library, thread, stream))]
 
-    def _seen(self, key: tuple[str, int]) -> bool:
+    def _seen(self, key: tuple[str, int, int]) -> bool:
         seen = key in self._kept
         self._kept.add(key)
         return seen

@@ -38,6 +38,7 @@ from memgraph.errors import MemgraphError
 from memgraph.gpu.call import Call
 from memgraph.trace import Category, Op, Role, TensorSpec
 from memgraph.virtual.ops.dispatch import run_composite
+from memgraph.virtual.ops.host_waits import host_waits
 from memgraph.virtual.ops.shapes import Recipe, Shapes
 from memgraph.virtual.random import VirtualGenerator
 from memgraph.virtual.threads import ONE_AT_A_TIME, Here
@@ -204,6 +205,8 @@ class Recorder(FakeTensorMode):
         outputs, recipe = self._infer(operator, types, args, kwargs, arguments, known)
         if outputs is not None:
             self._account(operator, outputs, args, kwargs, recipe)
+        if self.ledger.waits and host_waits(operator.func, args, kwargs):
+            self.ledger.order.synchronize_stream(self.ledger.current_stream())
         self._follow_values(operator, args, kwargs, outputs, known)
         specs = self.tags.tag(index, outputs, recipe)
         self.ops[index] = op._replace(outputs=specs)
@@ -342,8 +345,9 @@ class Recorder(FakeTensorMode):
         if inside.call is not None:
             self.ruled[self.ledger.op] = inside.call
         self.storages.allocate(inside.steps, born)
-        for size in self.operators.libraries.first_uses(inside.needs) if inside.needs else ():
-            self.ledger.allocate(size, Role.LIBRARY)
+        if inside.needs:
+            for size in self.operators.libraries.first_uses(inside.needs, self.ledger.current_stream()):
+                self.ledger.allocate(size, Role.LIBRARY)
         if self.stage.in_backward:
             self._notice_gradient(outputs)
 
@@ -351,6 +355,16 @@ class Recorder(FakeTensorMode):
         """A tensor that stands for one on the device, whatever it is itself."""
         if self.recording:
             self.storages.bear(tensor)
+
+    def record_stream(self, tensor: Tensor, stream: torch.Stream) -> None:
+        """As `Tensor.record_stream`: the tensor's memory is used on this stream too."""
+        self.use(tensor.untyped_storage()._cdata, stream.stream_id)
+
+    def use(self, storage: int, stream: int) -> None:
+        """A storage, by its `_cdata`, is used on a stream."""
+        buffer = self.storages.buffer_at(storage)
+        if buffer is not None and self.recording:
+            self.ledger.record_stream(buffer, stream)
 
     def mark(self, tensor: Tensor, category: Category, name: str) -> None:
         """This tensor's buffer is a parameter, a gradient, optimizer state, …"""

@@ -30,6 +30,7 @@ from memgraph.gpu.allocator.config import AllocatorConfig
 from memgraph.gpu.specs import GpuSpec, find
 from memgraph.trace import Buffer, Category, TensorSpec, Trace
 from memgraph.virtual import cuda, patches
+from memgraph.virtual.current_stream import current_number, streams_exist
 from memgraph.virtual.device import virtual_device
 from memgraph.virtual.ops import ctc, encoder, sparse
 from memgraph.virtual.ops.attention import attention_as_on, backend_of
@@ -87,6 +88,8 @@ class VirtualGpu:
         with contextlib.ExitStack() as stack:
             stack.callback(self._close)
             stack.enter_context(virtual_device())
+            stack.enter_context(streams_exist(self.ledger.order, self.recorder.use, self._assume_here))
+            self.ledger.current_stream = current_number()
             stack.enter_context(patches.tensors_behave())
             stack.enter_context(tensors_are_read(self._assume_here))
             stack.enter_context(tensors_are_saved(self.recorder, self._assume_here))
@@ -124,6 +127,7 @@ class VirtualGpu:
             Buffer(
                 size, ledger.ops[index], ledger.roles[index], ledger.categories.get(index, Category.UNKNOWN),
                 ledger.names.get(index, ""), *recorder.storages.specs.get(index, _NO_SPEC),
+                ledger.streams.get(index, 0),
             )
             for index, size in enumerate(ledger.sizes)
         )  # fmt: skip
@@ -175,6 +179,7 @@ class VirtualGpu:
         by_value = sparse.kernels(self.assumptions.select)
         self.kinds.kernels |= {**kernels(state), **by_value, **ctc.KERNELS, **recurrent.kernels()}
         self.kinds.composites |= {
+            torch.ops.aten.record_stream.default: self.recorder.record_stream,
             **attention,
             **COMPOSITES,
             **ctc.composites(state),

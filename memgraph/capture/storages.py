@@ -69,7 +69,11 @@ class Storages:
         if not isinstance(tensor, FakeTensor):
             return None
         *_, part = parts_of(tensor)
-        entry = self._live.get(part.untyped_storage()._cdata)
+        return self.buffer_at(part.untyped_storage()._cdata)
+
+    def buffer_at(self, storage: int) -> int | None:
+        """The same for a storage, by its `_cdata`."""
+        entry = self._live.get(storage)
         return entry[0] if entry and entry[0] != _NO_BUFFER else None
 
     def _follow(self, steps: Steps, born: Sequence[Born]) -> None:

@@ -2,6 +2,7 @@
 
 from memgraph.trace.data import TraceData
 from memgraph.trace.parts import (
+    ENDS,
     SCHEMA,
     Action,
     Buffer,
@@ -20,5 +21,5 @@ from memgraph.trace.parts import (
 )
 from memgraph.trace.trace import Trace
 
-__all__ = ["SCHEMA", "Action", "Buffer", "Category", "Compilation", "Event", "Events", "Life", "Op", "Peak", "Phase",
-           "Role", "Saved", "TensorSpec", "Trace", "TraceData", "Usage"]  # fmt: skip
+__all__ = ["ENDS", "SCHEMA", "Action", "Buffer", "Category", "Compilation", "Event", "Events", "Life", "Op", "Peak",
+           "Phase", "Role", "Saved", "TensorSpec", "Trace", "TraceData", "Usage"]  # fmt: skip

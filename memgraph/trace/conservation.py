@@ -10,9 +10,9 @@ from itertools import compress
 
 from memgraph.errors import InvariantError
 from memgraph.trace.data import TraceData
-from memgraph.trace.parts import Action
+from memgraph.trace.parts import ENDS, Action
 
-_NAMES_A_BUFFER = tuple(action in (Action.ALLOC, Action.FREE) for action in Action)
+_NAMES_A_BUFFER = tuple(action in (Action.ALLOC, Action.FREE_REQUESTED, *ENDS) for action in Action)
 """Whether an event of each kind does; by its number."""
 
 
@@ -28,15 +28,29 @@ def check(trace: TraceData) -> None:
 
 
 def _check_lifetimes(trace: TraceData) -> None:
-    """Every buffer is allocated once; every free has its alloc, before it."""
+    """Every buffer is allocated once; every free has its alloc, before it; what waited for streams was freed before."""
     start, stop = trace.spans
     actions = trace.events.columns[0]
     freed = len(stop) - stop.count(len(actions))
-    if -1 in start or actions.count(Action.ALLOC) != len(start) or actions.count(Action.FREE) != freed:
+    if -1 in start or actions.count(Action.ALLOC) != len(start) or sum(map(actions.count, ENDS)) != freed:
         raise InvariantError(f"buffer {_culprit(trace)} is allocated or freed more than once, or never allocated")
     if not all(map(operator.lt, start, stop)):
         index = next(index for index, life in enumerate(trace.lives) if life.stop <= life.start)
         raise InvariantError(f"buffer {index} is freed before it is allocated")
+    if trace.waits or Action.FREE_COMPLETED in actions:
+        _check_waiting(trace)
+
+
+def _check_waiting(trace: TraceData) -> None:
+    """A block waits once, after its alloc; it is returned after it waited, and by nothing else."""
+    state: dict[int, int] = {}
+    before = {Action.ALLOC: -1, Action.FREE: Action.ALLOC, Action.FREE_REQUESTED: Action.ALLOC,
+              Action.FREE_COMPLETED: Action.FREE_REQUESTED}  # fmt: skip
+    for action, buffer in zip(*trace.events.columns[:2], strict=True):
+        if action in before:
+            if state.get(buffer, -1) != before[Action(action)]:
+                raise InvariantError(f"buffer {buffer} is returned without having waited for streams, or waits twice")
+            state[buffer] = action
 
 
 def _culprit(trace: TraceData) -> int:
@@ -46,12 +60,17 @@ def _culprit(trace: TraceData) -> int:
 
 
 def _check_conservation(trace: TraceData) -> None:
-    """Live bytes are never negative; allocated ≥ requested; reserved ≥ allocated; what is live at the end adds up."""
-    wanted, held, taken = trace.usage
+    """Live bytes are never negative; active ≥ requested and ≥ allocated; reserved ≥ active; what is live at the end
+    adds up. Where no block waits for other streams, active is allocated."""
+    wanted, allocated, taken = trace.usage
+    held = trace.active
+    if trace.waits and not (min(allocated) >= 0 and all(map(operator.le, allocated, held))):
+        raise InvariantError("more bytes are allocated than are active, or fewer than none")
     if min(wanted, default=0) < 0 or not (all(map(operator.le, wanted, held)) and all(map(operator.le, held, taken))):
         rows = enumerate(zip(wanted, held, taken, strict=True))
         event, (one, two, three) = next(row for row in rows if not 0 <= row[1][0] <= row[1][1] <= row[1][2])
-        raise InvariantError(f"event {event}: not 0 <= {one} requested <= {two} allocated <= {three} reserved")
+        name = "active" if trace.waits else "allocated"
+        raise InvariantError(f"event {event}: not 0 <= {one} requested <= {two} {name} <= {three} reserved")
     if trace.events:
         live = sum(trace.buffers[index].size for index in trace.live_at(trace.peak.event))
         if live != trace.peak.requested:

@@ -9,11 +9,13 @@ from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Any
 
-from memgraph.trace.parts import SCHEMA, Action, Buffer, Compilation, Events, Life, Op, Peak, Phase, Usage
+from memgraph.trace.parts import ENDS, SCHEMA, Action, Buffer, Compilation, Events, Life, Op, Peak, Phase, Usage
 
-_HELD = (1, -1, 0, 0, 0)
-"""What each action does to the bytes that tensors hold, and to those taken from the card; by its number."""
-_TAKEN = (0, 0, 1, -1, 0)
+_HELD = (1, -1, 0, 0, 0, -1, 0)
+"""What each action does to the bytes that tensors hold, to those that are active, and to those taken from the card; by
+its number."""
+_ACTIVE = (1, -1, 0, 0, 0, 0, -1)
+_TAKEN = (0, 0, 1, -1, 0, 0, 0)
 
 
 @dataclass(frozen=True)
@@ -52,12 +54,12 @@ class TraceData:
     def spans(self) -> tuple[array[int], array[int]]:
         """`lives` as two columns, starts and stops, for loops that cannot afford an object a row."""
         start, stop = array("q", [-1]) * len(self.buffers), array("q", [len(self.events)]) * len(self.buffers)
-        alloc, free = int(Action.ALLOC), int(Action.FREE)
+        alloc, ends = int(Action.ALLOC), tuple(map(int, ENDS))
         actions, buffers = self.events.columns[:2]
         for index, (action, buffer) in enumerate(zip(actions, buffers, strict=True)):
             if action == alloc:
                 start[buffer] = index
-            elif action == free:
+            elif action in ends:
                 stop[buffer] = index
         return start, stop
 
@@ -66,16 +68,29 @@ class TraceData:
         """Requested, allocated and reserved bytes after each event: three arrays as long as `events`."""
         actions, buffers, _, _, sizes = self.events.columns
         wanted = [*(buffer.size for buffer in self.buffers), 0]  # the last where an event names no buffer
-        requested = (wanted[buffer] * _HELD[action] for action, buffer in zip(actions, buffers, strict=True))
+        requested = (wanted[buffer] * _ACTIVE[action] for action, buffer in zip(actions, buffers, strict=True))
         allocated = (size * _HELD[action] for action, size in zip(actions, sizes, strict=True))
         reserved = (size * _TAKEN[action] for action, size in zip(actions, sizes, strict=True))
         return _summed(requested), _summed(allocated), _summed(reserved)
 
     @functools.cached_property
+    def active(self) -> array[int]:
+        """Bytes after each event of the blocks that are allocated, or that other streams may still use."""
+        actions, sizes = self.events.columns[0], self.events.columns[4]
+        if not self.waits:
+            return self.usage[1]
+        return _summed(size * _ACTIVE[action] for action, size in zip(actions, sizes, strict=True))
+
+    @functools.cached_property
+    def waits(self) -> bool:
+        """Whether blocks waited for other streams."""
+        return Action.FREE_REQUESTED in self.events.columns[0]
+
+    @functools.cached_property
     def peak(self) -> Peak:
         """The highest requested, allocated and reserved bytes, and where in the run the first of them falls."""
         if not self.events:
-            return Peak(0, 0, 0, -1, "", 0, "", "")
+            return Peak(0, 0, 0, -1, "", 0, "", "", 0)
         requested, allocated, reserved = self.usage
         top = max(requested)
         event = requested.index(top)
@@ -90,6 +105,7 @@ class TraceData:
             phase.step,
             op.name if op else "",
             op.module if op else "",
+            max(self.active),
         )
 
     @functools.cached_property

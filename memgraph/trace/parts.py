@@ -10,8 +10,8 @@ from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple, overload
 
-SCHEMA = 1
-"""Version of the file format; a reader refuses a newer one."""
+SCHEMA = 2
+"""Version of the file format; a reader refuses a newer one. 2: streams, and blocks that wait for them."""
 
 
 class Category(enum.StrEnum):
@@ -35,6 +35,14 @@ class Action(enum.IntEnum):
     SEGMENT_ALLOC = 2
     SEGMENT_FREE = 3
     OUT_OF_MEMORY = 4
+    FREE_REQUESTED = 5
+    """Freed, but another stream may still be at work on it (`Tensor.record_stream`): allocated no longer, and active
+    until FREE_COMPLETED. FREE is both at once."""
+    FREE_COMPLETED = 6
+
+
+ENDS = (Action.FREE, Action.FREE_COMPLETED)
+"""With which a buffer's bytes are there for others: its life ends."""
 
 
 class Role(enum.StrEnum):
@@ -96,6 +104,9 @@ class Buffer(NamedTuple):
     """A name that the run knows: `decoder.head.weight`, `exp_avg of decoder.head.weight`, or empty."""
     shape: tuple[int, ...] = ()
     dtype: str = ""
+    stream: int = 0
+    """That it was allocated on, and whose pool serves it: 0 is the default one, the others are 1, 2, … in the order in
+    which they first allocated."""
 
 
 class Saved(NamedTuple):
@@ -201,7 +212,7 @@ class Usage(NamedTuple):
     """Memory three ways, in bytes."""
 
     requested: int
-    """What the tensors and workspaces asked for."""
+    """What the tensors and workspaces asked for, until its bytes are there for others."""
     allocated: int
     """What the blocks given to them hold: `torch.cuda.memory_allocated`."""
     reserved: int
@@ -209,7 +220,7 @@ class Usage(NamedTuple):
 
 
 class Peak(NamedTuple):
-    """The highest figures of a run. The three need not fall together; the moment named is that of `requested`."""
+    """The highest figures of a run. They need not fall together; the moment named is that of `requested`."""
 
     requested: int
     allocated: int
@@ -220,10 +231,13 @@ class Peak(NamedTuple):
     step: int
     op: str
     module: str
+    active: int
+    """What blocks hold that are allocated, or that other streams may still use."""
 
 
 class Life(NamedTuple):
-    """When a buffer lived: events `start` ≤ t < `stop`; a buffer that outlives the run has `stop = len(events)`."""
+    """When a buffer lived, its bytes taken: events `start` ≤ t < `stop`; a buffer that outlives the run has
+    `stop = len(events)`."""
 
     start: int
     stop: int

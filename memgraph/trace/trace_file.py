@@ -133,12 +133,14 @@ def _reads(data: dict[str, Any], columns: Sequence[Sequence[int]], count: int) -
 def _buffers(
     columns: Sequence[Any], texts: Sequence[str], tensors: Sequence[tuple[TensorSpec, ...]]
 ) -> tuple[Buffer, ...]:
-    sizes, ops, roles, categories, names, specs = columns
+    sizes, ops, roles, categories, names, specs, *more = columns
+    streams = _indices(*more) if more else array("Q", [0]) * len(sizes)  # before schema 2 there was one
     singles = {place: tensors[place] for place in set(_indices(specs))}
     shapes, dtypes = ({place: spec[part] for place, (spec,) in singles.items()} for part in (0, 1))
     rows = zip(
         _indices(sizes), _signed(ops), _kinds(Role, texts, roles), _kinds(Category, texts, categories),
-        _pick(texts, names), map(shapes.__getitem__, specs), map(dtypes.__getitem__, specs), strict=True,
+        _pick(texts, names), map(shapes.__getitem__, specs), map(dtypes.__getitem__, specs), streams,
+        strict=True,
     )  # fmt: skip
     return tuple(starmap(Buffer, rows))
 

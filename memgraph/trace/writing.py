@@ -80,9 +80,11 @@ def _op_columns(
 def _buffer_columns(
     buffers: Iterable[Buffer], texts: _Table[str], tensors: _Table[tuple[TensorSpec, ...]]
 ) -> list[list[int]]:
-    sizes, ops, roles, categories, names, shapes, dtypes = zip(*buffers, strict=True) if buffers else [()] * 7
+    """The streams only where one is not the default one."""
+    sizes, ops, roles, categories, names, shapes, dtypes, streams = zip(*buffers, strict=True) if buffers else [()] * 8
     specs = map(TensorSpec, shapes, dtypes)
     return [
         list(sizes), list(ops), [texts.place(role) for role in roles], [texts.place(category) for category in
         categories], [texts.place(name) for name in names], [tensors.place((spec,)) for spec in specs],
+        *([list(streams)] if any(streams) else []),
     ]  # fmt: skip

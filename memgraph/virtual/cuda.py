@@ -3,76 +3,18 @@ model."""
 
 from __future__ import annotations
 
-import contextlib
 import types
 import warnings
-from collections.abc import Callable, Mapping
-from typing import Any, Self
+from collections.abc import Callable, Container, Mapping
+from typing import Any
 
 import torch
 
-from memgraph.gpu.allocator.blocks import Segment
+from memgraph.gpu.allocator.blocks import Block, Segment
 from memgraph.gpu.allocator.caching import Allocator
 from memgraph.gpu.specs import GpuSpec
 from memgraph.virtual.random import VirtualGenerator
-
-
-class VirtualStream:
-    """The one stream there is. Work on it is done as soon as it is issued."""
-
-    cuda_stream = 0
-    stream_id = 0
-    priority = 0
-    device_index = 0
-
-    def __init__(self, *_: Any, **__: Any) -> None:
-        self.device = torch.device("cuda", 0)
-
-    def query(self) -> bool:
-        return True
-
-    def is_capturing(self) -> bool:
-        return False
-
-    def synchronize(self) -> None:
-        pass
-
-    def wait_stream(self, _stream: Any) -> None:
-        pass
-
-    def wait_event(self, _event: Any) -> None:
-        pass
-
-    def record_event(self, event: Any = None) -> Any:
-        return event if event is not None else VirtualEvent()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-
-class VirtualEvent:
-    """An event that has always happened; the time between two is unknown and given as 0."""
-
-    def __init__(self, *_: Any, **__: Any) -> None:
-        pass
-
-    def record(self, _stream: Any = None) -> None:
-        pass
-
-    def wait(self, _stream: Any = None) -> None:
-        pass
-
-    def query(self) -> bool:
-        return True
-
-    def synchronize(self) -> None:
-        pass
-
-    def elapsed_time(self, _end: Any) -> float:
-        return 0.0
+from memgraph.virtual.streams import VirtualEvent, VirtualExternalStream, VirtualStream, synchronize_device
 
 
 class Ranges:
@@ -80,11 +22,6 @@ class Ranges:
 
     def __getattr__(self, name: str) -> Callable[..., int]:
         return lambda *_, **__: 0
-
-
-@contextlib.contextmanager
-def _stream_context(_stream: Any) -> Any:
-    yield
 
 
 def _no_snapshot(filename: str = "dump_snapshot.pickle", *_: Any, **__: Any) -> None:
@@ -117,7 +54,7 @@ def memory_statistics(allocator: Allocator) -> Statistics:
     )  # fmt: skip
     for segment in allocator.segments.values():
         for pool in ("all", "small_pool" if segment.small else "large_pool"):
-            for name, value in _in_segment(segment).items():
+            for name, value in _in_segment(segment, allocator.awaiting).items():
                 stats[f"{name}.{pool}.current"] = stats.get(f"{name}.{pool}.current", 0) + value
     for name in _COUNTED:
         for pool in ("all", "small_pool", "large_pool"):
@@ -126,21 +63,22 @@ def memory_statistics(allocator: Allocator) -> Statistics:
         "allocated_bytes": allocator.peak_allocated,
         "requested_bytes": allocator.peak_requested,
         "reserved_bytes": allocator.peak_reserved,
-        "active_bytes": allocator.peak_allocated,
+        "active_bytes": allocator.peak_active,
     }
     return Statistics(**stats, **{f"{name}.all.peak": value for name, value in peaks.items()})
 
 
-def _in_segment(segment: Segment) -> dict[str, int]:
-    """What of the statistics is in one segment. A block that is in use is active, for all work is done at once; a free
+def _in_segment(segment: Segment, awaiting: Container[Block]) -> dict[str, int]:
+    """What of the statistics is in one segment. A block that is in use, or waits for other streams, is active; a free
     one is split off if others are beside it."""
     blocks = list(segment.blocks())
-    used = [block for block in blocks if block.in_use]
+    active = [block for block in blocks if block.in_use]
+    used = [block for block in active if block not in awaiting] if awaiting else active
     split = [block for block in blocks if not block.in_use and block.mapped] if len(blocks) > 1 else []
     size = sum(block.size for block in blocks if block.mapped)
-    in_use = sum(block.size for block in used)
-    values = (in_use, in_use, sum(block.requested for block in used), size, sum(block.size for block in split),
-              len(used), len(used), 1, len(split))  # fmt: skip
+    values = (sum(block.size for block in used), sum(block.size for block in active),
+              sum(block.requested for block in active), size, sum(block.size for block in split),
+              len(used), len(active), 1, len(split))  # fmt: skip
     return dict(zip(_COUNTED, values, strict=True))
 
 
@@ -164,23 +102,30 @@ def nested_statistics(allocator: Allocator) -> dict[str, Any]:
 
 def memory_snapshot(allocator: Allocator) -> list[dict[str, Any]]:
     """As `torch.cuda.memory_snapshot`, without stacks: segments in order of address, each with its blocks."""
-    return [
-        {
-            "device": 0, "address": segment.address, "total_size": segment.size, "stream": segment.stream,
-            "segment_type": "small" if segment.small else "large", "is_expandable": segment.expandable,
-            "allocated_size": _in_segment(segment)["allocated_bytes"],
-            "active_size": _in_segment(segment)["active_bytes"],
-            "requested_size": _in_segment(segment)["requested_bytes"],
-            "blocks": [
-                {
-                    "address": block.address, "size": block.size, "requested_size": block.requested,
-                    "state": "active_allocated" if block.in_use else "inactive", "frames": [],
-                }
-                for block in segment.blocks()
-            ],
-        }
-        for segment in sorted(allocator.segments.values(), key=lambda segment: segment.address)
-    ]  # fmt: skip
+    segments = sorted(allocator.segments.values(), key=lambda segment: segment.address)
+    return [_segment_told(segment, allocator.awaiting) for segment in segments]
+
+
+def _segment_told(segment: Segment, awaiting: Container[Block]) -> dict[str, Any]:
+    inside = _in_segment(segment, awaiting)
+    return {
+        "device": 0, "address": segment.address, "total_size": segment.size, "stream": segment.stream,
+        "segment_type": "small" if segment.small else "large", "is_expandable": segment.expandable,
+        "allocated_size": inside["allocated_bytes"], "active_size": inside["active_bytes"],
+        "requested_size": inside["requested_bytes"],
+        "blocks": [
+            {"address": block.address, "size": block.size, "requested_size": block.requested,
+             "state": _state(block, awaiting), "frames": []}
+            for block in segment.blocks()
+        ],
+    }  # fmt: skip
+
+
+def _state(block: Block, awaiting: Container[Block]) -> str:
+    """In the words of torch/csrc/cuda/Module.cpp; torch/cuda/memory.py calls the second `active_awaiting_free`."""
+    if not block.in_use:
+        return "inactive"
+    return "active_pending_free" if block in awaiting else "active_allocated"
 
 
 def memory_summary(allocator: Allocator) -> str:
@@ -239,13 +184,10 @@ def answers(gpu: GpuSpec, allocator: Allocator, empty_cache: Callable[[], None])
         "set_sync_debug_mode": nothing,
         "_record_memory_history": nothing,
         "_dump_snapshot": _no_snapshot,
-        "synchronize": nothing,
+        "synchronize": lambda *_, **__: synchronize_device(),
         "ipc_collect": nothing,
-        "current_stream": lambda *_, **__: VirtualStream(),
-        "default_stream": lambda *_, **__: VirtualStream(),
-        "stream": _stream_context,
-        "set_stream": nothing,
         "Stream": VirtualStream,
+        "ExternalStream": VirtualExternalStream,
         "Event": VirtualEvent,
         "default_generators": (VirtualGenerator("cuda:0"),),
         "manual_seed": nothing,

@@ -5,10 +5,12 @@
 // GPU is visible. Everything is undone by memgraph_uninstall.
 
 #include <ATen/detail/CUDAHooksInterface.h>
+#include <c10/core/StorageImpl.h>
 #include <c10/core/impl/DeviceGuardImplInterface.h>
 
 #include <dlfcn.h>
 
+#include <cstdint>
 #include <cstring>
 #include <vector>
 
@@ -19,27 +21,98 @@ using c10::DeviceIndex;
 using c10::DeviceType;
 using c10::Stream;
 
-// Device 0 is always current; there is one stream; events and synchronisation complete at once.
+// The stream that is current in this thread, by its number; 0 is the default one. CUDA keeps it per thread too
+// (c10/cuda/CUDAStream.cpp, `current_streams`), so that autograd's threads and Python's see the same.
+thread_local int64_t current_stream = 0;
+
+// Who hears what C++ does with streams: autograd's engine, `torch.Stream` and `torch.Event`. All null: nobody.
+struct Listeners {
+  int64_t (*create)(int64_t priority); // a stream from the pool of a priority: its number
+  int64_t (*record)(int64_t event, int64_t stream); // event 0: a new one; its number
+  void (*wait)(int64_t event, int64_t stream);
+  void (*synchronize)(int64_t event, int64_t stream); // event 0: a stream; both -1: the device
+  void (*forget)(int64_t event);
+  void (*use)(int64_t storage, int64_t stream); // a storage, by its `_cdata`, is used on another stream
+};
+
+Listeners listeners = {};
+
+Stream stream_of(int64_t number) {
+  return Stream(Stream::UNSAFE, Device(DeviceType::CUDA, 0), number);
+}
+
+int64_t number_of(void* event) {
+  return reinterpret_cast<int64_t>(event);
+}
+
+// How far into a StorageImpl its DataPtr is.
+int64_t data_ptr_offset() {
+  const c10::StorageImpl storage(c10::StorageImpl::use_byte_size_t(), 0, c10::DataPtr(), nullptr, false);
+  return reinterpret_cast<const char*>(&storage.data_ptr()) - reinterpret_cast<const char*>(&storage);
+}
+
+// Device 0 is always current; nothing takes time.
 struct VirtualGuard final : public c10::impl::DeviceGuardImplInterface {
   DeviceType type() const override { return DeviceType::CUDA; }
   Device exchangeDevice(Device) const override { return getDevice(); }
   Device getDevice() const override { return Device(DeviceType::CUDA, 0); }
   void setDevice(Device) const override {}
   void uncheckedSetDevice(Device) const noexcept override {}
-  Stream getStream(Device) const override { return Stream(Stream::DEFAULT, getDevice()); }
+  Stream getStream(Device) const override { return stream_of(current_stream); }
   Stream getDefaultStream(Device) const override { return Stream(Stream::DEFAULT, getDevice()); }
-  Stream getStreamFromGlobalPool(Device, bool) const override { return getStream(getDevice()); }
-  Stream getNewStream(Device, int) const override { return getStream(getDevice()); }
-  Stream exchangeStream(Stream) const override { return getStream(getDevice()); }
+  Stream getStreamFromGlobalPool(Device device, bool high) const override { return getNewStream(device, high ? -3 : 0); }
+  Stream getNewStream(Device, int priority) const override {
+    return stream_of(listeners.create ? listeners.create(priority) : 0);
+  }
+  Stream exchangeStream(Stream next) const override {
+    const Stream before = stream_of(current_stream);
+    current_stream = next.id();
+    return before;
+  }
   DeviceIndex deviceCount() const noexcept override { return 1; }
-  void record(void**, const Stream&, const DeviceIndex, const c10::EventFlag) const override {}
-  void block(void*, const Stream&) const override {}
-  bool queryEvent(void*) const override { return true; }
-  bool queryStream(const Stream&) const override { return true; }
-  void synchronizeStream(const Stream&) const override {}
-  void synchronizeEvent(void*) const override {}
-  void synchronizeDevice(const DeviceIndex) const override {}
-  double elapsedTime(void*, void*, const DeviceIndex) const override { return 0.0; }
+  void record(void** event, const Stream& stream, const DeviceIndex, const c10::EventFlag) const override {
+    if (listeners.record) {
+      *event = reinterpret_cast<void*>(listeners.record(number_of(*event), stream.id()));
+    }
+  }
+  void block(void* event, const Stream& stream) const override {
+    if (listeners.wait && event) {
+      listeners.wait(number_of(event), stream.id());
+    }
+  }
+  void destroyEvent(void* event, const DeviceIndex) const noexcept override {
+    if (listeners.forget && event) {
+      listeners.forget(number_of(event));
+    }
+  }
+  bool queryEvent(void* event) const override {
+    synchronizeEvent(event);
+    return true;
+  }
+  bool queryStream(const Stream& stream) const override {
+    synchronizeStream(stream);
+    return true;
+  }
+  void synchronizeStream(const Stream& stream) const override { synchronize(0, stream.id()); }
+  void synchronizeEvent(void* event) const override {
+    if (event) {
+      synchronize(number_of(event), 0);
+    }
+  }
+  void synchronizeDevice(const DeviceIndex) const override { synchronize(-1, -1); }
+  void recordDataPtrOnStream(const c10::DataPtr& data, const Stream& stream) const override {
+    static const int64_t offset = data_ptr_offset();
+    if (listeners.use) {
+      listeners.use(reinterpret_cast<int64_t>(&data) - offset, stream.id());
+    }
+  }
+  double elapsedTime(void*, void*, const DeviceIndex) const override { return 1.0; }
+
+  static void synchronize(int64_t event, int64_t stream) {
+    if (listeners.synchronize) {
+      listeners.synchronize(event, stream);
+    }
+  }
 };
 
 // The answers for one device. Called through a patched vtable, so `this` is torch's own hooks object and is not used.
@@ -126,6 +199,26 @@ int memgraph_install() {
   vtable_of(&hooks) = table->data() + kHeader;
   guard.store(virtual_guard);
   return 0;
+}
+
+// The number of the current stream of this thread.
+int64_t memgraph_current_stream() {
+  return current_stream;
+}
+
+void memgraph_set_stream(int64_t number) {
+  current_stream = number;
+}
+
+// From now on these hear of streams; nulls: nobody does.
+void memgraph_listen(
+    int64_t (*create)(int64_t),
+    int64_t (*record)(int64_t, int64_t),
+    void (*wait)(int64_t, int64_t),
+    void (*synchronize)(int64_t, int64_t),
+    void (*forget)(int64_t),
+    void (*use)(int64_t, int64_t)) {
+  listeners = {create, record, wait, synchronize, forget, use};
 }
 
 // Undo memgraph_install. Returns 0, or -1 if there was nothing to undo.

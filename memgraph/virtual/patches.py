@@ -219,7 +219,7 @@ def _recurrent_weights_flatten() -> Iterator[None]:
         yield
 
 
-_CUDA = (torch.cuda, torch.cuda.memory, torch.cuda.random)
+_CUDA = (torch.cuda, torch.cuda.memory, torch.cuda.random, torch.cuda.streams)
 _originals: dict[tuple[Any, str], Any] = {}
 """What `torch.cuda` had before it answered for the virtual GPU."""
 

@@ -28,9 +28,17 @@ def load() -> ctypes.CDLL:
     if not path.exists():
         build(path, _command, f"the virtual device for torch {torch.__version__}", "CXX")
     try:
-        return ctypes.CDLL(str(path))
+        library = ctypes.CDLL(str(path))
     except OSError as error:
         raise ShimError(f"cannot load {path}: {error}; delete it and try again") from error
+    library.memgraph_current_stream.restype = ctypes.c_int64
+    library.memgraph_set_stream.argtypes = [ctypes.c_int64]
+    return library
+
+
+def is_loaded() -> bool:
+    """Whether it is in use in this process: where a real GPU is visible it never is."""
+    return load.cache_info().currsize > 0
 
 
 def library_path() -> Path:

@@ -103,7 +103,7 @@ def test_an_event_outside_any_op(tape: Tape) -> None:
 
 
 def test_a_run_that_allocated_nothing(empty: Trace) -> None:
-    assert empty.peak == (0, 0, 0, -1, "", 0, "", "")
+    assert empty.peak == (0, 0, 0, -1, "", 0, "", "", 0)
     assert empty.after_load == Usage(0, 0, 0) and empty.lives == () and empty.live_at(-1) == () and empty.fits
     empty.self_check()
 
@@ -185,7 +185,7 @@ _buffer, _op, _phase = (partial(_entry, table) for table in ("buffers", "ops", "
 
 def _unknown_action(trace: Trace) -> Trace:
     events = Events(trace.events)
-    events.columns[0][0] = 5
+    events.columns[0][0] = max(Action) + 1
     return dataclasses.replace(trace, events=events)
 
 

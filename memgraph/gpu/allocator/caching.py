@@ -12,7 +12,6 @@ versions' own allocators did.
 
 from __future__ import annotations
 
-import enum
 import itertools
 from bisect import bisect_left
 from collections.abc import Callable
@@ -22,31 +21,13 @@ from memgraph.gpu.allocator.config import AllocatorConfig
 from memgraph.gpu.allocator.out_of_memory import OutOfMemory
 from memgraph.gpu.allocator.rounding import MIN_BLOCK, SMALL_BUFFER, SMALL_SIZE, allocation_size, round_size
 from memgraph.gpu.allocator.segments import DownwardSlots, SegmentAddresses
-
-NEWEST = (2, 15)
-"""The newest torch (major, minor) whose allocator is known."""
-
-
-class Ties(enum.Enum):
-    """Which of the free blocks of one size serves a request."""
-
-    ADDRESS = "address"
-    """The one with the lowest address: up to torch 2.11."""
-    BLOCK = "block"
-    """The one that was made first; cutting a block makes its front: torch 2.12."""
-    SEGMENT = "segment"
-    """The one whose segment was taken first, then the lowest address: from torch 2.13."""
-
-    @classmethod
-    def of(cls, torch: tuple[int, int]) -> Ties:
-        """As torch (major, minor) does it."""
-        if torch < (2, 12):
-            return cls.ADDRESS
-        return cls.BLOCK if torch == (2, 12) else cls.SEGMENT
-
+from memgraph.gpu.allocator.ties import NEWEST, Ties
 
 OnSegment = Callable[[bool, int, int], None]
 """Told of segments: True when one is taken from the card, its address and its bytes."""
+
+OnReturn = Callable[[Block], None]
+"""Told of a block that other streams used, when the allocator itself waited for them."""
 
 
 class Allocator:
@@ -76,6 +57,10 @@ class Allocator:
         self.limit = _limit(self.config, total or capacity)
         """What `set_per_process_memory_fraction` or the setting allows; None if neither was used."""
         self.on_segment = on_segment
+        self.on_return: OnReturn | None = None
+        self.awaiting: dict[Block, None] = {}
+        """Blocks that were freed while other streams may have been at work on them, in order. They are *active*."""
+        self._awaiting_bytes = self._peak_awaited = 0
         self.requested = self.allocated = self.reserved = 0
         self.peak_requested = self.peak_allocated = self.peak_reserved = 0
         self.num_ooms = self.num_alloc_retries = 0
@@ -107,17 +92,50 @@ class Allocator:
         self._count(size, block.size)
         return block
 
-    def free(self, block: Block) -> None:
-        """Give a block back; it is merged with free neighbours and kept."""
-        self.requested -= block.requested
+    @property
+    def active(self) -> int:
+        """Bytes of blocks in use, and of those that other streams may still use."""
+        return self.allocated + self._awaiting_bytes
+
+    @property
+    def peak_active(self) -> int:
+        """The highest; what was so while no block waited is known from `peak_allocated`."""
+        return max(self._peak_awaited, self.peak_allocated)
+
+    def free(self, block: Block, *, wait: bool = False) -> None:
+        """Give a block back; it is merged with free neighbours and kept.
+
+        Args:
+            wait: other streams used it (`record_stream`). It is allocated no longer, but stays active, and counts as
+                requested, until `complete`.
+        """
         self.allocated -= block.size
+        if wait:
+            self.awaiting[block] = None
+            self._awaiting_bytes += block.size
+        else:
+            self._back(block)
+
+    def complete(self, block: Block) -> None:
+        """The other streams are done with a block that waits for them."""
+        del self.awaiting[block]
+        self._awaiting_bytes -= block.size
+        self._back(block)
+
+    def _back(self, block: Block) -> None:
+        self.requested -= block.requested
         block.in_use, block.requested = False, 0
         pool = self._pool(block.segment.small, block.segment.stream)
         self._merge(pool, block)
         pool.add(block)
 
     def empty_cache(self) -> None:
-        """Give every segment without a block in use back to the card."""
+        """Give every segment without a block in use back to the card. Blocks that wait for other streams are waited for
+        first (`synchronize_and_free_events`)."""
+        for block in list(self.awaiting):
+            self.complete(block)
+            if self.on_return is not None:
+                self.on_return(block)
         for pool in list(self._pools.values()):
             for block in pool:
                 if block.segment.expandable:
@@ -132,6 +150,7 @@ class Allocator:
     def reset_peaks(self) -> None:
         """The peaks start again from what is in use now."""
         self.peak_requested, self.peak_allocated, self.peak_reserved = self.requested, self.allocated, self.reserved
+        self._peak_awaited = self.active
 
     # Finding a block.
 
@@ -334,6 +353,8 @@ class Allocator:
         self.allocated += allocated
         self.peak_requested = max(self.peak_requested, self.requested)
         self.peak_allocated = max(self.peak_allocated, self.allocated)
+        if self._awaiting_bytes:
+            self._peak_awaited = max(self._peak_awaited, self.active)
 
     def _reserve(self, address: int, size: int) -> None:
         self.reserved += size

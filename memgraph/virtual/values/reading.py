@@ -25,7 +25,6 @@ def tensors_are_read(assume: Assume) -> Iterator[None]:
         (FakeTensor, "__format__", format_fake),
         (FakeTensor, "numpy", _numpy(assume)),
         (Tensor, "pin_memory", _pinned),
-        (Tensor, "record_stream", _recorded),
         (torch, "tensor", _of_numbers(torch.tensor)),
         (torch, "as_tensor", _of_numbers(torch.as_tensor)),
         (torch, "isfinite", _isfinite(torch.isfinite, assume)),
@@ -110,10 +109,6 @@ def _numbers(data: Any) -> Any:
     if isinstance(data, (list, tuple)):
         return [_numbers(item) for item in data]
     return data.item() if isinstance(data, FakeTensor) and data.numel() == 1 else data
-
-
-def _recorded(_self: Tensor, _stream: Any) -> None:
-    """`record_stream`: there is one stream, and work on it is done at once."""
 
 
 def _pinned(self: Tensor, _device: Any = None) -> Tensor:
