@@ -7,9 +7,22 @@ from itertools import pairwise
 
 from memgraph.gpu.allocator.blocks import Block
 from memgraph.gpu.allocator.caching import Allocator
+from memgraph.gpu.allocator.config import AllocatorConfig
 from memgraph.gpu.allocator.out_of_memory import OutOfMemory
 
 MIB = 2**20
+CARD = 2**40
+"""More than any of these tests takes."""
+
+
+def fresh(config: str = "", capacity: int = CARD) -> Allocator:
+    """An allocator of an empty card, with a setting as PYTORCH_CUDA_ALLOC_CONF has it."""
+    return Allocator(capacity, AllocatorConfig.parse(config))
+
+
+def sizes(block: Block) -> list[int]:
+    """Bytes of the blocks in a block's segment, the free ones negative."""
+    return [each.size if each.in_use else -each.size for each in block.segment.blocks()]
 
 
 def serve(allocator: Allocator, choice: int, live: list[Block]) -> None:
