@@ -100,6 +100,15 @@ class Ledger:
         """Whether blocks wait for other streams: only then is it of interest what the host waits for."""
         return bool(self._waiting)
 
+    def live(self) -> list[int]:
+        """The buffers that are alive."""
+        return list(self._blocks)
+
+    @property
+    def live_bytes(self) -> int:
+        """What they asked for."""
+        return sum(map(self.sizes.__getitem__, self._blocks))
+
     def empty_cache(self) -> None:
         """As `torch.cuda.empty_cache`."""
         with _AT_WORK:

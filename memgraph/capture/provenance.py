@@ -4,6 +4,7 @@ one."""
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import sys
 import sysconfig
@@ -26,7 +27,7 @@ _INTERNAL = tuple(
     f"{folder}{os.sep}" for folder in (Path(torch.__file__).parent, _PACKAGE, sysconfig.get_paths()["stdlib"])
 )
 _MODELS = f"{_PACKAGE / 'models'}{os.sep}"
-_FACADE = str(_PACKAGE / "api.py")
+FACADE = str(_PACKAGE / "api.py")
 """Who called memgraph stands above it on the stack, and is not where a step's ops come from."""
 
 
@@ -101,6 +102,10 @@ class ModulePaths:
         """Whether it has a path."""
         return module in self._names
 
+    def roots(self) -> list[torch.nn.Module]:
+        """The modules that were called from outside any."""
+        return [module for module, path in self._names.items() if not path]
+
     def by_id(self) -> dict[str, str]:
         """The paths, by the modules' `id` as text."""
         return {str(id(module)): path for module, path in self._names.items()}
@@ -146,7 +151,7 @@ class SourceLines:
         """The user's line that is running now; empty in autograd's threads, and where a step of memgraph's own runs an
         op, as its optimizer does."""
         frame = sys._getframe(2)
-        while frame is not None and frame.f_code.co_filename != _FACADE:
+        while frame is not None and frame.f_code.co_filename != FACADE:
             code = frame.f_code
             file = self._files.get(code)
             if file is None:
@@ -155,6 +160,10 @@ class SourceLines:
                 return self._text(file, frame.f_lineno)
             frame = frame.f_back  # type: ignore[assignment]
         return ""
+
+    def at(self, file: str, line: int) -> str:
+        """A line of the user's, as it is shown."""
+        return self._text(_display_name(file), line)
 
     def shown(self, frames: Iterable[tuple[str, int]]) -> str:
         """The first of these lines, given innermost first, that is the user's; empty if none is."""
@@ -171,12 +180,18 @@ class SourceLines:
         return text
 
 
+@functools.lru_cache(maxsize=4096)
 def _display_name(filename: str) -> str:
     """`folder/file.py`, or empty for torch, the standard library and memgraph (whose own models count as the
     user's)."""
     if filename.startswith("<") or (filename.startswith(_INTERNAL) and not filename.startswith(_MODELS)):
         return ""
     return "/".join(Path(filename).parts[-2:])
+
+
+def is_users(filename: str) -> bool:
+    """Whether a file is neither torch's, nor the standard library's, nor memgraph's own."""
+    return bool(_display_name(filename))
 
 
 def recomputing() -> bool:

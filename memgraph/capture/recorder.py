@@ -89,6 +89,8 @@ class Recorder(FakeTensorMode):
         """^C fell where it could not be raised; it is at the next op."""
         self.place: Callable[[], Place | None] | None = None
         """Says of an op that runs in generated code where it comes from."""
+        self.after_call: Callable[[], None] | None = None
+        """Called when a model is called again with nothing between that trains it."""
         self.entries: list[Callable[..., Any]] = []
         """Functions outside this file that the run enters and that are no part of it."""
         self.leader = threading.get_ident()
@@ -384,6 +386,8 @@ class Recorder(FakeTensorMode):
         if torch._C._current_autograd_node() is not None:  # a checkpoint recomputes a part of the forward
             return
         self.leader = threading.get_ident()
+        if self.stage.name == "forward" and self.after_call is not None:
+            self.after_call()
         if self.stage.model_called():
             self.mark_model(root)
 

@@ -20,6 +20,7 @@ from torch.optim.optimizer import (
 from memgraph.capture.accumulate import References, run_two_gradients
 from memgraph.capture.categorize import categorize
 from memgraph.capture.compiling import Compiling
+from memgraph.capture.keeping import Keeping
 from memgraph.capture.ledger import Ledger, Refusal
 from memgraph.capture.operators import Kinds
 from memgraph.capture.recorder import Recorder
@@ -80,6 +81,10 @@ class VirtualGpu:
         self.assumptions = Assumptions(fraction)
         self.recorder = Recorder(self.ledger, self.kinds, self.assumptions)
         self.compiling = Compiling(self.spec, self.recorder, self.assumptions.state)
+        self.keeping = Keeping(
+            self.ledger, self.recorder.storages, self.recorder.paths, self.recorder.sources, self.recorder.ops
+        )
+        self.recorder.after_call = functools.partial(self.keeping.ended, "call")
         self.after_step: Callable[[], None] | None = None
         """Called when an optimizer has stepped."""
         self._stack = contextlib.ExitStack()
@@ -137,6 +142,7 @@ class VirtualGpu:
                 settings=dict(self.settings), ops=recorder.described_ops(), buffers=buffers, events=ledger.events(),
                 phases=ledger.finished_phases(), assumptions=(*self.assumptions.stated, *self._estimates()),
                 unknown_ops=tuple(sorted(self.kinds.unknown)), compilation=self.compiling.compilation(),
+                held=self.keeping.held(), rounds=tuple(recorder.stage.rounds),
             )
         )  # fmt: skip
 
@@ -212,6 +218,7 @@ class VirtualGpu:
             for key, value in optimizer.state.get(parameter, {}).items():
                 if isinstance(value, torch.Tensor):
                     self.recorder.mark(value, Category.OPTIMIZER, f"{key} of {name}" if name else str(key))
+        self.keeping.ended("step")
         self.recorder.stage.optimizer_ends()
         if self.after_step is not None:
             self.after_step()

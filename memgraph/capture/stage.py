@@ -14,6 +14,8 @@ class Stage:
         self._ledger = ledger
         self.step = 0
         self.name = ""
+        self.rounds: list[int] = []
+        """At which events a model was called from outside any."""
         self.set("load")
 
     def set(self, name: str) -> None:
@@ -44,6 +46,7 @@ class Stage:
         if self.name == "load":
             self.next_step()
         self.set("forward")
+        self.rounds.append(len(self._ledger))
         return True
 
     def outside_autograd(self) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -75,6 +75,11 @@ class Storages:
         """The same for a storage, by its `_cdata`."""
         entry = self._live.get(storage)
         return entry[0] if entry and entry[0] != _NO_BUFFER else None
+
+    def keys_of(self, buffers: Collection[int]) -> dict[int, int]:
+        """These buffers, by the `_cdata` of the storages that they are given to."""
+        wanted = set(buffers)
+        return {key: buffer for key, (buffer, _) in self._live.items() if buffer in wanted}
 
     def _follow(self, steps: Steps, born: Sequence[Born]) -> None:
         temporaries: list[int | None] = []

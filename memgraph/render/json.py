@@ -8,8 +8,10 @@ from typing import Any
 
 from memgraph.analyze.attribution import Consumer, consumers
 from memgraph.analyze.compilation import by_layer, saved_bytes
+from memgraph.analyze.findings import findings
 from memgraph.analyze.laws import Growth, Law
 from memgraph.analyze.peak import categories, verdict
+from memgraph.analyze.steps import Steps, steps
 from memgraph.trace import SCHEMA, Compilation, Trace
 
 
@@ -50,8 +52,17 @@ def report(
         ],
         **({"compilation": _compilation(trace.compilation)} if trace.compilation else {}),
         **({"growth": [_grown(row) for row in grown]} if grown else {}),
+        "findings": [one._asdict() for one in findings(trace)],
+        **({"steps": _steps(trace, kept)} if (kept := steps(trace)) else {}),
         "assumptions": list(trace.assumptions),
         "unknown_ops": list(trace.unknown_ops),
+    }  # fmt: skip
+
+
+def _steps(trace: Trace, kept: Steps) -> dict[str, Any]:
+    return {
+        "count": kept.count, "unit": kept.unit, "grows": kept.rate, "steady_after": kept.steady or None,
+        "left": kept.left(trace),
     }  # fmt: skip
 
 

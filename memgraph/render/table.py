@@ -11,8 +11,12 @@ from tabulate import tabulate
 
 from memgraph.analyze.attribution import Consumer, consumers
 from memgraph.analyze.compilation import by_layer, saved_bytes
+from memgraph.analyze.finding import Finding
+from memgraph.analyze.findings import findings
 from memgraph.analyze.laws import Law
+from memgraph.analyze.leaks import verdict_on_steps
 from memgraph.analyze.peak import Verdict, categories, verdict
+from memgraph.analyze.steps import steps
 from memgraph.analyze.timeline import bins
 from memgraph.errors import UsageError
 from memgraph.gpu.specs import GpuSpec, find
@@ -49,7 +53,10 @@ def report(
         fancy: draw the timeline with block characters.
         laws: how consumers grow, where that was asked for.
     """
-    blocks = [_what(trace), _peak(trace, paint)]
+    found = findings(trace)
+    blocks = [_what(trace), *(_finding(one, paint) for one in found), _peak(trace, paint)]
+    if not found and (kept := steps(trace)):
+        blocks.append(_fill(verdict_on_steps(kept)))
     if fancy and len(trace.events):
         blocks.append(_timeline(trace, paint))
     if trace.peak.requested:
@@ -141,6 +148,14 @@ def _verdict(fit: Verdict, paint: Paint) -> str:
         f"(nvidia-smi would show about {format_bytes(fit.context)} more: the CUDA context. "
         f"The card has {format_bytes(fit.memory)}.)"
     )
+
+
+def _finding(found: Finding, paint: Paint) -> str:
+    """A diagnosis: its sentence, then where, why, and what to write."""
+    head, *rest = textwrap.wrap(_plain(f"{found.name}: {found.what}"), WIDTH, subsequent_indent="  ")
+    head = head.replace(found.name, paint("red", found.name), 1)
+    more = [_fill(f"  {label}: {text}", indent="    ") for label, text in (("why", found.why), ("do", found.help))]
+    return "\n".join([head, *rest, *more])
 
 
 def _timeline(trace: Trace, paint: Paint) -> str:

@@ -94,6 +94,10 @@ def _check_references(trace: TraceData) -> None:
         raise InvariantError("an op reads the result of one that did not run before it")
     if not _within(trace.events.columns[2], -1, ops):
         raise InvariantError("an event names an op that is not there")
+    if not all(_within(held.buffers, 0, len(trace.buffers)) for held in trace.held):
+        raise InvariantError("something holds a buffer that is not there")
+    if not _within(trace.rounds, 0, len(trace.events) + 1):
+        raise InvariantError("a model is called at an event that is not there")
     borders = [0, *(border for phase in trace.phases for border in (phase.start, phase.stop)), len(trace.events)]
     if borders != sorted(borders):
         raise InvariantError("the phases are not stretches of the run in order")

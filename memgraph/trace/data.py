@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Any
 
-from memgraph.trace.parts import ENDS, SCHEMA, Action, Buffer, Compilation, Events, Life, Op, Peak, Phase, Usage
+from memgraph.trace.parts import ENDS, SCHEMA, Action, Buffer, Compilation, Events, Held, Life, Op, Peak, Phase, Usage
 
 _HELD = (1, -1, 0, 0, 0, -1, 0)
 """What each action does to the bytes that tensors hold, to those that are active, and to those taken from the card; by
@@ -44,6 +44,10 @@ class TraceData:
     schema: int = field(default=SCHEMA)
     compilation: Compilation | None = None
     """What `torch.compile` did; None where nothing was compiled."""
+    held: tuple[Held, ...] = ()
+    """Who held what at the ends of steps, for those buffers that were looked for."""
+    rounds: tuple[int, ...] = ()
+    """Indices of the events at which a model was called from outside any; empty where that is not known."""
 
     @functools.cached_property
     def lives(self) -> tuple[Life, ...]:

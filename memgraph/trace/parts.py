@@ -138,6 +138,23 @@ class Compilation(NamedTuple):
     """Bytes that pools of CUDA graphs would keep at most, `mode="reduce-overhead"`."""
 
 
+class Held(NamedTuple):
+    """Who holds buffers when a step ends: found by following references from the names of the program that runs."""
+
+    name: str
+    """As the user wrote it: `running`, `net.1.rv`, `history['loss']`, `total in step`."""
+    kind: str
+    """What that is: `variable`, `list`, `dict`, `attribute`, `buffer`, `closure`, `hook`, `cycle`, …"""
+    graph: bool
+    """Whether its autograd graph holds them, and not it itself."""
+    source: str
+    """The line that gave it what it holds, `file.py:16`; empty where that is not known."""
+    moment: int
+    """When it was looked for: how many steps, and calls of models, were over."""
+    buffers: tuple[int, ...]
+    """Indices into `Trace.buffers`."""
+
+
 class Phase(NamedTuple):
     """A stretch of the run: `load`, `input`, `forward`, `backward`, `optimizer`, or a name the user gave."""
 

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from memgraph.errors import TraceError
 from memgraph.trace.output_file import StrPath
-from memgraph.trace.parts import SCHEMA, Buffer, Category, Compilation, Events, Op, Phase, Role, Saved, TensorSpec
+from memgraph.trace.parts import SCHEMA, Buffer, Category, Compilation, Events, Held, Op, Phase, Role, Saved, TensorSpec
 from memgraph.trace.trace import Trace
 
 Value = TypeVar("Value")
@@ -99,6 +99,7 @@ def _decode(data: dict[str, Any]) -> Trace:
         phases=tuple(Phase(_text(name), *_signed(numbers)) for name, *numbers in data["phases"]),
         assumptions=_texts(data["assumptions"]), unknown_ops=_texts(data["unknown_ops"]),
         compilation=_compilation(data["compilation"]) if "compilation" in data else None,
+        held=tuple(starmap(_held, data.get("held", ()))), rounds=tuple(_signed(data.get("rounds", ()))),
     )  # fmt: skip
 
 
@@ -110,6 +111,10 @@ def _compilation(columns: Sequence[Any]) -> Compilation:
     )
     again = tuple((_text(op), _signed([count])[0]) for op, count in recomputed)
     return Compilation(_signed([graphs])[0], _texts(breaks), rows, again, _signed([pools])[0])
+
+
+def _held(name: Any, kind: Any, graph: Any, source: Any, moment: Any, buffers: Any) -> Held:
+    return Held(_text(name), _text(kind), bool(graph), _text(source), _signed([moment])[0], tuple(_indices(buffers)))
 
 
 def _ops(data: dict[str, Any], texts: Sequence[str], tensors: Sequence[tuple[TensorSpec, ...]]) -> tuple[Op, ...]:

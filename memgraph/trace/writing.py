@@ -58,6 +58,8 @@ def _encode(trace: TraceData) -> dict[str, Any]:
         "ops": ops, "buffers": buffers,
         "events": [column.tolist() for column in trace.events.columns],
         **({"compilation": trace.compilation} if trace.compilation else {}),
+        **({"held": trace.held} if trace.held else {}),
+        **({"rounds": trace.rounds} if trace.rounds else {}),
     }  # fmt: skip
 
 

@@ -1,0 +1,168 @@
+"""What grows from step to step, in words: who holds it, at which line, and what to write there."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+from memgraph.analyze.finding import Finding
+from memgraph.analyze.steps import Kind, Steps, calls, holder, in_words, kind_kept, step_ends, steps
+from memgraph.trace import Category, Held, Role, Trace
+from memgraph.units import format_bytes
+
+_NAMED = 3
+_SHOWS = 0.05
+"""Share of the peak from which on what is left of the step before is told."""
+_CONTAINERS = ("list", "deque", "dict", "set", "tuple", "OrderedDict", "defaultdict")
+
+
+def leaks(trace: Trace) -> tuple[Finding, ...]:
+    """What grows, by who holds it, the one that grows fastest first; else what of the step before is alive at the peak;
+    empty if there is neither."""
+    found = steps(trace)
+    if found is not None and found.kinds:
+        return tuple(_finding(trace, found, kinds) for kinds in _by_holder(found.kinds))
+    return _left_over(trace)
+
+
+def verdict_on_steps(found: Steps) -> str:
+    """A sentence on a run in which nothing grows."""
+    if found.unit == "call":
+        return f"Nothing is kept from call to call: {found.count} calls of the model were looked at."
+    if found.steady:
+        return f"Steady after step {found.steady}: the {found.count - found.steady} steps after it need no more."
+    return f"Nothing is kept from step to step; what a step needs still varied over {found.count} steps."
+
+
+def _by_holder(kinds: Sequence[Kind]) -> list[list[Kind]]:
+    groups: dict[object, list[Kind]] = {}
+    for kind in kinds:
+        groups.setdefault(_name(kind.held), []).append(kind)
+    return sorted(groups.values(), key=lambda group: -sum(kind.rate for kind in group))
+
+
+def _name(held: Held | None) -> object:
+    """What a holder is known by: all gradients are one cause."""
+    return held and (held.kind if held.kind == "gradient" else held.name)
+
+
+def _finding(trace: Trace, found: Steps, kinds: Sequence[Kind]) -> Finding:
+    rate = round(sum(kind.rate for kind in kinds))
+    held = _foremost([kind.held for kind in kinds])
+    rows = [f"{kind.count:,} x {kind.what}" for kind in kinds[:_NAMED]]
+    more = len(kinds) - len(rows)
+    rows += [f"{more} more kinds"] if more else []
+    what = f"Grows {format_bytes(rate)} a {found.unit}: {', '.join(rows)}.{_until(trace, found)}"
+    name = "growing-graph" if held and held.graph else "growing"
+    return Finding(name, what, held.source if held else kinds[0].source, held_by(held), _help(held, kinds, trace), rate)
+
+
+def _foremost(holders: Sequence[Held | None]) -> Held | None:
+    """Where a name holds some itself and its graph the rest, the graph is the cause."""
+    known = [held for held in holders if held is not None]
+    return max(known, key=lambda held: held.graph, default=None)
+
+
+def _until(trace: Trace, found: Steps) -> str:
+    left = found.left(trace)
+    if left is None:
+        return ""
+    return f" {left:,} more {found.unit}s fit." if left else f" The next {found.unit} does not fit."
+
+
+# What is alive of the step before.
+
+
+def _left_over(trace: Trace) -> tuple[Finding, ...]:
+    """What a step has again while that of the step before it is still alive, at the peak, if it shows there."""
+    begun = _begun(trace)
+    if begun is None:
+        return ()
+    kinds: defaultdict[object, list[int]] = defaultdict(list)
+    for index in trace.live_at(trace.peak.event):
+        buffer = trace.buffers[index]
+        if begun[0] <= trace.lives[index].start < begun[1] and buffer.role is Role.OUTPUT and not buffer.name:
+            kinds[kind_kept(trace, index)].append(index)
+    again = {kind_kept(trace, index) for index in _born_within(trace, begun[1], begun[2]) if kinds}
+    rows = sorted((buffers for kind, buffers in kinds.items() if kind in again), key=lambda row: -_size(trace, row))
+    size = sum(_size(trace, row) for row in rows)
+    return (_left(trace, rows, size),) if rows and size >= _SHOWS * trace.peak.requested else ()
+
+
+def _begun(trace: Trace) -> tuple[int, int, int] | None:
+    """Where the first step began, where the one of the peak did, and where that one ends."""
+    ends = sorted({*step_ends(trace), *(end for made in calls(trace) for end in made)})
+    before = [end for end in ends if end < trace.peak.event]
+    after = [end for end in ends if end >= trace.peak.event]
+    loaded = [phase.start for phase in trace.phases if phase.step]
+    if not before or not loaded:
+        return None
+    return loaded[0], before[-1] + 1, after[0] + 1 if after else len(trace.events)
+
+
+def _born_within(trace: Trace, start: int, stop: int) -> list[int]:
+    return [index for index, born in enumerate(trace.spans[0]) if start <= born < stop]
+
+
+def _size(trace: Trace, buffers: Sequence[int]) -> int:
+    return sum(trace.buffers[index].size for index in buffers)
+
+
+def _left(trace: Trace, rows: Sequence[Sequence[int]], size: int) -> Finding:
+    named = ", ".join(f"{len(row):,} x {in_words(trace, row)}" for row in rows[:_NAMED])
+    more = f", {len(rows) - _NAMED} more kinds" if len(rows) > _NAMED else ""
+    held = _foremost([holder(trace, row) for row in rows])
+    what = f"At the peak {format_bytes(size)} of the step before are alive beside its own: {named}{more}."
+    let_go = f"`del {held.name}`" if held and held.kind == "variable" else "let go of it"
+    help_ = f"{let_go} before the next forward"
+    if held and held.graph:
+        help_ += "; where no backward is wanted, run the model under torch.no_grad()"
+    first = trace.buffers[rows[0][0]].op
+    where = held.source if held else trace.ops[first].source
+    return Finding("two-steps-alive", what, where, held_by(held), help_, size)
+
+
+# Words.
+
+
+def held_by(held: Held | None) -> str:
+    """Who holds it, in a phrase."""
+    if held is None:
+        return "held by nothing that the program names"
+    if held.kind == "cycle":
+        place = f" ({held.source})" if held.source else ""
+        return f"held by a reference cycle of `{held.name}` objects{place} until Python's collector runs"
+    if held.kind == "gradient" and held.graph:
+        return f"held by a gradient that has a graph, `{held.name}`: a cycle" + (
+            f", made at {held.source}" if held.source else ""
+        )
+    what = f"{_article(held)} `{held.name}`"
+    if held.graph:
+        what = f"the autograd graph behind {what}"
+    verb = "filled at" if held.kind in _CONTAINERS else "set at"
+    return f"held by {what}" + (f", {verb} {held.source}" if held.source else "")
+
+
+def _article(held: Held) -> str:
+    said = {"variable": "the variable", "attribute": "the attribute", "buffer": "the module's buffer",
+            "closure": "the variable of a closure,", "gradient": "the gradient", "hook": "a hook:"}  # fmt: skip
+    return said.get(held.kind, f"the {held.kind}")
+
+
+def _help(held: Held | None, kinds: Sequence[Kind], trace: Trace) -> str:
+    if held is None:
+        return "look at what the line keeps; `del` it, or break the cycle of references that holds it"
+    if held.kind == "cycle":
+        return "break the cycle: weakref.ref for one of its references, or `del` one; gc.collect() only hides it"
+    if held.kind == "gradient" and held.graph:
+        return "backward(create_graph=True) makes gradients hold their graph: take torch.autograd.grad(...), " \
+               "or optimizer.zero_grad(set_to_none=True) each step"  # fmt: skip
+    if held.kind == "buffer":
+        return f"compute what `{held.name}` is given under torch.no_grad(), or `.detach()` it"
+    if held.graph and held.kind in _CONTAINERS:
+        return f"put `.detach()` (or `.item()`) of it into `{held.name}`, or run the model under torch.no_grad()"
+    if held.graph:
+        return f"add `.detach()` or `.item()` to what is kept in `{held.name}`"
+    if all(trace.buffers[index].category is Category.PARAMETER for index in kinds[0].buffers):
+        return f"let go of the models in `{held.name}` before the next is made"
+    return f"empty `{held.name}` each step, or keep `.detach().cpu()` in it"

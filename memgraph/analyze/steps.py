@@ -1,0 +1,212 @@
+"""What a run keeps from step to step: nothing more after some step, or more each step, of which kinds, and who holds
+it.
+
+A kind grows if more of its buffers are alive at the end of the run's steps than halfway, and halfway more than at the
+start: a queue of fixed length, a cache that is filled once and state that is made late do not grow so. What grows
+without more buffers, such as a tensor to which results are concatenated, grows at every step and is made of the one
+before it.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import Counter, defaultdict
+from collections.abc import Hashable, Iterator, Sequence
+from itertools import pairwise
+from typing import NamedTuple
+
+from memgraph.analyze.attribution import describe, starred
+from memgraph.trace import Category, Held, Op, Trace
+
+_FEWEST = 3
+"""Steps from which on a verdict is given: with two, what is kept for one step cannot be told from what is kept."""
+_FAR = 100_000
+"""A run that would fill the card in more steps than this is not told that it grows, unless it shows at the peak."""
+_SHARE = 0.01
+_NO_OP = Op("", -1)
+
+
+class Kind(NamedTuple):
+    """Buffers that are kept, of one op at one line."""
+
+    what: str
+    """`relu in 1, train.py:9`."""
+    source: str
+    count: int  # type: ignore[assignment]  # as `Consumer.count`
+    """How many there are at the end."""
+    bytes: int
+    """Of all of them."""
+    rate: float
+    """Bytes that a step adds."""
+    held: Held | None
+    """Who holds most of them."""
+    buffers: tuple[int, ...]
+
+
+class Steps(NamedTuple):
+    """What a run keeps from step to step."""
+
+    count: int  # type: ignore[assignment]  # as above
+    """Steps that were completed, or calls of a model where nothing is trained."""
+    unit: str
+    """`step` or `call`."""
+    ends: tuple[int, ...]
+    """The last event of each."""
+    kinds: tuple[Kind, ...]
+    """What grows, the fastest first."""
+    steady: int
+    """After which step neither what is kept nor the peak rises any more; 0 if they still do at the last."""
+
+    @property
+    def rate(self) -> int:
+        """Bytes that a step adds."""
+        return round(sum(kind.rate for kind in self.kinds))
+
+    def left(self, trace: Trace) -> int | None:
+        """How many more steps fit; None if nothing grows, or it does not fit already."""
+        room = trace.memory - trace.peak.reserved
+        return room // self.rate if self.rate > 0 and room >= 0 and trace.fits else None
+
+
+def steps(trace: Trace) -> Steps | None:
+    """What the run keeps; None where it has too few steps to say so."""
+    found = [_judged(trace, "step", step_ends(trace)), *(_judged(trace, "call", ends) for ends in calls(trace))]
+    known = [one for one in found if one is not None]
+    return max(known, key=lambda one: (bool(one.kinds), one.unit == "step", one.rate)) if known else None
+
+
+def _judged(trace: Trace, unit: str, ends: Sequence[int]) -> Steps | None:
+    if len(ends) < _FEWEST:
+        return None
+    kinds = tuple(sorted(_without_late_state(trace, list(_growing(trace, ends))), key=lambda kind: -kind.rate))
+    rate = sum(kind.rate for kind in kinds)
+    if rate * _FAR < trace.memory and rate * len(ends) < _SHARE * trace.peak.requested:
+        kinds = ()
+    return Steps(len(ends), unit, tuple(ends), kinds, 0 if kinds else _steady(trace, ends))
+
+
+def step_ends(trace: Trace) -> list[int]:
+    """The last event of each step that was completed: one follows it, or its optimizer is the last to run."""
+    ends: dict[int, int] = {}
+    for phase in trace.phases:
+        if phase.step:
+            ends[phase.step] = phase.stop - 1
+    last = trace.phases[-1] if trace.phases else None
+    return [end for step, end in ends.items() if last and (step < last.step or last.name == "optimizer") and end >= 0]
+
+
+def calls(trace: Trace) -> Iterator[list[int]]:
+    """Where calls of models end, in each stretch of a forward through which no backward goes."""
+    through = _differentiated(trace)
+    ops = trace.events.columns[2]
+    for phase in trace.phases:
+        if phase.name == "forward":
+            made = [event for event in trace.rounds if phase.start <= event < phase.stop]
+            spans = [(ops[one], ops[other]) for one, other in pairwise(made)]
+            plain = [not _any_between(through, one, other) for one, other in spans]
+            if len(made) > _FEWEST and sum(plain) >= len(plain) - 1:  # the last may be a step's own forward
+                yield [event - 1 for event, fine in zip(made[1:], plain, strict=True) if fine]
+
+
+def _differentiated(trace: Trace) -> list[int]:
+    return sorted({op.forward for op in trace.ops if op.forward >= 0})
+
+
+def _any_between(places: Sequence[int], low: int, high: int) -> bool:
+    return bisect_right(places, low) < bisect_right(places, high)
+
+
+def _growing(trace: Trace, ends: Sequence[int]) -> Iterator[Kind]:
+    back = (len(ends) - 1) // 2
+    moments = [ends[-1 - 2 * back], ends[-1 - back], ends[-1]]
+    counts: list[Counter[Hashable]] = [Counter() for _ in moments]
+    sizes: list[Counter[Hashable]] = [Counter() for _ in moments]
+    members: defaultdict[Hashable, list[int]] = defaultdict(list)
+    for index, (start, stop) in enumerate(zip(*trace.spans, strict=True)):
+        alive = [place for place, moment in enumerate(moments) if start <= moment < stop]
+        if not alive:
+            continue
+        kind = kind_kept(trace, index)
+        for place in alive:
+            counts[place][kind] += 1
+            sizes[place][kind] += trace.buffers[index].size
+        if alive[-1] == len(moments) - 1:
+            members[kind].append(index)
+    for kind, buffers in members.items():
+        numbers, amounts = ([part[kind] for part in columns] for columns in (counts, sizes))
+        more = numbers[0] < numbers[1] < numbers[2] and amounts[0] < amounts[1] < amounts[2]
+        if more or (numbers[0] == numbers[1] == numbers[2] and _accumulates(trace, ends, buffers)):
+            yield _row(trace, buffers, (amounts[2] - amounts[0]) / (2 * back))
+
+
+def _without_late_state(trace: Trace, kinds: Sequence[Kind]) -> list[Kind]:
+    """An optimizer makes the state of a parameter when its first gradient comes, which is no growth unless there are
+    more parameters too."""
+    of = {kind: trace.buffers[kind.buffers[0]].category for kind in kinds}
+    more = Category.PARAMETER in of.values()
+    return [kind for kind in kinds if more or of[kind] is not Category.OPTIMIZER]
+
+
+def kind_kept(trace: Trace, index: int) -> Hashable:
+    """What buffers of several steps have in common, whatever their sizes: the op and its line, or a name."""
+    buffer = trace.buffers[index]
+    if buffer.name:
+        return buffer.category, buffer.name
+    op = trace.ops[buffer.op] if buffer.op >= 0 else _NO_OP
+    return buffer.role, op.name, starred(op.module), op.source, buffer.dtype, op.forward >= 0
+
+
+def _accumulates(trace: Trace, ends: Sequence[int], buffers: Sequence[int]) -> bool:
+    """Whether one buffer is made, at every step, of the one before it and larger."""
+    if len(buffers) != 1 or len(ends) <= _FEWEST:
+        return False
+    made = trace.buffers[buffers[0]].op
+    for _ in range(len(ends) - 2):
+        before = [op for op in (trace.ops[made].reads if made >= 0 else ()) if _same_line(trace, op, made)]
+        if not before or trace.ops[before[0]].outputs[0].bytes >= trace.ops[made].outputs[0].bytes:
+            return False
+        made = before[0]
+    return True
+
+
+def _same_line(trace: Trace, one: int, other: int) -> bool:
+    return trace.ops[one].name == trace.ops[other].name and trace.ops[one].source == trace.ops[other].source
+
+
+def _row(trace: Trace, buffers: Sequence[int], rate: float) -> Kind:
+    size = sum(trace.buffers[index].size for index in buffers)
+    source = trace.ops[op].source if (op := trace.buffers[buffers[-1]].op) >= 0 else ""
+    return Kind(in_words(trace, buffers), source, len(buffers), size, rate, holder(trace, buffers), tuple(buffers))
+
+
+def in_words(trace: Trace, buffers: Sequence[int]) -> str:
+    """What buffers of one kind are: `relu in 1, train.py:9`."""
+    last = trace.buffers[buffers[-1]]
+    op = trace.ops[last.op] if last.op >= 0 else _NO_OP
+    modules = {trace.ops[trace.buffers[index].op].module for index in buffers if trace.buffers[index].op >= 0}
+    return describe(last, op, layered=len(modules) > 1).removeprefix("output of ")
+
+
+def holder(trace: Trace, buffers: Sequence[int]) -> Held | None:
+    """Who holds the oldest of these that was found, for the newest have names of their own; or who held others of their
+    kind when that was looked for last."""
+    for index in buffers:
+        for held in reversed(trace.held):
+            if index in held.buffers:
+                return held
+    kind = kind_kept(trace, buffers[-1])
+    alike = [held for held in trace.held if any(kind_kept(trace, index) == kind for index in held.buffers)]
+    return max(alike, key=lambda held: held.moment, default=None)
+
+
+def _steady(trace: Trace, ends: Sequence[int]) -> int:
+    """The first step whose figures no later one exceeds, if there is one before the last; else 0."""
+    requested, _, reserved = trace.usage
+    spans = [(start, end + 1) for start, end in zip([0, *(end + 1 for end in ends)], ends, strict=False)]
+    kept = [requested[end] for end in ends]
+    tops = [max(requested[start:stop], default=0) for start, stop in spans]
+    taken = [max(reserved[start:stop], default=0) for start, stop in spans]
+    for step in range(1, len(ends)):
+        if all(max(row[step:]) <= max(row[:step]) for row in (kept, tops, taken)):
+            return step
+    return 0

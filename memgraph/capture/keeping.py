@@ -1,0 +1,103 @@
+"""Looks, at the ends of steps, for who holds what should have gone: a few times a run, where there is enough."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from memgraph.capture.holders import Found, Path, holders
+from memgraph.capture.ledger import Ledger
+from memgraph.capture.provenance import ModulePaths, SourceLines
+from memgraph.capture.storages import Storages
+from memgraph.capture.tags import made_by
+from memgraph.capture.written import line_of_class, line_that_fills, line_that_passes
+from memgraph.trace import Held, Op, Role
+
+_SHARE = 200
+"""One part in so many of what is alive: less is not looked for."""
+_ALWAYS = 2
+"""Steps after which it looks in any case."""
+
+
+class _Who(NamedTuple):
+    name: str
+    kind: str
+    graph: bool
+    source: str
+    moment: int
+
+
+class Keeping:
+    """See the module's text.
+
+    Args:
+        ledger: what is alive.
+        storages: whose it is.
+        paths: the models that were called.
+        sources: says lines.
+        ops: what ran, as it grows.
+    """
+
+    def __init__(
+        self, ledger: Ledger, storages: Storages, paths: ModulePaths, sources: SourceLines, ops: Sequence[Op]
+    ) -> None:
+        self._ledger, self._storages, self._paths = ledger, storages, paths
+        self._sources, self._ops = sources, ops
+        self._before: dict[str, list[int]] = {"step": [], "call": []}
+        """Number of buffers when each step, or call of a model, was over."""
+        self._looked_at = dict.fromkeys(self._before, 0)
+        self._who: dict[int, _Who] = {}
+
+    def ended(self, unit: str) -> None:
+        """A step is over, or a call of a model: look, if more is left of those before it than when it last looked."""
+        before = self._before[unit]
+        wanted = self._unnamed()
+        old = sum(self._ledger.sizes[buffer] for buffer in wanted if before and buffer < before[-1])
+        before.append(len(self._ledger.sizes))
+        if len(before) <= _ALWAYS or old >= 2 * self._looked_at[unit]:
+            self._looked_at[unit] = max(old, 1)
+            self.look()
+
+    def look(self) -> None:
+        """Find who holds what is alive, parameters, gradients and optimizer state left out."""
+        wanted = self._unnamed()
+        sizes = self._ledger.sizes
+        if _SHARE * sum(sizes[buffer] for buffer in wanted) < self._ledger.live_bytes:
+            return
+        moment = sum(map(len, self._before.values()))
+        found = holders(self._storages.keys_of(wanted), self._paths.roots())
+        for buffer in wanted:
+            self._who.pop(buffer, None)
+        self._who |= {buffer: self._told(one, moment) for buffer, one in found.items()}
+
+    def held(self) -> tuple[Held, ...]:
+        """What was found, together where it is one name's."""
+        groups: dict[_Who, list[int]] = {}
+        for buffer, who in self._who.items():
+            groups.setdefault(who, []).append(buffer)
+        return tuple(Held(*who, tuple(sorted(buffers))) for who, buffers in groups.items())
+
+    def _unnamed(self) -> list[int]:
+        """What is alive and has no name of its own, and what has that of another: two models are there then."""
+        ledger = self._ledger
+        live = [buffer for buffer in ledger.live() if ledger.roles[buffer] is Role.OUTPUT]
+        taken = Counter(ledger.names.get(buffer, "") for buffer in live if buffer in ledger.categories)
+        return [b for b in live if b not in ledger.categories or taken[ledger.names.get(b, "")] > 1]
+
+    def _told(self, found: Found, moment: int) -> _Who:
+        """A variable or an attribute is given what it holds by the op that made it; a container is filled elsewhere."""
+        path, op = found.path, made_by(found.by)
+        made = self._ops[op].source if op >= 0 else ""
+        line = _line(path) if path.file else 0
+        written = self._sources.at(path.file, line) if line else ""
+        direct = path.kind in ("variable", "attribute", "buffer")
+        source = (made or written) if direct and found.graph else (written or made)
+        return _Who(path.name, path.kind, found.graph, source, moment)
+
+
+def _line(path: Path) -> int:
+    """Where a source gives a name what it holds, 0 if that is not found."""
+    if path.kind == "gradient":
+        return line_that_passes(path.file, "create_graph")
+    return line_of_class(path.file, path.name) if path.kind == "cycle" else line_that_fills(path.file, path.name)

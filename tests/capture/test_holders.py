@@ -1,0 +1,115 @@
+"""What a run keeps from step to step is named by who holds it, and where: references are followed to the user's names.
+
+Every program has a net of 512 → 1024 → 512 and a batch of 64 × 512 floats: an input, like an output, is 64 × 512 × 4 =
+128 KiB, the hidden layer 256 KiB. The line that is to blame carries the mark `# here`.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from memgraph.analyze.finding import Finding
+from memgraph.analyze.findings import findings
+from memgraph.analyze.steps import steps
+from memgraph.api import run_script
+from memgraph.trace import Trace
+from tests.capture.kept_programs import GROWING, HEAD, QUIET, Case
+
+KIB = 2**10
+
+
+def ran(folder: Path, program: str) -> Trace:
+    """The program, on a card that is not there."""
+    script = folder / "train.py"
+    script.write_text(HEAD + textwrap.dedent(program))
+    trace, ended = run_script(str(script), gpu="rtx3060")
+    if ended.error is not None:
+        raise ended.error
+    return trace
+
+
+def line_marked(program: str) -> int:
+    lines = (HEAD + textwrap.dedent(program)).splitlines()
+    return next(number for number, line in enumerate(lines, 1) if "# here" in line)
+
+
+def only(trace: Trace) -> Finding:
+    (found,) = findings(trace)
+    return found
+
+
+@pytest.mark.parametrize("name", GROWING)
+def test_what_grows_is_named_with_its_holder_and_its_line(name: str, tmp_path: Path) -> None:
+    case: Case = GROWING[name]
+    trace = ran(tmp_path, case.program)
+    found = only(trace)
+    assert (found.name, found.bytes) == (case.finding, case.rate * KIB)
+    assert case.holder in found.why
+    assert found.where == f"{tmp_path.name}/train.py:{line_marked(case.program)}"
+    assert case.help in found.help
+
+
+@pytest.mark.parametrize("name", QUIET)
+def test_nothing_is_said_of_a_program_that_keeps_nothing(name: str, tmp_path: Path) -> None:
+    assert findings(ran(tmp_path, QUIET[name])) == ()
+
+
+def test_a_plain_loop_is_steady_after_the_step_that_makes_the_state(tmp_path: Path) -> None:
+    """The optimizer makes its state at the end of the first step; more is alive in the backward of the second."""
+    program = """
+        opt = torch.optim.AdamW(net.parameters(), foreach=False)
+        def step():
+            net(torch.randn(8192, 512, device="cuda")).mean().backward()
+            opt.step()
+            opt.zero_grad()
+        for _ in range(6): step()
+    """
+    found = steps(ran(tmp_path, program))
+    assert found is not None
+    assert (found.count, found.unit, found.rate, found.steady) == (6, "step", 0, 2)
+
+
+def test_two_steps_are_too_few_for_a_verdict(tmp_path: Path) -> None:
+    assert steps(ran(tmp_path, "for _ in range(2): net(batch()).mean().backward(); opt.step()")) is None
+
+
+def test_how_many_more_steps_fit(tmp_path: Path) -> None:
+    trace = ran(tmp_path, GROWING["a list of results"].program)
+    found = steps(trace)
+    assert found is not None
+    assert found.left(trace) == (trace.memory - trace.peak.reserved) // (128 * KIB)
+
+
+def test_looking_keeps_nothing_alive(tmp_path: Path) -> None:
+    """A search reads the variables of functions, of which Python up to 3.12 makes copies: they must not outlive it."""
+    program = """
+        def train():
+            for _ in range(4):
+                x = batch()
+                loss = net(x).mean()
+                loss.backward()
+                opt.step()
+                opt.zero_grad()
+                del x, loss
+                batch()
+        train()
+    """
+    trace = ran(tmp_path, program)
+    made = [index for index, buffer in enumerate(trace.buffers) if trace.ops[buffer.op].name == "aten.randn.default"]
+    inputs, probes = made[::2], made[1::2]
+    assert len(probes) == 4
+    assert all(trace.lives[x].stop < trace.lives[probe].start for x, probe in zip(inputs, probes, strict=True))
+
+
+def test_what_is_held_is_kept_in_the_file(tmp_path: Path) -> None:
+    from memgraph import load
+
+    trace = ran(tmp_path, GROWING["a summed loss"].program)
+    trace.save(tmp_path / "t.memgraph")
+    again = load(tmp_path / "t.memgraph")
+    assert again.held == trace.held
+    assert again.rounds == trace.rounds
+    assert findings(again) == findings(trace)
