@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
 
+from memgraph.virtual.raw import storage_of
+
 ADD = torch.ops.aten.add.Tensor
 ADD_IN_PLACE = torch.ops.aten.add_.Tensor
 
@@ -60,7 +62,7 @@ class Accumulation:
         old, new = args
         if made_by(old) >= self._since or old.shape != new.shape:
             return False
-        storage = torch._C._storage_Use_Count(old.untyped_storage()._cdata)  # type: ignore[attr-defined]
+        storage = torch._C._storage_Use_Count(storage_of(old)._cdata)  # type: ignore[attr-defined]
         references = References(old._use_count(), storage, sys.getrefcount(old))
         self.seen.append(references)
         return references == self.sole and _is_dense(old)

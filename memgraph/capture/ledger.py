@@ -12,6 +12,7 @@ import threading
 from array import array
 from collections.abc import Callable
 
+from memgraph.errors import InvariantError
 from memgraph.gpu.allocator.blocks import Block
 from memgraph.gpu.allocator.caching import Allocator
 from memgraph.gpu.allocator.out_of_memory import OutOfMemory
@@ -108,6 +109,30 @@ class Ledger:
     def live_bytes(self) -> int:
         """What they asked for."""
         return sum(map(self.sizes.__getitem__, self._blocks))
+
+    def address(self, buffer: int) -> int:
+        """Where the block of a live buffer begins."""
+        return self._blocks[buffer].address
+
+    def inherit(self, buffer: int, before: int) -> None:
+        """What is known of one buffer holds for another, which takes its place."""
+        if before in self.categories:
+            self.categories[buffer] = self.categories[before]
+        if before in self.names:
+            self.names[buffer] = self.names[before]
+
+    def check(self) -> None:
+        """What the allocator holds is the sum of what lives.
+
+        Raises:
+            InvariantError: it is not.
+        """
+        live = self.live_bytes
+        if live != self.allocator.requested and not self._dead:
+            raise InvariantError(
+                f"{live:,} bytes live, and the allocator holds {self.allocator.requested:,}: this is an error of "
+                "memgraph's; please report the script that shows it"
+            )
 
     def empty_cache(self) -> None:
         """As `torch.cuda.empty_cache`."""

@@ -77,7 +77,9 @@ class Operator:
         "name",
         "only_aliases",
         "random",
+        "resizes",
         "returns_nothing",
+        "written",
     )
 
     def __init__(self, func: OpOverload, kinds: Kinds) -> None:
@@ -88,7 +90,12 @@ class Operator:
         self.composite = kinds.composites.get(func, functools.partial(run_composite, func))
         self.mutates = schema.is_mutable
         self.only_aliases = _only_aliases(func)
-        self.returns_nothing = schema.is_mutable and not schema.returns
+        self.resizes = _resizes(func)
+        self.returns_nothing = schema.is_mutable and not schema.returns and not self.resizes
+        self.written = tuple(
+            (position, argument.name) for position, argument in enumerate(schema.arguments) if _is_written(argument)
+        )
+        """Place and name of each argument that it writes to."""
         self.by_value = func in BY_VALUE
         self.like = func in _FOLLOWED_LIKE
         self.factory = self.like or func in _FOLLOWED_FACTORIES
@@ -97,6 +104,14 @@ class Operator:
         self.inside: Callable[[Sequence[Any], Mapping[str, Any], Sequence[Tensor]], Inside] = kinds.inside(func)
         if self.returns_nothing and not kinds.is_known(func):
             kinds.unknown.add(self.name)
+
+    def targets(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Any]:
+        """What a call writes to."""
+        found: list[Any] = []
+        for position, name in self.written:
+            target = args[position] if position < len(args) else kwargs.get(name)
+            found += target if isinstance(target, (list, tuple)) else (target,)
+        return found
 
 
 class Kinds:
@@ -230,11 +245,26 @@ def _base_name(func: OpOverload) -> str:
 def _only_aliases(func: OpOverload) -> bool:
     """Whether every tensor it returns is one it was given, or a view of one: nothing is allocated.
 
-    `resize_` and `set_` are in place, and yet change what the storage holds."""
+    `resize_` and `set_` are in place, and yet change what the storage holds; so does `out=`."""
     returns = func._schema.returns
-    if _base_name(func) in ("resize_", "set_", "resize_as_"):
+    if _resizes(func):
         return False
     return bool(returns) and all(result.alias_info is not None for result in returns)
+
+
+def _is_written(argument: Any) -> bool:
+    return argument.alias_info is not None and argument.alias_info.is_write
+
+
+_RESIZING = ("resize_", "set_", "resize_as_", "_resize_output_", "resize_storage_bytes_")
+
+
+@functools.cache
+def _resizes(func: OpOverload) -> bool:
+    """Whether what it writes to may take another size: a result that is given as `out=` is made as large as it must be
+    (`resize_output`, aten/src/ATen/native/Resize.cpp)."""
+    schema = func._schema
+    return schema.name.rpartition("::")[2] in _RESIZING or any(argument.is_out for argument in schema.arguments)
 
 
 def _inside_a_module() -> bool:

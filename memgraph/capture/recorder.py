@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -45,6 +46,8 @@ from memgraph.virtual.threads import ONE_AT_A_TIME, Here
 from memgraph.virtual.values import known as values
 from memgraph.virtual.values.assumed import Assumptions
 
+_CHECK_EACH_OP = os.environ.get("MEMGRAPH_DEBUG", "0") not in ("", "0")
+"""The ledger is compared with the live storages after each op; else after each optimizer step."""
 _NO_KWARGS: Mapping[str, Any] = {}
 _FAKE_ALONE = (FakeTensor,)
 _DEVICE = torch.ops.prim.device.default
@@ -205,11 +208,13 @@ class Recorder(FakeTensorMode):
         self.ledger.op = index
         known = not operator.random and values.all_known(args, kwargs)
         outputs, recipe = self._infer(operator, types, args, kwargs, arguments, known)
-        if outputs is not None:
+        if outputs is not None or operator.resizes:
             self._account(operator, outputs, args, kwargs, recipe)
         if self.ledger.waits and host_waits(operator.func, args, kwargs):
             self.ledger.order.synchronize_stream(self.ledger.current_stream())
         self._follow_values(operator, args, kwargs, outputs, known)
+        if _CHECK_EACH_OP:
+            self.storages.check()
         specs = self.tags.tag(index, outputs, recipe)
         self.ops[index] = op._replace(outputs=specs)
         self.calls[index] = GraphCall(operator.func, call_args, call_kwargs, specs)
@@ -269,7 +274,8 @@ class Recorder(FakeTensorMode):
                 args = (values.stand_in(args[0], outputs), *args[1:])
             values.remember(outputs, values.run_for_real(operator.func, args, kwargs))
         elif operator.mutates:
-            values.forget(args[0])
+            for target in operator.targets(args, kwargs):
+                values.forget(target)
 
     # What is written down.
 
@@ -338,7 +344,10 @@ class Recorder(FakeTensorMode):
         self, operator: Operator, outputs: Any, args: Sequence[Any], kwargs: Mapping[str, Any], recipe: Recipe | None
     ) -> None:
         """Tell the ledger what the op allocates: its outputs, what it needs inside, what a library keeps."""
-        born = [] if operator.only_aliases and not _is_sparse(outputs) else self.storages.new(outputs)
+        if operator.resizes:
+            born = self.storages.changed(operator.targets(args, kwargs))
+        else:
+            born = [] if operator.only_aliases and not _is_sparse(outputs) else self.storages.new(outputs)
         inside: Inside | None = recipe.inside if recipe is not None else None
         if inside is None:
             inside = operator.inside(args, kwargs, [tensor for tensor, _ in born])

@@ -33,6 +33,7 @@ from memgraph.trace import Buffer, Category, TensorSpec, Trace
 from memgraph.virtual import cuda, patches
 from memgraph.virtual.current_stream import current_number, streams_exist
 from memgraph.virtual.device import virtual_device
+from memgraph.virtual.legacy_types import legacy_types_are_there
 from memgraph.virtual.ops import ctc, encoder, sparse
 from memgraph.virtual.ops.attention import attention_as_on, backend_of
 from memgraph.virtual.ops.dispatch import composites_are, cuda_kernels_exist
@@ -41,6 +42,7 @@ from memgraph.virtual.ops.jagged import attention_kernels_of
 from memgraph.virtual.ops.kernels import kernels
 from memgraph.virtual.ops.recurrent import Recurrent
 from memgraph.virtual.saving import tensors_are_saved
+from memgraph.virtual.storages import storages_are_there
 from memgraph.virtual.threads import threads_take_part
 from memgraph.virtual.values.assumed import Assumptions
 from memgraph.virtual.values.reading import tensors_are_read
@@ -97,6 +99,8 @@ class VirtualGpu:
             self.ledger.current_stream = current_number()
             stack.enter_context(patches.tensors_behave())
             stack.enter_context(tensors_are_read(self._assume_here))
+            stack.enter_context(storages_are_there(self.recorder.storages))
+            stack.enter_context(legacy_types_are_there())
             stack.enter_context(tensors_are_saved(self.recorder, self._assume_here))
             stack.enter_context(
                 patches.cuda_answers(cuda.answers(self.spec, self.ledger.allocator, self.ledger.empty_cache))
@@ -218,6 +222,7 @@ class VirtualGpu:
             for key, value in optimizer.state.get(parameter, {}).items():
                 if isinstance(value, torch.Tensor):
                     self.recorder.mark(value, Category.OPTIMIZER, f"{key} of {name}" if name else str(key))
+        self.recorder.storages.check()
         self.keeping.ended("step")
         self.recorder.stage.optimizer_ends()
         if self.after_step is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import weakref
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -12,13 +12,16 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
 
 from memgraph.capture.ledger import Ledger
+from memgraph.errors import InvariantError
 from memgraph.gpu.call import OnHost, Output, Release, Steps, Temporary
 from memgraph.trace import Role, TensorSpec
 from memgraph.virtual.ops.shapes import Shapes
 from memgraph.virtual.ops.sparse import parts_of
+from memgraph.virtual.raw import storage_of
 
 _NO_BUFFER = -1
 """Stands for the buffer of a storage that is not on the device."""
+_NOT_THERE = (_NO_BUFFER, None)
 Born = tuple[Tensor, torch.UntypedStorage]
 """A storage that is new, and a tensor that looks at all of it."""
 
@@ -44,7 +47,7 @@ class Storages:
         for tensor in _each(outputs):
             if isinstance(tensor, FakeTensor) and tensor.fake_device.type == "cuda":
                 for part in parts_of(tensor):
-                    storage = part.untyped_storage()
+                    storage = storage_of(part)
                     key = storage._cdata
                     if key not in self._live and key not in born and storage.nbytes():
                         born[key] = (part, storage)
@@ -60,16 +63,56 @@ class Storages:
 
     def bear(self, tensor: Tensor) -> None:
         """A tensor that stands for one on the device, whatever it is itself."""
-        storage = tensor.untyped_storage()
+        storage = storage_of(tensor)
         if storage.nbytes() and storage._cdata not in self._live:
             self._bear(tensor, storage)
+
+    def changed(self, tensors: Iterable[Tensor]) -> list[Born]:
+        """Those on the device that were written to and hold more, or less, than before, or begin to hold anything."""
+        found: dict[int, Born] = {}
+        for tensor in tensors:
+            if isinstance(tensor, FakeTensor) and tensor.fake_device.type == "cuda":
+                storage = storage_of(tensor)
+                if storage.nbytes() != self._held(storage):
+                    found[storage._cdata] = tensor, storage
+        return list(found.values())
+
+    def resized(self, storage: torch.UntypedStorage) -> None:
+        """A script may have given it another size."""
+        if storage.nbytes() != self._held(storage):
+            self._hold(storage, TensorSpec((storage.nbytes(),), "uint8"))
+
+    def address(self, storage: torch.UntypedStorage) -> int:
+        """Where its block begins; 0 if it has none."""
+        buffer, _ = self._live.get(storage._cdata, _NOT_THERE)
+        return self._ledger.address(buffer) if buffer != _NO_BUFFER else 0
+
+    def check(self) -> None:
+        """Compare what the live storages hold with the ledger, and the ledger with the allocator.
+
+        Raises:
+            InvariantError: they differ.
+        """
+        for buffer, reference in list(self._live.values()):
+            storage = reference()
+            if storage is not None and buffer != _NO_BUFFER and storage.nbytes() != self._ledger.sizes[buffer]:
+                raise InvariantError(
+                    f"a storage of {storage.nbytes():,} bytes stands in the ledger with {self._ledger.sizes[buffer]:,}"
+                    ": this is an error of memgraph's; please report the script that shows it"
+                )
+        self._ledger.check()
+
+    def _held(self, storage: torch.UntypedStorage) -> int:
+        """The bytes that the ledger has for it."""
+        buffer, _ = self._live.get(storage._cdata, _NOT_THERE)
+        return self._ledger.sizes[buffer] if buffer != _NO_BUFFER else 0
 
     def buffer_of(self, tensor: Tensor) -> int | None:
         """The buffer that holds a fake tensor's data, if it was allocated on the device."""
         if not isinstance(tensor, FakeTensor):
             return None
         *_, part = parts_of(tensor)
-        return self.buffer_at(part.untyped_storage()._cdata)
+        return self.buffer_at(storage_of(part)._cdata)
 
     def buffer_at(self, storage: int) -> int | None:
         """The same for a storage, by its `_cdata`."""
@@ -111,10 +154,19 @@ class Storages:
             self._ledger.free(buffer)
 
     def _bear(self, tensor: Tensor, storage: torch.UntypedStorage) -> None:
-        """A storage comes to life; its buffer is freed when it dies."""
-        buffer = self._ledger.allocate(storage.nbytes())
-        self.specs[buffer] = self._shapes.look(tensor).spec
-        self._know(storage, buffer)
+        self._hold(storage, self._shapes.look(tensor).spec)
+
+    def _hold(self, storage: torch.UntypedStorage, spec: TensorSpec) -> None:
+        """A storage comes to life; its buffer is freed when it dies, or when it takes another size: then it is given
+        a new one before the old one goes (`resize_bytes_cuda`, aten/src/ATen/native/cuda/Resize.cpp)."""
+        before, _ = self._live.pop(storage._cdata, _NOT_THERE)
+        if storage.nbytes():
+            buffer = self._ledger.allocate(storage.nbytes())
+            self.specs[buffer] = spec
+            self._know(storage, buffer)
+            self._ledger.inherit(buffer, before)
+        if before != _NO_BUFFER:
+            self._ledger.free(before)
 
     def _know(self, storage: torch.UntypedStorage, buffer: int) -> None:
         key = storage._cdata

@@ -22,6 +22,8 @@ from memgraph.virtual.patches import replaced
 Assume = Callable[[str], None]
 _PLACE = "_memgraph_place"
 _reading = False
+_open: FakeTensorMode | None = None
+"""The mode of the virtual GPU that is open."""
 
 
 @contextlib.contextmanager
@@ -32,6 +34,7 @@ def tensors_are_saved(mode: FakeTensorMode, assume: Assume) -> Iterator[None]:
         mode: the one that makes fake tensors.
         assume: told that a tensor is saved without values.
     """
+    global _open
     load = _loader(torch.load, mode)
     changes: list[tuple[Any, str, Any]] = [
         (FakeTensor, "__reduce_ex__", _reduce(assume)),
@@ -48,7 +51,11 @@ def tensors_are_saved(mode: FakeTensorMode, assume: Assume) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         for owner, name, value in changes:
             stack.enter_context(replaced(owner, name, value))
-        yield
+        _open = mode
+        try:
+            yield
+        finally:
+            _open = None
 
 
 def _storage(tensor: Tensor) -> int:
@@ -101,14 +108,21 @@ def no_values(shape: tuple[int, ...], dtype: str, *place: Any) -> Tensor:
     Raises:
         MemgraphError: a real run loads it.
     """
+    if not _reading and _open is not None:  # `pickle` by itself, of a copy or for another process
+        return Places(None, _open).made(_empty(shape, dtype), *place)
     if not _reading:
         raise MemgraphError(
             f"a {dtype} tensor of shape {list(shape)} was saved on a virtual GPU and has no values: "
             "save and load it in a real run"
         )
-    empty = torch.empty(shape, dtype=getattr(torch, dtype.removeprefix("torch.")), device="meta")
+    empty = _empty(shape, dtype)
     vars(empty)[_PLACE] = place
     return empty
+
+
+def _empty(shape: tuple[int, ...], dtype: str) -> Tensor:
+    with unset_fake_temporarily():
+        return torch.empty(shape, dtype=getattr(torch, dtype.removeprefix("torch.")), device="meta")
 
 
 def _loader(original: Callable[..., Any], mode: FakeTensorMode) -> Callable[..., Any]:
@@ -187,7 +201,7 @@ class Places:
 
     def _placed(self, tensor: Tensor) -> Tensor:
         if _PLACE in vars(tensor):
-            return self._made(tensor, *vars(tensor)[_PLACE])
+            return self.made(tensor, *vars(tensor)[_PLACE])
         storage = tensor.untyped_storage()
         if not self._wanted.get(storage._cdata, "cpu").startswith("cuda"):
             return tensor
@@ -197,7 +211,7 @@ class Places:
             moved = self._there[storage._cdata] = whole.to("cuda")
         return _like(tensor, moved.as_strided(tensor.shape, tensor.stride(), tensor.storage_offset()))
 
-    def _made(self, empty: Tensor, location: str, storage: int, parameter: bool, requires_grad: bool) -> Tensor:
+    def made(self, empty: Tensor, location: str, storage: int, parameter: bool, requires_grad: bool) -> Tensor:
         """A fake tensor in the place of one that was saved; those that shared a storage share one again."""
         known = self._there.get(storage)
         if known is not None and known.shape == empty.shape:

@@ -16,6 +16,7 @@ from torch._ops import OpOverload
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 from memgraph.trace import TensorSpec
+from memgraph.virtual.raw import storage_of
 
 Key = tuple[Any, ...]
 
@@ -85,9 +86,10 @@ class Shapes:
             return None
         single = not isinstance(outputs, (list, tuple))
         parts: list[Part | None] = []
-        storages = {tensor.untyped_storage()._cdata: place for place, tensor in reversed(list(enumerate(tensors)))}
+        looks = [part for part in key if isinstance(part, Look)]
+        storages = {storage_of(tensor)._cdata: place for place, tensor in reversed(list(enumerate(tensors)))}
         for output in (outputs,) if single else outputs:
-            part = self._part(output, tensors, storages)
+            part = self._part(output, tensors, looks, storages)
             if part is _NOT_REPEATABLE:
                 return None
             parts.append(part)
@@ -116,7 +118,7 @@ class Shapes:
 
     def _view(self, source: Tensor, look: Look, mode: FakeTensorMode) -> FakeTensor:
         made = torch.empty((0,), dtype=look.dtype, device="meta")
-        made.set_(source.untyped_storage(), look.offset, look.shape, look.stride)  # type: ignore[call-overload]
+        made.set_(storage_of(source), look.offset, look.shape, look.stride)  # type: ignore[call-overload]
         return self._fake(made, look.device, mode)
 
     def _fake(self, meta: Tensor, device: torch.device, mode: FakeTensorMode) -> FakeTensor:
@@ -132,7 +134,9 @@ class Shapes:
         fake.__dict__.update(state)
         return fake
 
-    def _part(self, output: Any, tensors: Sequence[Tensor], storages: dict[int, int]) -> Part | None:
+    def _part(
+        self, output: Any, tensors: Sequence[Tensor], looks: Sequence[Look], storages: dict[int, int]
+    ) -> Part | None:
         if output is None:
             return None
         if not isinstance(output, FakeTensor) or output.layout is not torch.strided or output.dtype.is_complex:
@@ -140,8 +144,8 @@ class Shapes:
         look = self.look(output)
         for place, tensor in enumerate(tensors):
             if output is tensor:
-                return Part(look, place, same=True)
-        storage = output.untyped_storage()._cdata
+                return Part(look, place, same=True) if look is looks[place] else _NOT_REPEATABLE  # `out=` that grew
+        storage = storage_of(output)._cdata
         source = storages.get(storage)
         if source is None:
             storages[storage] = -1  # another output on the same new storage cannot be told from a view of an argument
@@ -151,7 +155,7 @@ class Shapes:
 
 def _fills_its_storage(tensor: Tensor) -> bool:
     reach = sum((size - 1) * step for size, step in zip(tensor.shape, tensor.stride(), strict=True)) + 1
-    return tensor.numel() == 0 or tensor.untyped_storage().nbytes() == reach * tensor.element_size()
+    return tensor.numel() == 0 or storage_of(tensor).nbytes() == reach * tensor.element_size()
 
 
 _NOT_REPEATABLE = Part(Look((), (), 0, torch.float32, torch.device("meta")), -2)

@@ -1,0 +1,8 @@
+"""torch's own, as it is where scripts are given something else."""
+
+from __future__ import annotations
+
+import torch
+
+storage_of = torch._C.TensorBase.untyped_storage
+"""As `Tensor.untyped_storage`, without finding out where the storage is."""
