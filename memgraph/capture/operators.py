@@ -20,6 +20,7 @@ from memgraph.gpu.specs import GpuSpec
 from memgraph.virtual.ops.dispatch import is_composite, run_composite
 from memgraph.virtual.ops.sparse import parts_of
 from memgraph.virtual.values.assumed import BY_VALUE
+from memgraph.virtual.values.chosen import SOURCES
 from memgraph.virtual.values.known import LIMIT
 
 aten = torch.ops.aten
@@ -79,6 +80,7 @@ class Operator:
         "random",
         "resizes",
         "returns_nothing",
+        "source",
         "written",
     )
 
@@ -100,6 +102,7 @@ class Operator:
         self.like = func in _FOLLOWED_LIKE
         self.factory = self.like or func in _FOLLOWED_FACTORIES
         self.kernel = kinds.kernels.get(func)
+        self.source = func in SOURCES
         self.random = torch.Tag.nondeterministic_seeded in func.tags
         self.inside: Callable[[Sequence[Any], Mapping[str, Any], Sequence[Tensor]], Inside] = kinds.inside(func)
         if self.returns_nothing and not kinds.is_known(func):

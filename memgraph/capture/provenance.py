@@ -98,6 +98,10 @@ class ModulePaths:
         for path, module in root.named_modules():
             self._names.setdefault(module, uncompiled(path))
 
+    def runs(self) -> bool:
+        """Whether a module's forward runs in this thread."""
+        return bool(self.modules.stack)
+
     def knows(self, module: torch.nn.Module) -> bool:
         """Whether it has a path."""
         return module in self._names

@@ -43,8 +43,10 @@ from memgraph.virtual.ops.host_waits import host_waits
 from memgraph.virtual.ops.shapes import Recipe, Shapes
 from memgraph.virtual.random import VirtualGenerator
 from memgraph.virtual.threads import ONE_AT_A_TIME, Here
+from memgraph.virtual.values import chosen, follow
 from memgraph.virtual.values import known as values
 from memgraph.virtual.values.assumed import Assumptions
+from memgraph.virtual.values.known import Knowledge
 
 _CHECK_EACH_OP = os.environ.get("MEMGRAPH_DEBUG", "0") not in ("", "0")
 """The ledger is compared with the live storages after each op; else after each optimizer step."""
@@ -206,7 +208,7 @@ class Recorder(FakeTensorMode):
         self.ops.append(op)
         self.calls.append(GraphCall(operator.func, call_args, call_kwargs, ()))  # all there is of one that fails
         self.ledger.op = index
-        known = not operator.random and values.all_known(args, kwargs)
+        known = Knowledge.NOTHING if operator.random else values.knowledge(args, kwargs)
         outputs, recipe = self._infer(operator, types, args, kwargs, arguments, known)
         if outputs is not None or operator.resizes:
             self._account(operator, outputs, args, kwargs, recipe)
@@ -227,7 +229,7 @@ class Recorder(FakeTensorMode):
         args: Sequence[Any],
         kwargs: Mapping[str, Any],
         arguments: Arguments,
-        known: bool,
+        known: Knowledge,
     ) -> tuple[Any, Recipe | None]:
         """The outputs, without values: as remembered, or found by FakeTensor; values decide some of them."""
         if operator.returns_nothing:  # writes into its arguments: `_foreach_add_`, fused optimizers
@@ -239,7 +241,9 @@ class Recorder(FakeTensorMode):
         self._here.inside = True
         try:
             if known and operator.by_value:
-                return self.assumptions.from_values(self, values.run_for_real(operator.func, args, kwargs)), None
+                found = self.assumptions.found(self, operator.func, args, kwargs, known, self.sources.current())
+                if found is not None:
+                    return found, None
             outputs = self._made_by_kernel(operator, types, args, kwargs)
             return outputs, self.shapes.learn(key, operator.func, arguments.tensors, outputs)
         except (DataDependentOutputException, DynamicOutputShapeException):
@@ -264,15 +268,24 @@ class Recorder(FakeTensorMode):
         return super().dispatch(operator.func, types, args, kwargs)  # type: ignore[arg-type]
 
     def _follow_values(
-        self, operator: Operator, args: Sequence[Any], kwargs: Mapping[str, Any], outputs: Any, known: bool
+        self, operator: Operator, args: Sequence[Any], kwargs: Mapping[str, Any], outputs: Any, known: Knowledge
     ) -> None:
-        """Carry known values through the op, if its result is small; or forget those that it overwrote."""
-        if operator.by_value:
-            return
-        if (known or operator.factory) and values.all_worth_following(outputs):
-            if operator.like:
-                args = (values.stand_in(args[0], outputs), *args[1:])
-            values.remember(outputs, values.run_for_real(operator.func, args, kwargs))
+        """Carry what is known of values through the op, if its result is small; or forget those that it overwrote."""
+        func = operator.func
+        if (known is Knowledge.ALL or operator.factory) and not operator.by_value:
+            if values.all_worth_following(outputs):
+                if operator.like:
+                    args = (values.stand_in(args[0], outputs), *args[1:])
+                found = values.run_for_real(func, args, kwargs)
+                if found is not None:
+                    values.remember(outputs, found)
+                    return
+        elif known is Knowledge.PARTLY and not operator.by_value:
+            follow.partly_known(func, args, kwargs, outputs, view=operator.only_aliases, mutates=operator.mutates)
+            if not operator.source:
+                return
+        if operator.source:
+            chosen.follow(func, args, kwargs, outputs, source=self.sources.current, inside_a_module=self.paths.runs)
         elif operator.mutates:
             for target in operator.targets(args, kwargs):
                 values.forget(target)

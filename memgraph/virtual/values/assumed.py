@@ -7,24 +7,25 @@ thousandth time it is another one, and in the end the run is refused.
 
 from __future__ import annotations
 
-import linecache
+import builtins
 import math
-import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch._library.fake_impl import FakeImplCtx
 from torch._ops import OpOverload
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from memgraph.errors import MemgraphError, UsageError
+from memgraph.virtual.patches import replaced
+from memgraph.virtual.values import follow
 from memgraph.virtual.values import known as values
+from memgraph.virtual.values.asking import goes_on
+from memgraph.virtual.values.known import Knowledge
 
 aten = torch.ops.aten
-_PACKAGE = Path(__file__).parents[2]
-_INTERNAL = tuple(str(folder) for folder in (Path(torch.__file__).parent, _PACKAGE))
 
 BY_VALUE = frozenset(
     {
@@ -108,28 +109,62 @@ class Assumptions:
             return self._scalar(args[0], where, step)
         if func in _CONDITIONS:
             return self._condition(where, step)
+        if func.namespace != "aten":
+            return self._custom(mode, func, args, kwargs, where)
         if func not in _SIZED or _of_slices(func, args, kwargs):
             raise MemgraphError(
                 f"{func}{where} has a result whose size depends on values, and memgraph has no policy for it: "
                 "replace it, or give it a mask of small integers, whose values are followed"
             )
-        size = _selected(func, args)
+        size = self._selected(func, args)
         if size is None:
             size = self._unbounded(func, args, kwargs, where) if func in _UNBOUNDED else self._bound(func, args, where)
         return self._sized(mode, func, args, kwargs, size)
 
-    def from_values(self, mode: FakeTensorMode, real: Any) -> Any:
-        """Fake tensors on the device, shaped like known results; a scalar is itself."""
+    def found(
+        self, mode: FakeTensorMode, func: OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any],
+        known: Knowledge, source: str,
+    ) -> Any:  # fmt: skip
+        """The result of an op whose result depends on values, where they are known or supposed; None where not."""
+        if known is Knowledge.ALL:
+            return self._from_values(mode, values.run_for_real(func, args, kwargs), None)
+        if func is aten._local_scalar_dense.default and (pair := values.bounds(args[0])) and torch.equal(*pair):
+            return pair[0].item()
+        guess, choice = follow.guess(func, args, kwargs)
+        if guess is None or choice is None:
+            return None
+        self._choose(choice)
+        return self._from_values(mode, guess, choice)
+
+    def _from_values(self, mode: FakeTensorMode, real: Any, choice: values.Choice | None) -> Any:
+        """Fake tensors on the device, shaped like known results, or like supposed ones; a scalar is itself."""
         if isinstance(real, Tensor):
             fake = _empty(mode, tuple(real.shape), real.dtype)
-            values.remember(fake, real)
+            if choice is not None:
+                values.keep(fake, None, real, choice)
+            else:
+                values.remember(fake, real)
             return fake
         if isinstance(real, (list, tuple)):
-            return tuple(self.from_values(mode, item) for item in real)
+            return tuple(self._from_values(mode, item, choice) for item in real)
         return real
 
+    def _choose(self, choice: values.Choice | None) -> None:
+        """Say once of a choice how it is taken to turn out."""
+        if choice is not None:
+            self._stated.setdefault(choice.text, 1)
+
+    def _selected(self, func: OpOverload, args: Sequence[Any]) -> int | None:
+        """How many elements a mask selects whose values are known or supposed."""
+        mask = _mask_of(func, args)
+        value = values.supposed(mask) if mask is not None else None
+        if mask is None or value is None:
+            return None
+        self._choose(values.choice_of(mask))
+        return int(value.count_nonzero())
+
     def _condition(self, where: str, step: int) -> bool:
-        value: bool = self._patiently(_asserted(), where, step)
+        value: bool = self._patiently(goes_on(usual=False), where, step)
         self.state(f"a condition on unknown values{where} is taken to be {value}")
         return value
 
@@ -137,6 +172,8 @@ class Assumptions:
         if tensor.dtype is torch.bool:
             return self._condition(where, step)
         value = self._patiently(1.0 if tensor.dtype.is_floating_point else 1, where, step)
+        if (pair := values.bounds(tensor)) is not None:
+            value = min(max(value, pair[0].item()), pair[1].item())
         self.state(f"an unknown value read{where} is taken to be {value}")
         return value
 
@@ -162,6 +199,8 @@ class Assumptions:
 
     def _bound(self, func: OpOverload, args: Sequence[Any], where: str) -> int:
         bound = _elements(func, args)
+        if func in _FLAGS and (span := _span(args[0])) is not None:
+            bound = min(bound, span[1] - span[0] + 1)
         size = math.ceil(bound * self.fraction)
         self.state(
             f"{func.overloadpacket.__name__}{where}: {size:,} of at most {bound:,} elements are taken to be selected"
@@ -169,22 +208,42 @@ class Assumptions:
         return size
 
     def _unbounded(self, func: OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any], where: str) -> int:
-        """Neither the sum of repetitions nor the largest value counted has a bound: one for each element."""
-        least = args[2] if len(args) > 2 else kwargs.get("minlength", 0)
-        size = max(_elements(func, args), least if func is aten.bincount.default else 0)
-        self.state(f"the result of {func.overloadpacket.__name__}{where} is taken to have {size:,} elements")
+        """The sum of repetitions, and the largest value counted: their bounds, or one for each element."""
+        pair = values.bounds(args[0])
+        if func is aten.bincount.default:
+            least = args[2] if len(args) > 2 else kwargs.get("minlength", 0)
+            span = _span(args[0])
+            size = max(span[1] + 1 if span else 0 if least else _elements(func, args), least)
+            sure = span is not None and span[1] < least
+        else:
+            size, sure = int(pair[1].sum()) if pair else _elements(func, args), False
+        if not sure:
+            self.state(f"the result of {func.overloadpacket.__name__}{where} is taken to have {size:,} elements")
         return size
+
+    def _custom(
+        self, mode: FakeTensorMode, func: OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any], where: str
+    ) -> Any:
+        """A custom op whose fake kernel asks for a size that depends on data (`torch.library.get_ctx`): what the kernel
+        says is the most, or each of the rows that its tensors share, or each element of a lone one."""
+
+        def size(_context: Any, *, min: int = 0, max: int | None = None) -> int:  # noqa: A002  # torch's names
+            bound = _rows(args, kwargs) if max is None else max
+            return builtins.max(min, self.select(bound, f"for {func}{where} are taken to be selected"))
+
+        with replaced(FakeImplCtx, "new_dynamic_size", size):
+            return mode.dispatch(func, (), args, dict(kwargs))  # type: ignore[arg-type]
 
     def _sized(
         self, mode: FakeTensorMode, func: OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any], size: int
     ) -> Any:
         tensor = args[0]
         if func is aten.nonzero.default:
-            return _empty(mode, (size, tensor.dim()), torch.int64)
+            return values.of_assumed_size(_empty(mode, (size, tensor.dim()), torch.int64))
         if func is aten.masked_select.default:
-            return _empty(mode, (size,), tensor.dtype)
+            return values.of_assumed_size(_empty(mode, (size,), tensor.dtype))
         if func is aten.index.Tensor:
-            return _empty(mode, _indexed_shape(tensor, args[1], size), tensor.dtype)
+            return values.of_assumed_size(_empty(mode, _indexed_shape(tensor, args[1], size), tensor.dtype))
         if func in _FLAGS:
             inverse, counts = _wanted(func, args, kwargs)
             return (
@@ -193,15 +252,6 @@ class Assumptions:
                 _empty(mode, (size if counts else 0,), torch.int64),
             )
         return _empty(mode, (size,), torch.int64)
-
-
-def _asserted() -> bool:
-    """What an `assert` wants to hear: the line of the user's that runs, read as text; False for any other line."""
-    frame = sys._getframe(1)
-    while frame is not None and frame.f_code.co_filename.startswith(_INTERNAL):
-        frame = frame.f_back  # type: ignore[assignment]
-    line = linecache.getline(frame.f_code.co_filename, frame.f_lineno).strip() if frame is not None else ""
-    return line.startswith("assert ") and not line.startswith("assert not ")
 
 
 def _wanted(func: OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[bool, bool]:
@@ -219,15 +269,27 @@ def _of_slices(func: OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any])
     return func is aten.unique_consecutive.default and dimension is not None
 
 
-def _selected(func: OpOverload, args: Sequence[Any]) -> int | None:
-    """How many elements a mask whose values are known selects."""
+def _rows(args: Sequence[Any], kwargs: Mapping[str, Any]) -> int:
+    """The most rows that two tensors among the arguments share; the elements of the largest where none do."""
+    tensors = [tensor for tensor in values.tensors_in(args, kwargs) if tensor.dim()]
+    rows = [tensor.shape[0] for tensor in tensors]
+    shared = [count for count in rows if rows.count(count) > 1]
+    return max(shared) if shared else max((tensor.numel() for tensor in tensors), default=1)
+
+
+def _mask_of(func: OpOverload, args: Sequence[Any]) -> Tensor | None:
+    """The boolean tensor that selects elements, of those ops that take one."""
     if func is aten.index.Tensor:
-        value = values.known(_mask(args))
-    elif func is aten.masked_select.default:
-        value = values.known(args[1])
-    else:
+        return _mask(args)
+    return args[1] if func is aten.masked_select.default else None
+
+
+def _span(tensor: Tensor) -> tuple[int, int] | None:
+    """The least and the greatest that any element can be."""
+    pair = values.bounds(tensor)
+    if pair is None or not tensor.numel() or tensor.dtype not in values.EXACT:
         return None
-    return None if value is None else int(value.count_nonzero())
+    return int(pair[0].min()), int(pair[1].max())
 
 
 def _mask(args: Sequence[Any]) -> Tensor:

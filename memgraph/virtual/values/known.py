@@ -2,13 +2,18 @@
 
 A small integer or boolean tensor whose elements are known (an `arange`, token ids moved over from the CPU) carries them
 along as a real CPU tensor; an op on such tensors is also run for real. So `position_ids.max() + 1 > limit`, a boolean
-mask over token ids, or `nonzero` of it have their true result. What cannot be known is assumed (`assumed.py`).
+mask over token ids, or `nonzero` of it have their true result.
+
+Where not all of it is known, the real tensor's storage carries `Layers`: bounds of each element (`partly.py`), and what
+it is supposed to be where choices are shared out (`chosen.py`). Views of a tensor share its value's storage, and so its
+layers. What cannot be known is assumed (`assumed.py`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+import enum
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,48 +24,169 @@ LIMIT = 2**22
 """Elements up to which values are followed: token ids of a large batch, never activations."""
 
 _ATTRIBUTE = "_memgraph_value"
-_STALE = "_memgraph_stale"
-_EXACT = frozenset({torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64})
+_LAYERS = "_memgraph_layers"
+_ASSUMED_SIZE = "_memgraph_assumed_size"
+EXACT = frozenset({torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64})
+
+
+class Choice(NamedTuple):
+    """Choices that are supposed to be shared out evenly: each of some rows has so many, among so many."""
+
+    rows: int
+    each: int
+    among: int
+    source: str
+    """The line that chooses."""
+
+    @property
+    def text(self) -> str:
+        """What is assumed, with the worst that may happen beside it."""
+        fewest, rest = divmod(self.rows * self.each, self.among)
+        share = f"{fewest:,} or {fewest + 1:,}" if rest else f"{fewest:,}"
+        where = f" at {self.source}" if self.source else ""
+        return (
+            f"{self.each:,} of {self.among:,} chosen by each of {self.rows:,} rows{where} are taken to be shared out "
+            f"evenly: {share} rows for each, where one could get all {self.rows:,}"
+        )
+
+
+class Layers:
+    """What is known of a storage whose values are not; the storage has it as an attribute.
+
+    With `high` the storage itself holds the least that each element can be, and `high` the greatest. `supposed` is what
+    they are taken to be where a size asks, because of a `choice`.
+    """
+
+    __slots__ = ("choice", "high", "supposed")
+
+    def __init__(
+        self,
+        high: torch.UntypedStorage | None = None,
+        supposed: torch.UntypedStorage | None = None,
+        choice: Choice | None = None,
+    ) -> None:
+        self.high = high
+        self.supposed = supposed
+        self.choice = choice
+
+
+class Knowledge(enum.IntEnum):
+    """How much is known of an op's arguments."""
+
+    NOTHING = 0
+    PARTLY = 1
+    """Each is known, bounded, supposed, or an unknown boolean; and not all are known."""
+    ALL = 2
+
+
+def layers_of(value: Tensor) -> Layers | None:
+    """The layers of a value, None if it is exact."""
+    return getattr(value.untyped_storage(), _LAYERS, None)
 
 
 def known(tensor: Tensor) -> Tensor | None:
-    """The values of a fake tensor, if they are known."""
+    """The values of a fake tensor, if all of them are known."""
     value: Tensor | None = vars(tensor).get(_ATTRIBUTE)
-    if value is not None and hasattr(value.untyped_storage(), _STALE):
-        return None
+    return value if value is not None and layers_of(value) is None else None
+
+
+def value_of(tensor: Tensor) -> Tensor | None:
+    """The real tensor that a fake one carries, whatever is known of it."""
+    value: Tensor | None = vars(tensor).get(_ATTRIBUTE)
     return value
+
+
+def bounds(tensor: Tensor) -> tuple[Tensor, Tensor] | None:
+    """The least and the greatest that each element can be, if that is known. Ask with the recorder switched off."""
+    value = value_of(tensor)
+    if value is None:
+        return None
+    layers = layers_of(value)
+    if layers is None:
+        return value, value
+    return (value, _looking_at(layers.high, value)) if layers.high is not None else None
+
+
+def supposed(tensor: Tensor) -> Tensor | None:
+    """What the elements are known or supposed to be. Ask with the recorder switched off."""
+    value = value_of(tensor)
+    if value is None:
+        return None
+    layers = layers_of(value)
+    if layers is None:
+        return value
+    return _looking_at(layers.supposed, value) if layers.supposed is not None else None
+
+
+def choice_of(tensor: Tensor) -> Choice | None:
+    """The choice that what is supposed of a tensor follows from."""
+    value = value_of(tensor)
+    layers = layers_of(value) if value is not None else None
+    return layers.choice if layers is not None else None
+
+
+def _looking_at(storage: torch.UntypedStorage, like: Tensor) -> Tensor:
+    """A tensor of that shape, stride and place on another storage."""
+    made = torch.empty(0, dtype=like.dtype)
+    return made.set_(storage, like.storage_offset(), like.shape, like.stride())  # type: ignore[call-overload, no-any-return]
 
 
 def worth_following(tensor: Tensor) -> bool:
     """Exact types of any moderate size; floats only as scalars, where they decide branches."""
-    return tensor.numel() <= (LIMIT if tensor.dtype in _EXACT else 1)
+    return tensor.numel() <= (LIMIT if tensor.dtype in EXACT else 1)
 
 
 def all_worth_following(outputs: Any) -> bool:
     """Whether an op's outputs are tensors on the device, each of them worth following."""
-    tensors = list(_tensors((outputs,), {}))
+    if isinstance(outputs, FakeTensor):
+        return worth_following(outputs)
+    tensors = list(tensors_in((outputs,), {}))
     return bool(tensors) and all(isinstance(tensor, FakeTensor) and worth_following(tensor) for tensor in tensors)
 
 
-def all_known(args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
-    """Whether there are tensors among the arguments and the values of each are known."""
-    found = False
-    for tensor in _tensors(args, kwargs):
+def knowledge(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Knowledge:
+    """How much is known of the tensors among the arguments; nothing if there are none."""
+    some, all_ = False, True
+    for tensor in tensors_in(args, kwargs):
         if isinstance(tensor, FakeTensor):
-            if _ATTRIBUTE not in tensor.__dict__ or known(tensor) is None:
-                return False
+            value = tensor.__dict__.get(_ATTRIBUTE)
+            if value is None:
+                if tensor.dtype is not torch.bool:
+                    return Knowledge.NOTHING
+                all_ = False
+                continue
+            all_ = all_ and layers_of(value) is None
         elif not worth_following(tensor):
-            return False
-        found = True
-    return found
+            return Knowledge.NOTHING
+        some = True
+    if not some:
+        return Knowledge.NOTHING
+    return Knowledge.ALL if all_ else Knowledge.PARTLY
 
 
 def run_for_real(func: OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-    """The op's result on the known values, as real CPU tensors."""
-    real_kwargs = {name: _real(arg) for name, arg in kwargs.items()}
+    """The op's result on the values that the arguments carry, as real CPU tensors."""
+    return run_on(value_of, func, args, kwargs)
+
+
+def run_on(layer: Any, func: OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    """The op's result on real CPU tensors, which `layer` gives for fake ones; None if no CPU can run it."""
+    real_kwargs = {name: _real(layer, arg) for name, arg in kwargs.items()}
     if "device" in real_kwargs:
         real_kwargs["device"] = torch.device("cpu")
-    return func(*[_real(arg) for arg in args], **real_kwargs)
+    try:
+        return _ON_A_CPU.get(func, func)(*[_real(layer, arg) for arg in args], **real_kwargs)
+    except NotImplementedError:
+        return None
+
+
+def _histogram(source: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    """A CPU counts floats alone."""
+    return torch.histc(source.double(), *args, **kwargs).to(source.dtype)
+
+
+_ON_A_CPU: dict[OpOverload, Callable[..., Any]] = {torch.ops.aten.histc.default: _histogram}
+"""Ops whose CPU kernels take fewer types than those of CUDA do."""
 
 
 def stand_in(like: Tensor, output: Tensor) -> Tensor:
@@ -79,23 +205,94 @@ def remember(outputs: Any, values: Any) -> None:
             remember(output, value)
 
 
+def keep(
+    output: Tensor, between: tuple[Tensor, Tensor] | None, guess: Tensor | None = None, choice: Choice | None = None
+) -> None:
+    """Attach bounds and what is supposed to a fake tensor that is new; what has equal bounds is exact."""
+    if between is not None and torch.equal(*between):
+        remember(output, between[0].clone(memory_format=torch.contiguous_format))
+        return
+    own = [
+        tensor.clone(memory_format=torch.contiguous_format)
+        for tensor in (*(between or ()), guess)
+        if tensor is not None
+    ]
+    if own:
+        layers = Layers(
+            own[1].untyped_storage() if between is not None else None,
+            own[-1].untyped_storage() if guess is not None else None,
+            choice,
+        )
+        base = own[0] if between is not None else torch.empty_like(own[0])
+        setattr(base.untyped_storage(), _LAYERS, layers)
+        remember(output, base)
+
+
+def write(
+    tensor: Tensor, between: tuple[Tensor, Tensor] | None, guess: Tensor | None = None, choice: Choice | None = None
+) -> None:
+    """Part of a tensor that has a value is written over with what is bounded or supposed: all that look at its storage
+    see it."""
+    value = value_of(tensor)
+    if value is None or (between is None and guess is None):
+        forget(tensor)
+        return
+    storage = value.untyped_storage()
+    layers = layers_of(value)
+    if layers is None:
+        layers = Layers(storage.clone(), storage.clone())
+        setattr(storage, _LAYERS, layers)
+    layers.choice = layers.choice or choice
+    layers.supposed = _written(layers.supposed, value, guess)
+    layers.high = _written(layers.high, value, between[1] if between is not None else None)
+    if between is not None and layers.high is not None:
+        value.copy_(between[0])
+        if _equal(storage, layers.high):
+            delattr(storage, _LAYERS)
+
+
+def _written(storage: torch.UntypedStorage | None, like: Tensor, part: Tensor | None) -> torch.UntypedStorage | None:
+    """One layer, where a part of it is new; None if that leaves something unknown."""
+    if storage is None or part is None:
+        return None
+    _looking_at(storage, like).copy_(part)
+    return storage
+
+
+def _equal(first: torch.UntypedStorage, second: torch.UntypedStorage) -> bool:
+    flat = [torch.empty(0, dtype=torch.uint8).set_(storage) for storage in (first, second)]  # type: ignore[call-overload]
+    return torch.equal(*flat)
+
+
 def forget(tensor: Any) -> None:
     """The tensor was written to with something unknown: its values, and those of all its views, are unknown now."""
     if isinstance(tensor, FakeTensor) and (value := tensor.__dict__.pop(_ATTRIBUTE, None)) is not None:
-        setattr(value.untyped_storage(), _STALE, value)  # the value keeps the storage's Python object alive
+        setattr(value.untyped_storage(), _LAYERS, Layers())
 
 
-def _tensors(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Iterator[Tensor]:
+def of_assumed_size(tensor: Tensor) -> Tensor:
+    """The tensor, marked: how many elements it has is an assumption, which all that look at its storage share."""
+    setattr(tensor.untyped_storage(), _ASSUMED_SIZE, True)
+    return tensor
+
+
+def has_assumed_size(tensor: Tensor) -> bool:
+    """Whether how many elements a tensor has is an assumption."""
+    return hasattr(tensor.untyped_storage(), _ASSUMED_SIZE)
+
+
+def tensors_in(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Iterator[Tensor]:
+    """The tensors among an op's arguments, those in lists too."""
     for arg in (*args, *kwargs.values()) if kwargs else args:
         if isinstance(arg, Tensor):
             yield arg
         elif isinstance(arg, (list, tuple)):
-            yield from _tensors(arg, {})
+            yield from tensors_in(arg, {})
 
 
-def _real(arg: Any) -> Any:
+def _real(layer: Any, arg: Any) -> Any:
     if isinstance(arg, FakeTensor):
-        return known(arg)
+        return layer(arg)
     if isinstance(arg, (list, tuple)):
-        return [_real(item) for item in arg]
+        return [_real(layer, item) for item in arg]
     return arg

@@ -30,6 +30,7 @@ def tensors_are_read(assume: Assume) -> Iterator[None]:
         (torch, "isfinite", _isfinite(torch.isfinite, assume)),
         (Tensor, "isfinite", _isfinite(Tensor.isfinite, assume)),
     ]
+    changes += [(FakeTensor, name, _of_one(getattr(Tensor, name), assume)) for name in _NUMBERS]
     with contextlib.ExitStack() as stack:
         for owner, name, value in changes:
             stack.enter_context(replaced(owner, name, value))
@@ -53,6 +54,23 @@ def copy_fake(self: FakeTensor) -> Tensor:
     if isinstance(self, torch.nn.Parameter):
         return torch.nn.Parameter(own, self.requires_grad)
     return own.requires_grad_(self.requires_grad)
+
+
+_NUMBERS = ("item", "__int__", "__index__")
+"""What makes one whole number of a tensor, and refuses one with several elements."""
+
+
+def _of_one(read: Callable[[Tensor], Any], assume: Assume) -> Callable[[Tensor], Any]:
+    """`(schedule == t).nonzero().item()`: whoever reads one number of what was selected knows that there is one."""
+
+    @functools.wraps(read)
+    def of_one(self: Tensor) -> Any:
+        if self.numel() > 1 and values.has_assumed_size(self):
+            assume("what is read as one number is taken to be one element")
+            self = self.flatten()[0]
+        return read(self)
+
+    return of_one
 
 
 def format_fake(tensor: Tensor, spec: str) -> str:

@@ -97,15 +97,29 @@ def test_sizes_are_their_bounds(op: Callable[[], Any], shape: object, text: str)
 @pytest.mark.parametrize(
     ("op", "size"),
     [
-        (lambda: torch.bincount(torch.randint(0, 9, (6,), device="cuda")), 6),
-        (lambda: torch.bincount(torch.randint(0, 9, (6,), device="cuda"), minlength=50), 50),
-        (lambda: torch.repeat_interleave(torch.randint(0, 9, (6,), device="cuda")), 6),
+        (lambda: torch.bincount(floats(6).long()), 6),
+        (lambda: torch.bincount(floats(6).long(), minlength=50), 50),
+        (lambda: torch.repeat_interleave(floats(6).long()), 6),
+        (lambda: torch.bincount(torch.randint(0, 9, (6,), device="cuda")), 9),  # the largest may be 8
+        (lambda: torch.bincount(torch.randint(0, 9, (6,), device="cuda"), minlength=5), 9),
+        (lambda: torch.repeat_interleave(torch.randint(0, 9, (6,), device="cuda")), 48),  # 6 × 8
     ],
 )
-def test_sizes_without_a_bound_are_said_to_have_none(op: Callable[[], Tensor], size: int) -> None:
+def test_sizes_that_may_be_more_or_less_are_said(op: Callable[[], Tensor], size: int) -> None:
     result, (text,) = assumed(op)
     assert result.shape == (size,)
     assert text.endswith(f" is taken to have {size} elements")
+
+
+def test_a_confusion_matrix_has_its_size_for_certain() -> None:
+    """21 × 20 + 20 is the largest that is counted, one less than the length that is asked for."""
+
+    def matrix() -> Tensor:
+        a, b = (torch.randint(0, 21, (4096,), device="cuda") for _ in range(2))
+        return torch.bincount(21 * a + b, minlength=21 * 21).reshape(21, 21)
+
+    result, texts = assumed(matrix)
+    assert (tuple(result.shape), texts) == ((21, 21), ())
 
 
 def test_what_a_unique_is_not_asked_for_takes_no_memory() -> None:

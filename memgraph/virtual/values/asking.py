@@ -1,0 +1,94 @@
+"""Which answer to a condition lets a script go on: the one after which it does not raise.
+
+Read from the bytecode of the function that asks, which says it of an `assert`, of `if not valid.all(): raise …` over
+several lines, and of checks inside torch's own files, such as those of `torch.distributions` (Python 3.11 to 3.13).
+"""
+
+from __future__ import annotations
+
+import dis
+import functools
+import sys
+from pathlib import Path
+from types import CodeType, FrameType
+
+import torch
+
+_TORCH = Path(torch.__file__).parent
+_BETWEEN = (
+    str(Path(__file__).parents[2]),
+    *(str(_TORCH / part) for part in ("_subclasses", "_ops.py", "_library", "overrides.py", "utils/_device.py")),
+    str(_TORCH / "_prims_common"),
+)
+"""Files whose frames stand between a condition and the mode that answers it."""
+_IN_BETWEEN = frozenset({"CACHE", "PRECALL", "CALL", "NOP", "TO_BOOL", "EXTENDED_ARG", "RESUME", "COPY", "NOT_TAKEN"})
+"""Instructions between the asking call and the jump that its answer decides, and that keep the answer."""
+_GOING_ON = ("RETURN", "YIELD", "FOR_ITER", "JUMP_BACKWARD", "SEND")
+"""Instructions after which a function goes on, or is done."""
+_FAR = 400
+"""Instructions read ahead for a `raise`."""
+
+
+def goes_on(usual: bool) -> bool:
+    """The answer after which the asking code does not raise, or the usual one if both or none does."""
+    frame = _asking()
+    if frame is None:
+        return usual
+    raising = tuple(_raises_after(frame.f_code, frame.f_lasti, answer) for answer in (False, True))
+    return usual if raising[0] == raising[1] else raising[0]
+
+
+def _asking() -> FrameType | None:
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and frame.f_code.co_filename.startswith(_BETWEEN):
+        frame = frame.f_back
+    return frame
+
+
+@functools.lru_cache(maxsize=1024)
+def _raises_after(code: CodeType, offset: int, answer: bool) -> bool:
+    """Whether the code raises for certain once the call or the jump at `offset` has this answer."""
+    instructions = [step for step in dis.get_instructions(code) if step.opname != "CACHE"]
+    places = {step.offset: place for place, step in enumerate(instructions)}
+    place = places.get(offset)
+    if place is None:
+        return False
+    first = True
+    while place < len(instructions):
+        step = instructions[place]
+        if "IF_TRUE" in step.opname or "IF_FALSE" in step.opname:
+            jumps = answer is ("IF_TRUE" in step.opname)
+            keeps = step.opname.endswith("OR_POP")  # `a and b`: the answer is that of the whole, and is asked for again
+            place = places[step.argval] if jumps else place + 1
+            if not (jumps and keeps):
+                return _leads_to_raise(instructions, places, place)
+        elif step.opname == "UNARY_NOT":
+            answer, place = not answer, place + 1
+        elif first or step.opname in _IN_BETWEEN:
+            place += 1
+        else:
+            return False
+        first = False
+    return False
+
+
+def _leads_to_raise(instructions: list[dis.Instruction], places: dict[int, int], place: int) -> bool:
+    """Whether every way from here ends in a `raise`, whatever its message is made of."""
+    ahead, seen = [place], set[int]()
+    while ahead:
+        place = ahead.pop()
+        if place in seen:
+            continue
+        seen.add(place)
+        if place >= len(instructions) or len(seen) > _FAR:
+            return False
+        step = instructions[place]
+        if step.opname in ("RAISE_VARARGS", "RERAISE"):
+            continue
+        if step.opname.startswith(_GOING_ON):
+            return False
+        if "_IF_" in step.opname or step.opname == "JUMP_FORWARD":
+            ahead.append(places[step.argval])
+        if step.opname != "JUMP_FORWARD":
+            ahead.append(place + 1)
+    return True

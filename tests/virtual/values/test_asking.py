@@ -1,0 +1,149 @@
+"""A check that raises gets the answer that goes on; so do custom ops and readers of one element."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.distributions import Bernoulli, Categorical, Normal
+
+import memgraph
+
+
+def floats(*shape: int) -> Tensor:
+    """Values that nobody knows."""
+    return torch.randn(shape, device="cuda")
+
+
+def raises_if(x: Tensor) -> str:
+    if (x < 0).any():
+        raise ValueError("negative")
+    return "went on"
+
+
+def raises_unless(x: Tensor) -> str:
+    if not torch.all(x > 0):
+        message = f"wrong: {x.shape}"
+        raise ValueError(message)
+    return "went on"
+
+
+def raises_of_two(x: Tensor) -> str:
+    if x.dim() > 1 or (x < 0).any() or (x > 1).any().item():
+        raise ValueError("out of range")
+    return "went on"
+
+
+def raises_unless_both(x: Tensor) -> str:
+    if not ((x > 0).all() and bool((x < 1).all())):
+        raise ValueError("out of range")
+    return "went on"
+
+
+def raises_otherwise(x: Tensor) -> str:
+    if (x > 0).all():
+        pass
+    else:
+        raise ValueError("negative")
+    return "went on"
+
+
+def asserts(x: Tensor) -> str:
+    assert (x > 0).all(), f"negative: {x.shape}"
+    return "went on"  # fmt: skip
+
+
+def asserts_not(x: Tensor) -> str:
+    assert not (x < 0).any()
+    return "went on"
+
+
+@pytest.mark.parametrize(
+    "check",
+    [raises_if, raises_unless, raises_of_two, raises_unless_both, raises_otherwise, asserts, asserts_not],
+)
+def test_a_check_is_passed(check: Callable[[Tensor], str]) -> None:
+    with memgraph.virtual_gpu("rtx3090") as gpu:
+        assert check(floats(3)) == "went on"
+    assert gpu.trace.assumptions
+
+
+def test_what_raises_for_certain_raises() -> None:
+    with memgraph.virtual_gpu("rtx3090"), pytest.raises(ValueError, match="negative"):
+        raises_if(torch.arange(3, device="cuda") - 1)
+
+
+def test_a_condition_that_raises_nothing_is_false_as_ever() -> None:
+    with memgraph.virtual_gpu("rtx3090"):
+        assert ("yes" if (floats(3) > 0).any() else "no") == "no"
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Categorical(logits=floats(8, 2)),
+        lambda: Categorical(probs=floats(8, 2).softmax(-1)),
+        lambda: Normal(floats(8), floats(8).exp()),
+        lambda: Bernoulli(logits=floats(8)),
+    ],
+)
+def test_distributions_check_their_arguments_and_samples(make: Callable[[], Any]) -> None:
+    with memgraph.virtual_gpu("rtx3090") as gpu:
+        distribution = make()
+        assert distribution.log_prob(distribution.sample()).shape == (8,)
+    gpu.trace.self_check()
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda mask: mask.nonzero().item(),
+        lambda mask: mask.nonzero().squeeze().item(),
+        lambda mask: int(torch.where(mask)[0]),
+        lambda mask: floats(1000)[mask].item(),
+    ],
+)
+def test_who_reads_one_number_of_what_is_selected_finds_one(read: Callable[[Tensor], Any]) -> None:
+    with memgraph.virtual_gpu("rtx3090") as gpu:
+        assert read(floats(1000) == floats()) == 1
+    assert any("what is read as one number is taken to be one element" in text for text in gpu.trace.assumptions)
+
+
+def test_a_tensor_of_known_size_is_refused_as_ever() -> None:
+    with memgraph.virtual_gpu("rtx3090"), pytest.raises(RuntimeError, match="with 3 elements cannot be converted"):
+        floats(3).item()
+
+
+@torch.library.custom_op("memgraph_values::suppress", mutates_args=())
+def suppress(boxes: Tensor, scores: Tensor, threshold: float) -> Tensor:
+    """Of the schema of torchvision's nms."""
+    return torch.arange(3)
+
+
+@suppress.register_fake
+def _suppress(boxes: Tensor, scores: Tensor, threshold: float) -> Tensor:
+    return boxes.new_empty(torch.library.get_ctx().new_dynamic_size(), dtype=torch.long)
+
+
+@torch.library.custom_op("memgraph_values::at_most", mutates_args=())
+def at_most(x: Tensor) -> Tensor:
+    """Gives up to five rows."""
+    return x[:3].clone()
+
+
+@at_most.register_fake
+def _at_most(x: Tensor) -> Tensor:
+    return x.new_empty(torch.library.get_ctx().new_dynamic_size(min=2, max=5), x.shape[1])
+
+
+@pytest.mark.parametrize(("share", "kept", "rows"), [(1.0, 100, 5), (0.25, 25, 2), (0.0, 0, 2)])
+def test_a_size_that_a_custom_op_leaves_open_is_its_bound_or_a_share_of_it(share: float, kept: int, rows: int) -> None:
+    """Each of 100 boxes with its score; at least 2 and at most 5 rows: a quarter of 5, rounded up, is 2."""
+    with memgraph.virtual_gpu("rtx3090", select=share) as gpu:
+        boxes = torch.rand(100, 4, device="cuda")
+        assert boxes[suppress(boxes, boxes[:, 0], 0.5)].shape == (kept, 4)
+        assert at_most(boxes).shape == (rows, 4)
+    assert gpu.trace.assumptions[0].startswith(f"{kept} of at most 100 for memgraph_values.suppress.default at ")
