@@ -28,7 +28,7 @@ _INTERNAL = tuple(
 )
 _MODELS = f"{_PACKAGE / 'models'}{os.sep}"
 FACADE = str(_PACKAGE / "api.py")
-"""Who called memgraph stands above it on the stack, and is not where a step's ops come from."""
+"""Runs an `Options`: who asked for it stands above it on the stack, and is not where a step's ops come from."""
 
 
 class Modules(threading.local):
