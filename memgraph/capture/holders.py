@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
 
-from memgraph.capture.provenance import FACADE, is_users
+from memgraph.capture.provenance import RUNNER, is_users
 
 _MOST = 300_000
 """Objects that are looked at before a search gives up."""
@@ -269,7 +269,7 @@ def _names() -> Iterator[tuple[Any, Path]]:
 def _frames() -> Iterator[types.FrameType]:
     """Those that run, the innermost first, up to whoever called memgraph."""
     frame: types.FrameType | None = sys._getframe(1)
-    while frame is not None and frame.f_code.co_filename != FACADE:
+    while frame is not None and frame.f_code.co_filename != RUNNER:
         yield frame
         frame = frame.f_back
 

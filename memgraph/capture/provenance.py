@@ -27,7 +27,7 @@ _INTERNAL = tuple(
     f"{folder}{os.sep}" for folder in (Path(torch.__file__).parent, _PACKAGE, sysconfig.get_paths()["stdlib"])
 )
 _MODELS = f"{_PACKAGE / 'models'}{os.sep}"
-FACADE = str(_PACKAGE / "api.py")
+RUNNER = str(_PACKAGE / "study" / "run.py")
 """Runs an `Options`: who asked for it stands above it on the stack, and is not where a step's ops come from."""
 
 
@@ -155,7 +155,7 @@ class SourceLines:
         """The user's line that is running now; empty in autograd's threads, and where a step of memgraph's own runs an
         op, as its optimizer does."""
         frame = sys._getframe(2)
-        while frame is not None and frame.f_code.co_filename != FACADE:
+        while frame is not None and frame.f_code.co_filename != RUNNER:
             code = frame.f_code
             file = self._files.get(code)
             if file is None:
