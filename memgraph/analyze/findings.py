@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from memgraph.analyze.finding import Finding
 from memgraph.analyze.leaks import leaks
+from memgraph.analyze.unread import unread
 from memgraph.trace import Trace
 
-_RULES = (leaks,)
+_RULES = (leaks, unread)
 
 
 def findings(trace: Trace) -> tuple[Finding, ...]:

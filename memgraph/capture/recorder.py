@@ -27,6 +27,7 @@ from torch._subclasses.fake_tensor import (
 )
 
 from memgraph.capture.accumulate import ADD, ADD_IN_PLACE, Accumulation, References
+from memgraph.capture.collecting import Collecting
 from memgraph.capture.interrupts import interrupts_kept
 from memgraph.capture.ledger import Ledger
 from memgraph.capture.no_kernel import says_that_no_kernel_is_there, without_kernel
@@ -87,7 +88,8 @@ class Recorder(FakeTensorMode):
         self.paths = ModulePaths(self._entered)
         self.shapes = Shapes()
         self.tags = Tags(self.shapes)
-        self.storages = Storages(ledger, self.shapes)
+        self.collecting = Collecting()
+        self.storages = Storages(ledger, self.shapes, self.collecting.died)
         self.accumulation = Accumulation(sole)
         self.recording = True
         self.interrupted = False
@@ -191,8 +193,21 @@ class Recorder(FakeTensorMode):
             operator = self.operators.of(ADD_IN_PLACE)
         if FakeTensor in types or self.operators.makes_fake(func, args, kwargs):
             with ONE_AT_A_TIME:
-                return self._run_fake(operator, types, args, kwargs)
+                return self._counted(operator, types, args, kwargs)
         return func(*args, **kwargs)
+
+    def _counted(
+        self, operator: Operator, types: Sequence[type], args: Sequence[Any], kwargs: Mapping[str, Any]
+    ) -> Any:
+        """The op, whose own objects are not the program's."""
+        self.collecting.begins()
+        made = 0
+        try:
+            outputs = self._run_fake(operator, types, args, kwargs)
+            made = len(outputs) if isinstance(outputs, (list, tuple)) else 1
+            return outputs
+        finally:
+            self.collecting.ends(made)
 
     def _run_fake(
         self, operator: Operator, types: Sequence[type], args: Sequence[Any], kwargs: Mapping[str, Any]

@@ -113,6 +113,7 @@ class VirtualGpu:
             self.recorder.entries = [VirtualGpu._before_step, VirtualGpu._after_step]
             stack.enter_context(self.compiling.following())
             stack.enter_context(self.recorder.keeps_interrupts())
+            stack.enter_context(self.recorder.collecting.following())
             stack.enter_context(threads_take_part(self.recorder, self.recorder.here))
             stack.enter_context(self.recorder)
             self._stack = stack.pop_all()
@@ -166,6 +167,8 @@ class VirtualGpu:
         trial = Recorder(Ledger(Allocator(2**40)), Kinds(self.spec, self.kinds.torch_version), Assumptions())
         with trial, torch.enable_grad(), torch.inference_mode(False):
             run_two_gradients()
+            collecting = self.recorder.collecting
+            collecting.left, collecting.extra = trial.collecting.try_out(lambda: torch.empty(1, device="cuda"))
         if len(trial.accumulation.seen) != 1:
             raise TorchChanged(
                 f"torch {torch.__version__}'s autograd engine accumulates gradients in a way not seen before"

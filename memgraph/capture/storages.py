@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import weakref
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -32,13 +32,15 @@ class Storages:
     Args:
         ledger: where allocations go.
         shapes: the looks of the run's tensors.
+        died: told of each storage that dies.
     """
 
-    def __init__(self, ledger: Ledger, shapes: Shapes) -> None:
+    def __init__(self, ledger: Ledger, shapes: Shapes, died: Callable[[], None]) -> None:
         self.specs: dict[int, TensorSpec] = {}
         """Of the tensors that the buffers were allocated for, by buffer."""
         self._ledger = ledger
         self._shapes = shapes
+        self._told = died
         self._live: dict[int, tuple[int, weakref.ref[torch.UntypedStorage]]] = {}
 
     def new(self, outputs: Any) -> list[Born]:
@@ -174,6 +176,7 @@ class Storages:
 
     def _died(self, key: int, buffer: int, _reference: Any) -> None:
         self._live.pop(key, None)
+        self._told()
         if buffer != _NO_BUFFER:
             self._ledger.free(buffer)
 

@@ -266,3 +266,20 @@ QUIET: dict[str, str] = {
             grad.norm().backward(); opt.step(); opt.zero_grad()
     """,
 }
+
+LOADED = """
+    ck = {"step": 3, "model": {name: value.clone() for name, value in net.state_dict().items()}}  # here
+    net.load_state_dict(ck["model"])
+    RELEASE
+    for _ in range(2):
+        net(batch()).mean().backward(); opt.step(); opt.zero_grad()
+"""
+"""What is loaded: 512 × 1024 + 1024 + 1024 × 512 + 512 floats, 4102 KiB."""
+
+ALIVE = """
+    def batch(): return torch.randn(65536, 512, device="cuda")
+    GRAD
+    for _ in range(6):
+        out = net(batch())  # here
+"""
+"""A batch of 128 MiB, its hidden layer of 256 and its result of 128."""

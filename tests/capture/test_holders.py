@@ -16,7 +16,7 @@ from memgraph.analyze.findings import findings
 from memgraph.analyze.steps import steps
 from memgraph.api import run_script
 from memgraph.trace import Trace
-from tests.capture.kept_programs import GROWING, HEAD, QUIET, Case
+from tests.capture.kept_programs import ALIVE, GROWING, HEAD, LOADED, QUIET, Case
 
 KIB = 2**10
 
@@ -113,3 +113,37 @@ def test_what_is_held_is_kept_in_the_file(tmp_path: Path) -> None:
     assert again.held == trace.held
     assert again.rounds == trace.rounds
     assert findings(again) == findings(trace)
+
+
+def test_a_checkpoint_that_is_still_held_is_told(tmp_path: Path) -> None:
+    program = LOADED.replace("RELEASE", "")
+    found = only(ran(tmp_path, program))
+    assert (found.name, found.bytes) == ("loaded-and-unread", 4102 * KIB)
+    assert found.where == f"{tmp_path.name}/train.py:{line_marked(program)}"
+    assert "4 tensors in `ck['model']`" in found.what
+    assert "`del ck`" in found.help
+
+
+@pytest.mark.parametrize("release", ["del ck", "ck = ck['step']", "other = nn.Linear(512, 512).cuda(); del ck"])
+def test_one_that_was_let_go_is_not(release: str, tmp_path: Path) -> None:
+    assert findings(ran(tmp_path, LOADED.replace("RELEASE", release))) == ()
+
+
+def test_what_a_step_reads_through_a_view_is_read(tmp_path: Path) -> None:
+    program = """
+        data = torch.randn(4096, 512, device="cuda")
+        rows = data.view(64, 64, 512)
+        for i in range(3):
+            net(rows[i]).mean().backward(); opt.step(); opt.zero_grad()
+    """
+    assert findings(ran(tmp_path, program)) == ()
+
+
+def test_the_graph_of_the_step_before_beside_the_next_is_told(tmp_path: Path) -> None:
+    """The input, the hidden layer and the result of the call before: 128 + 256 + 128 MiB."""
+    program = ALIVE.replace("GRAD", "")
+    found = only(ran(tmp_path, program))
+    assert (found.name, found.bytes) == ("two-steps-alive", 512 * KIB * KIB)
+    assert found.where == f"{tmp_path.name}/train.py:{line_marked(program)}"
+    assert "the autograd graph behind the variable `out`" in found.why
+    assert "`del out`" in found.help and "torch.no_grad()" in found.help

@@ -1,0 +1,135 @@
+"""Python's garbage collector, run when the program by itself would have made it run.
+
+CPython (3.11 to 3.13) collects its young objects once more of them were made than died by a threshold (`gc.get_count`,
+`gc.get_threshold`; Python/gc.c, `gc_alloc`). Writing a run down makes objects too, several for each op, so cycles of
+references that hold tensors would die earlier than they do. Automatic collection is therefore off while a program is
+followed; the objects of the recorder are taken out of the count; and at each op it is asked whether a collection is
+due.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import statistics
+from collections.abc import Callable, Iterator
+
+from memgraph.virtual.patches import replaced
+
+_GENERATIONS = 3
+_TRIALS = 16
+
+
+class Collecting:
+    """See the module's text."""
+
+    def __init__(self) -> None:
+        self.wanted = False
+        """Whether the program lets it run."""
+        self.left = 0
+        """Objects of the recorder that die when an op has returned."""
+        self.extra = 0
+        """Objects of the recorder that die with each tensor."""
+        self._gaps: list[int] = []
+        """How the count moved between an op's end and the next one's begin."""
+        self._trial = False
+        self._collect = gc.collect
+        self._count = 0
+        """The program's own young objects."""
+        self._last = 0
+        self._depth = 0
+        self._rounds = [0] * _GENERATIONS
+        """Collections of each generation since the next older one's last."""
+        self._settled = 0
+
+    @contextlib.contextmanager
+    def following(self) -> Iterator[None]:
+        """While open, it runs at ops alone, and `gc.disable()` and its like decide whether."""
+        self.wanted = gc.isenabled()
+        self._settled = len(gc.get_objects(2)) if self.wanted else 0
+        enable, disable = gc.enable, gc.disable
+        disable()
+        self._count, self._last = gc.get_count()[0], gc.get_count()[0]
+        try:
+            with (
+                replaced(gc, "isenabled", lambda: self.wanted),
+                replaced(gc, "enable", self._switch(True)),
+                replaced(gc, "disable", self._switch(False)),
+                replaced(gc, "collect", self._asked),
+            ):
+                yield
+        finally:
+            if self.wanted:
+                enable()
+
+    def _switch(self, wanted: bool) -> Callable[[], None]:
+        def switch() -> None:
+            self.wanted = wanted
+
+        return switch
+
+    def begins(self) -> None:
+        """An op begins: what was made since the last one is the program's."""
+        self._depth += 1
+        if self._depth == 1:
+            gap = gc.get_count()[0] - self._last
+            if self._trial:
+                self._gaps.append(gap)
+            self._count = max(0, self._count + gap + self.left)
+            if self.wanted and self._count > gc.get_threshold()[0] > 0:
+                self._run(self._due())
+
+    def ends(self, made: int) -> None:
+        """An op ends that returned so many tensors."""
+        self._depth -= 1
+        if self._depth == 0:
+            self._last = gc.get_count()[0]
+            self._count += made
+
+    def died(self) -> None:
+        """A tensor died between two ops."""
+        if self._depth == 0:
+            self._count += self.extra
+
+    def try_out(self, make: Callable[[], object]) -> tuple[int, int]:
+        """What an op of the recorder leaves to die when it has returned, and what dies with its tensor besides itself:
+        counted on a few that do nothing else.
+
+        Args:
+            make: runs one op and returns its tensor.
+        """
+        kept: list[object] = [None] * _TRIALS
+        self._trial = True
+        for place in range(_TRIALS):
+            kept[place] = make()
+        self._trial = False
+        alive = gc.get_count()[0]
+        for place in range(_TRIALS):
+            kept[place] = None
+        return -round(statistics.median(self._gaps[1:])), round((alive - gc.get_count()[0]) / _TRIALS) - 1
+
+    def _due(self) -> int:
+        """The oldest generation whose threshold is passed; the last only if a quarter of it is new."""
+        thresholds = gc.get_threshold()
+        for generation in range(_GENERATIONS - 1, 0, -1):
+            if self._rounds[generation - 1] > thresholds[generation] > 0 and (generation < 2 or self._grown()):
+                return generation
+        return 0
+
+    def _grown(self) -> bool:
+        return 4 * (len(gc.get_objects(2)) - self._settled) >= self._settled
+
+    def _run(self, generation: int) -> None:
+        self._collect(generation)
+        self._count = 0
+        self._rounds = [0 if older < generation else count for older, count in enumerate(self._rounds)]
+        self._rounds[generation] += 1
+        if generation == _GENERATIONS - 1:
+            self._settled = len(gc.get_objects(2))
+
+    def _asked(self, generation: int = 2) -> int:
+        """As `gc.collect`."""
+        found = self._collect(generation)
+        self._count, self._last = 0, gc.get_count()[0]
+        self._rounds[:generation] = [0] * generation
+        return found
