@@ -94,6 +94,14 @@ class Tape:
         """The buffer dies."""
         self.events.append(Event(Action.FREE, buffer, len(self.ops) - 1, *self._blocks[buffer]))
 
+    def wait(self, buffer: int) -> None:
+        """The buffer is freed, and its block waits for other streams."""
+        self.events.append(Event(Action.FREE_REQUESTED, buffer, len(self.ops) - 1, *self._blocks[buffer]))
+
+    def complete(self, buffer: int) -> None:
+        """They are done."""
+        self.events.append(Event(Action.FREE_COMPLETED, buffer, len(self.ops) - 1, *self._blocks[buffer]))
+
     def out_of_memory(self, size: int) -> None:
         """The card cannot serve a request."""
         self.events.append(Event(Action.OUT_OF_MEMORY, -1, len(self.ops) - 1, 0, size))

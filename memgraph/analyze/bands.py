@@ -7,7 +7,7 @@ from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import NamedTuple
 
 from memgraph.analyze.attribution import describe, kind_of, starred
-from memgraph.trace import Action, Buffer, Category, Op, Trace
+from memgraph.trace import ENDS, Action, Buffer, Category, Op, Trace
 
 BY = ("auto", "buffer", "kind", "block", "module", "op", "category")
 """How buffers may be grouped. `kind`: equal buffers of equal layers together, as `memgraph analyze` lists them;
@@ -25,6 +25,7 @@ _ENOUGH = 0.9
 """Share of the highest moment that single buffers have to show for `auto` to draw them one by one."""
 _NUMBERED = re.compile(r"^(.*?(?<![A-Za-z0-9_])\d+)(?:\.|$)")
 _NO_OP = Op("", -1)
+_CHANGES = frozenset(map(int, (Action.ALLOC, *ENDS)))
 
 
 class Band(NamedTuple):
@@ -149,7 +150,7 @@ def changes(trace: Trace, of: Sequence[int], start: int, stop: int) -> Iterator[
     """What events do to groups: (group, bytes more). `of` says the group of each buffer, -1 for none."""
     actions, buffers = (column[start:stop] for column in trace.events.columns[:2])
     for action, index in zip(actions, buffers, strict=True):
-        if action <= Action.FREE and of[index] >= 0:
+        if action in _CHANGES and of[index] >= 0:
             size = trace.buffers[index].size
             yield of[index], size if action == Action.ALLOC else -size
 

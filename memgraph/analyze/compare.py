@@ -16,10 +16,12 @@ from memgraph.analyze.changes import other_settings
 from memgraph.analyze.paired import OtherLife, Pairs, Run, other_lives
 from memgraph.analyze.refusal import Refusal, as_far_as, refusal
 from memgraph.analyze.served import Placed, placed, served, version_of
+from memgraph.analyze.streams import Bounds, bounds, uses_streams
 from memgraph.gpu.allocator.ties import Ties
 from memgraph.trace import Op, Role, Trace, Usage
 
-KINDS = ("requested", "allocated", "reserved")
+KINDS = ("requested", "allocated", "reserved", "active")
+"""The last only where blocks waited for other streams; else it is what is allocated."""
 
 
 class Figure(NamedTuple):
@@ -48,7 +50,7 @@ class Difference(NamedTuple):
 
     kind: str
     """`missing`: recorded and not predicted; `extra`: predicted and not recorded; `size`: of another size;
-    `lifetime`: there longer or shorter."""
+    `stream`: on another stream; `lifetime`: there longer or shorter."""
     op: str
     """The op that it belongs to; of a missing allocation the one that the recording names, or else the one that was
     predicted to allocate last before it."""
@@ -72,7 +74,8 @@ class Comparison(NamedTuple):
     measured: int
     matched: int
     phases: tuple[PhaseCount, ...]
-    peaks: tuple[Figure, Figure, Figure]
+    peaks: tuple[Figure, ...]
+    """Of `KINDS`."""
     lifetimes: int
     """Matched allocations that were freed between other allocations than predicted."""
     differences: tuple[Difference, ...]
@@ -89,6 +92,18 @@ class Comparison(NamedTuple):
     """Of torch, if the two allocators choose among equal blocks differently."""
     settings: tuple[tuple[str, str, str], ...]
     """What was chosen otherwise: its name, as predicted, as measured."""
+    bounds: tuple[Bounds, ...] = ()
+    """Of the predicted peaks, those that the order of streams leaves open; in `peaks` they are lazy."""
+
+    def open(self, kind: str) -> Bounds | None:
+        """The bounds of a predicted peak, if it is open."""
+        return next((row for row in self.bounds if row.kind == kind), None)
+
+    @property
+    def ratios(self) -> dict[str, float]:
+        """Predicted over measured, of each of `KINDS` that is there. Of a peak that is open its nearer end counts: 1 if
+        the measured lies between."""
+        return {kind: _nearest(figure, self.open(kind)).ratio for kind, figure in zip(KINDS, self.peaks, strict=False)}
 
 
 def compare(predicted: Trace, measured: Trace) -> Comparison:
@@ -99,7 +114,8 @@ def compare(predicted: Trace, measured: Trace) -> Comparison:
     refused = refusal(predicted, measured), refusal(measured, measured)
     predicted = as_far_as(predicted, measured)
     ours, theirs = Run(predicted), Run(measured)
-    stretches = align(ours.sizes, theirs.sizes)
+    streams = uses_streams(predicted) and uses_streams(measured)
+    stretches = align(ours.keys(streams), theirs.keys(streams))
     pairs = Pairs(stretches, len(theirs.sizes))
     matched = sum(stretch.length for stretch in stretches)
     lifetimes = list(other_lives(ours, theirs, pairs))
@@ -108,7 +124,7 @@ def compare(predicted: Trace, measured: Trace) -> Comparison:
         len(ours.sizes), len(theirs.sizes), matched, _phases(ours, stretches),
         _peaks(predicted, measured, model, where), len(lifetimes),
         _differences(ours, theirs, stretches, pairs, lifetimes), model, where, refused,
-        _versions(predicted, measured), tuple(other_settings(predicted, measured)),
+        _versions(predicted, measured), tuple(other_settings(predicted, measured)), bounds(predicted),
     )  # fmt: skip
 
 
@@ -129,7 +145,7 @@ def _phases(ours: Run, stretches: Sequence[Stretch]) -> tuple[PhaseCount, ...]:
     return tuple(found)
 
 
-def _peaks(predicted: Trace, measured: Trace, model: Usage, where: Placed | None) -> tuple[Figure, Figure, Figure]:
+def _peaks(predicted: Trace, measured: Trace, model: Usage, where: Placed | None) -> tuple[Figure, ...]:
     """torch's own statistics where the recording has them, for its blocks can be larger than what the history says;
     else the model's blocks, if it put every one where PyTorch did. The hook has no blocks of PyTorch's: its requests as
     the model serves them."""
@@ -137,11 +153,16 @@ def _peaks(predicted: Trace, measured: Trace, model: Usage, where: Placed | None
     real = model if measured.settings.get("via") == "hook" else Usage(*measured.peak[:3])
     if where is not None and where.same == where.blocks:
         real = real._replace(allocated=where.allocated)
-    figures = [
-        Figure(predicted.peak[:3][place], int(told.get(f"{kind}.peak", real[place])))
-        for place, kind in enumerate(KINDS)
-    ]  # fmt: skip
-    return figures[0], figures[1], figures[2]
+    recorded = {**real._asdict(), "active": measured.peak.active}
+    kinds = KINDS if predicted.waits or measured.waits else KINDS[:3]
+    return tuple(Figure(getattr(predicted.peak, kind), int(told.get(f"{kind}.peak", recorded[kind]))) for kind in kinds)
+
+
+def _nearest(figure: Figure, ends: Bounds | None) -> Figure:
+    if ends is None:
+        return figure
+    low, high = sorted((ends.eager, ends.lazy))
+    return figure._replace(predicted=min(max(figure.measured, low), high))
 
 
 def _differences(
@@ -161,7 +182,7 @@ def _differences(
             size = ours.sizes[left] if left is not None else 0
             real = theirs.sizes[right] if right is not None else 0
             effect = size * _alive(ours, left, here) - real * _alive(theirs, right, at)
-            kind = "extra" if right is None else "missing" if left is None else "size"
+            kind = "extra" if right is None else "missing" if left is None else "stream" if size == real else "size"
             if left is not None:
                 add(kind, ours.op(left), ours.role(left), size - real, effect)
             else:
@@ -195,8 +216,8 @@ def _peak_clock(run: Run) -> int:
 
 
 def within(comparison: Comparison, tolerance: float) -> bool:
-    """Whether all three peaks agree to that share, and neither run is out of memory where the other is not."""
-    return refused_alike(comparison) and all(abs(figure.ratio - 1) <= tolerance for figure in comparison.peaks)
+    """Whether all peaks agree to that share, and neither run is out of memory where the other is not."""
+    return refused_alike(comparison) and all(abs(ratio - 1) <= tolerance for ratio in comparison.ratios.values())
 
 
 def refused_alike(comparison: Comparison) -> bool:

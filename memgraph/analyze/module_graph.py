@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from memgraph.analyze.attribution import starred
 from memgraph.analyze.bands import block_of
-from memgraph.trace import Action, Op, Phase, Role, Trace
+from memgraph.trace import ENDS, Op, Phase, Role, Trace
 
 OUTSIDE = "outside any module"
 """What the step itself runs: the loss, most often."""
@@ -133,7 +133,7 @@ def _needs(
             continue
         start = place[_module(trace.ops[trace.buffers[index].op])]
         freeing = trace.op_at(life.stop)
-        assert trace.events[life.stop].action is Action.FREE
+        assert trace.events[life.stop].action in ENDS
         links.append((start, place.get(_module(freeing) if freeing else OUTSIDE, start), size))
     return _summed(links), left
 

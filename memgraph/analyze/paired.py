@@ -8,9 +8,9 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from memgraph.analyze.align import Stretch
-from memgraph.trace import Action, Op, Role, Trace
+from memgraph.trace import ENDS, Action, Op, Role, Trace
 
-_ALLOC, _FREE = int(Action.ALLOC), int(Action.FREE)
+_ALLOC, _ENDS = int(Action.ALLOC), tuple(map(int, ENDS))
 
 
 def births(trace: Trace) -> array[int]:
@@ -27,6 +27,7 @@ class Run:
         self.births = births(trace)
         self.buffers = array("q", map(buffers.__getitem__, self.births))
         self.sizes = array("q", (trace.buffers[index].size for index in self.buffers))
+        self.streams = array("q", (trace.buffers[index].stream for index in self.buffers))
         place = array("q", [0]) * len(trace.buffers)
         for order, buffer in enumerate(self.buffers):
             place[buffer] = order
@@ -36,8 +37,14 @@ class Run:
         for action, buffer in zip(actions, buffers, strict=True):
             if action == _ALLOC:
                 clock += 1
-            elif action == _FREE:
+            elif action in _ENDS:
                 self.deaths[place[buffer]] = clock
+
+    def keys(self, streams: bool) -> array[int]:
+        """What an allocation is known by: its bytes, and its stream where that is asked."""
+        if not streams:
+            return self.sizes
+        return array("q", (size << 8 | stream & 255 for size, stream in zip(self.sizes, self.streams, strict=True)))
 
     def op(self, order: int) -> Op | None:
         """The op of an allocation, if it is known."""

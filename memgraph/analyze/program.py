@@ -136,7 +136,13 @@ def _library_size(library: str, gpu: GpuSpec) -> int:
 
 
 def requests_of(trace: Trace) -> Requests:
-    """A trace's own requests."""
+    """A trace's own requests.
+
+    Raises:
+        Irregular: they are on several streams, of which laws know nothing.
+    """
+    if trace.waits or any(buffer.stream for buffer in trace.buffers):
+        raise Irregular("the run uses several streams")
     actions, buffers, ops = trace.events.columns[:3]
     rows = [
         (buffer if action == Action.ALLOC else ~buffer, op)

@@ -3,8 +3,8 @@ the time.
 
 A search over batches asks this hundreds of times for some 25,000 events each, so blocks are integers into columns and
 a free list is one sorted list of integers, size first, then address; where blocks of one size go by the age of their
-segment, addresses are given in that order. Only the plain configuration is done here; any other, and torch 2.12, goes
-to the model itself. `tests/analyze/test_replay_fast.py` proves that both give the same.
+segment, addresses are given in that order. Only the plain configuration is done here, on one stream; any other, and
+torch 2.12, goes to the model itself. `tests/analyze/test_replay_fast.py` proves that both give the same.
 """
 
 from __future__ import annotations
@@ -51,6 +51,7 @@ def replay(
     *,
     torch: tuple[int, int] = NEWEST,
     total: int | None = None,
+    streams: Sequence[int] = (),
 ) -> Replayed:
     """Put requests through the caching allocator of an empty card, until one is refused.
 
@@ -61,19 +62,24 @@ def replay(
         config: as PYTORCH_CUDA_ALLOC_CONF.
         torch: (major, minor) of the torch whose allocator it is.
         total: bytes of the card's memory; default `capacity`.
+        streams: that each buffer is allocated on; default one for all.
     """
     ties = Ties.of(torch)
-    if config != _PLAIN or ties is Ties.BLOCK:
-        return _replay_model(events, sizes, Allocator(capacity, config, torch=torch, total=total))
+    several = any(streams)
+    if config != _PLAIN or ties is Ties.BLOCK or several:
+        allocator = Allocator(capacity, config, torch=torch, total=total)
+        return _replay_model(events, sizes, streams if several else [0] * len(sizes), allocator)
     return _Plain(capacity, ties).run(events, sizes)
 
 
-def _replay_model(events: Sequence[int], sizes: Sequence[int], allocator: Allocator) -> Replayed:
+def _replay_model(
+    events: Sequence[int], sizes: Sequence[int], streams: Sequence[int], allocator: Allocator
+) -> Replayed:
     blocks: dict[int, Block] = {}
     try:
         for event in events:
             if event >= 0:
-                blocks[event] = allocator.malloc(sizes[event])
+                blocks[event] = allocator.malloc(sizes[event], streams[event])
             else:
                 allocator.free(blocks.pop(~event))
     except OutOfMemory:

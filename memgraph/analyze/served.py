@@ -9,9 +9,10 @@ from memgraph.analyze.replay_fast import replay
 from memgraph.gpu.allocator.blocks import Block
 from memgraph.gpu.allocator.caching import Allocator
 from memgraph.gpu.allocator.config import AllocatorConfig
+from memgraph.gpu.allocator.out_of_memory import OutOfMemory
 from memgraph.gpu.allocator.segments import RecordedAddresses
 from memgraph.gpu.allocator.ties import NEWEST
-from memgraph.trace import Action, Trace, Usage
+from memgraph.trace import Action, Buffer, Trace, Usage
 
 _ALLOC, _FREE = int(Action.ALLOC), int(Action.FREE)
 _ENDLESS = 2**62
@@ -35,14 +36,32 @@ class Placed(NamedTuple):
 def served(measured: Trace) -> Usage:
     """The recorded requests through the model as that torch has it, its segments where it thinks. Highest bytes."""
     version, actions = version_of(measured.torch) or NEWEST, measured.events.columns[0]
-    if Action.SEGMENT_FREE in actions:  # the cache was emptied
+    if Action.SEGMENT_FREE in actions or measured.waits:  # the cache was emptied, or blocks waited for other streams
         allocator = Allocator(_ENDLESS, _config(measured), torch=version)
-        _through(allocator, measured)
+        through(allocator, measured)
         return Usage(allocator.peak_requested, allocator.peak_allocated, allocator.peak_reserved)
     pairs = zip(actions, measured.events.columns[1], strict=True)
     events = [buffer if action == _ALLOC else ~buffer for action, buffer in pairs if action in (_ALLOC, _FREE)]
-    found = replay(events, [buffer.size for buffer in measured.buffers], _ENDLESS, _config(measured), torch=version)
+    sizes, streams = ([getattr(buffer, name) for buffer in measured.buffers] for name in ("size", "stream"))
+    found = replay(events, sizes, _ENDLESS, _config(measured), torch=version, streams=streams)
     return Usage(measured.peak.requested, found.allocated, found.reserved)
+
+
+class Highest(NamedTuple):
+    """Highest bytes."""
+
+    requested: int
+    allocated: int
+    active: int
+    reserved: int
+
+
+def eagerly(trace: Trace) -> Highest:
+    """A run as it is on its card if blocks that other streams used come back as early as can be: when the allocator
+    asks next, before it serves the request that follows."""
+    allocator = Allocator(trace.memory, _config(trace), torch=version_of(trace.torch) or NEWEST)
+    through(allocator, trace, eager=True)
+    return Highest(allocator.peak_requested, allocator.peak_allocated, allocator.peak_active, allocator.peak_reserved)
 
 
 def placed(measured: Trace) -> Placed | None:
@@ -61,27 +80,48 @@ def _placed(measured: Trace, version: tuple[int, int]) -> Placed:
     actions, _, _, addresses, _ = measured.events.columns
     segments = (place for action, place in zip(actions, addresses, strict=True) if action == Action.SEGMENT_ALLOC)
     allocator = Allocator(_ENDLESS, _config(measured), addresses=RecordedAddresses(segments), torch=version)
-    same = _through(allocator, measured)
+    same = through(allocator, measured)
     return Placed(same, actions.count(_ALLOC), allocator.peak_allocated, f"{version[0]}.{version[1]}")
 
 
-def _through(allocator: Allocator, measured: Trace) -> int:
+def through(allocator: Allocator, measured: Trace, *, eager: bool = False) -> int:
     """Put the recorded requests through it; how many blocks have the recorded address. Where PyTorch gave segments
-    back, it emptied its cache: all at once, because a script said so or because the card was full."""
+    back, it emptied its cache: all at once, because a script said so or because the card was full. A card that is full
+    is taken to be larger, as in a prediction."""
     actions, buffers, _, addresses, _ = measured.events.columns
     blocks: dict[int, Block] = {}
-    sizes = [buffer.size for buffer in measured.buffers]
     same = before = 0
     for action, buffer, address in zip(actions, buffers, addresses, strict=True):
         if action == _ALLOC:
-            block = blocks[buffer] = allocator.malloc(sizes[buffer])
+            if eager:
+                _return_all(allocator)
+            block = blocks[buffer] = _served(allocator, measured.buffers[buffer])
             same += block.address == address
         elif action == _FREE:
             allocator.free(blocks.pop(buffer))
+        elif action == Action.FREE_REQUESTED:
+            allocator.free(blocks[buffer], wait=True)
+        elif action == Action.FREE_COMPLETED:
+            block = blocks.pop(buffer)
+            if block in allocator.awaiting:  # else it came back before
+                allocator.complete(block)
         elif action == Action.SEGMENT_FREE != before:
             allocator.empty_cache()
         before = action
     return same
+
+
+def _served(allocator: Allocator, buffer: Buffer) -> Block:
+    try:
+        return allocator.malloc(buffer.size, buffer.stream)
+    except OutOfMemory:
+        allocator.capacity = _ENDLESS
+        return allocator.malloc(buffer.size, buffer.stream)
+
+
+def _return_all(allocator: Allocator) -> None:
+    for block in list(allocator.awaiting):
+        allocator.complete(block)
 
 
 def _config(measured: Trace) -> AllocatorConfig:

@@ -285,7 +285,7 @@ class Compiling:
                     own[buffers[event]] = sizes[event]
                     live += sizes[event]
                     most = max(most, live)
-                elif actions[event] == Action.FREE:
+                elif actions[event] in (Action.FREE, Action.FREE_REQUESTED):
                     live -= own.pop(buffers[event], 0)
             largest[run.graph] = max(largest[run.graph], most)
         return largest.total() + sum(self._copied.values())

@@ -50,6 +50,8 @@ class Ledger:
         self._uses: dict[int, set[int]] = {}
         self._awaited: Awaited[Block] = Awaited(self.order)
         self._waiting: dict[Block, int] = {}
+        self.waited = False
+        """Whether a block ever waited for other streams."""
         self.op = -1
         self.sizes: array[int] = array("q")
         self.ops: array[int] = array("q")
@@ -194,6 +196,7 @@ class Ledger:
         self._write(Action.FREE_REQUESTED, buffer, block.address, block.size)
         self._awaited.add(block, self._uses.pop(buffer))
         self._waiting[block] = buffer
+        self.waited = True
         self.allocator.free(block, wait=True)
 
     def _return(self) -> None:

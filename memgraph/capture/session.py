@@ -76,7 +76,8 @@ class VirtualGpu:
         self.spec: GpuSpec = find(gpu)
         self.memory = memory if memory is not None else self.spec.memory - self.spec.context
         self.settings = dict(settings or {})
-        config = AllocatorConfig.parse(alloc_conf if alloc_conf is not None else _configured())
+        self._alloc_conf = alloc_conf if alloc_conf is not None else _configured()
+        config = AllocatorConfig.parse(self._alloc_conf)
         version = torch_version()
         self.ledger = Ledger(Allocator(self.memory, config, torch=version, total=self.spec.memory), refuse)
         self.kinds = Kinds(self.spec, version, fake_everywhere=fake_everywhere)
@@ -144,7 +145,7 @@ class VirtualGpu:
         return categorize(
             Trace(
                 origin="predicted", gpu=self.spec.name, memory=self.memory, torch=torch.__version__,
-                settings=dict(self.settings), ops=recorder.described_ops(), buffers=buffers, events=ledger.events(),
+                settings=self._told(), ops=recorder.described_ops(), buffers=buffers, events=ledger.events(),
                 phases=ledger.finished_phases(), assumptions=(*self.assumptions.stated, *self._estimates()),
                 unknown_ops=tuple(sorted(self.kinds.unknown)), compilation=self.compiling.compilation(),
                 held=self.keeping.held(), rounds=tuple(recorder.stage.rounds),
@@ -174,6 +175,12 @@ class VirtualGpu:
                 f"torch {torch.__version__}'s autograd engine accumulates gradients in a way not seen before"
             )
         return trial.accumulation.seen[0]
+
+    def _told(self) -> dict[str, Any]:
+        """What is run; where blocks waited for other streams also how the allocator is set, for whoever asks what would
+        be if they did not."""
+        waited = {"alloc_conf": self._alloc_conf} if self._alloc_conf and self.ledger.waited else {}
+        return {**self.settings, **waited}
 
     def _assume_here(self, text: str) -> None:
         source = self.recorder.sources.current()

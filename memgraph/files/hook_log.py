@@ -180,6 +180,8 @@ class _Reader:
         self._ops: list[Op] = []
         self._phases: list[tuple[str, int, int]] = []
         self._live: dict[int, int] = {}
+        self._streams = {0: 0}
+        """Numbers of streams by their pointers, in the order in which they first allocated."""
         self._events = Events()
         self._held = self._reserved = 0
         self._first = self._first_phase()
@@ -229,7 +231,7 @@ class _Reader:
         elif device != self._device:
             return
         elif kind == _ALLOC and address not in self._live and size:
-            self._alloc(address, size)
+            self._alloc(address, size, record.stream)
         elif kind == _FREE and address in self._live:
             buffer = self._live.pop(address)
             size = self._buffers[buffer].size
@@ -238,14 +240,15 @@ class _Reader:
         elif kind == _OUT_OF_MEMORY:
             self._events.append(Event(Action.OUT_OF_MEMORY, -1, self._op(), 0, max(1, size)))
 
-    def _alloc(self, address: int, size: int) -> None:
+    def _alloc(self, address: int, size: int, stream: int = 0) -> None:
         self._held += size
         if self._held > self._reserved:
             self._events.append(Event(Action.SEGMENT_ALLOC, -1, self._op(), 0, self._held - self._reserved))
             self._reserved = self._held
         self._live[address] = len(self._buffers)
         self._events.append(Event(Action.ALLOC, len(self._buffers), self._op(), max(0, address), size))
-        self._buffers.append(Buffer(size, self._op()))
+        number = self._streams.setdefault(stream, len(self._streams))
+        self._buffers.append(Buffer(size, self._op(), stream=number))
 
     def _op(self) -> int:
         return len(self._ops) - 1

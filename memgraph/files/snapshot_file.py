@@ -118,19 +118,31 @@ def _place(frame: Mapping[str, Any]) -> tuple[str, str] | None:
     return str(frame.get("name", "")), f"{'/'.join(name.split('/')[-2:])}:{frame.get('line', 0)}"
 
 
+class _Old(NamedTuple):
+    """A block that was there before the recording began."""
+
+    address: int
+    size: int
+    stream: int
+
+
 class _History:
     """Follows the entries of one device, and keeps them as columns."""
 
     def __init__(self) -> None:
-        self.sizes, self.makers = array("q"), array("q")
-        """Of each buffer its requested bytes, and the op that made it."""
+        self.sizes, self.makers, self.streams = array("q"), array("q"), array("q")
+        """Of each buffer its requested bytes, the op that made it, and the number of its stream."""
         self.events = Events()
         self.ops: dict[tuple[str, str], int] = {}
         self._frames: dict[int, tuple[Any, tuple[str, str] | None]] = {}
         self._live: dict[int, int] = {}
         self._segments: dict[int, int] = {}
-        self._old_blocks: list[tuple[int, int, int]] = []
-        """Address, size, and the place of the event at which a block died that was there before."""
+        self._streams = {0: 0}
+        """Numbers of streams by what torch calls them, in the order in which they first allocated."""
+        self._waiting: set[int] = set()
+        """Buffers that were freed and did not come back yet."""
+        self._old_blocks: list[tuple[_Old, int]] = []
+        """Blocks that were there before, each with the place of the event at which it died."""
         self._old_segments: list[tuple[int, int]] = []
 
     def __len__(self) -> int:
@@ -145,11 +157,15 @@ class _History:
             self.events.append(Event(Action.ALLOC, len(self.sizes), op, address, rounded(size)))
             self.sizes.append(size)
             self.makers.append(op)
+            self.streams.append(self._stream(entry))
+        elif action == "free_requested" and address in self._live:
+            buffer = self._live[address]
+            self._waiting.add(buffer)
+            self.events.append(Event(Action.FREE_REQUESTED, buffer, -1, address, rounded(self.sizes[buffer])))
         elif action == "free_completed" and address in self._live:
-            buffer = self._live.pop(address)
-            self.events.append(Event(Action.FREE, buffer, -1, address, rounded(self.sizes[buffer])))
+            self._completed(self._live.pop(address), address)
         elif action == "free_completed":
-            self._old_blocks.append((address, size, len(self.events)))
+            self._old_blocks.append((_Old(address, size, self._stream(entry)), len(self.events)))
             self.events.append(Event(Action.FREE, -1, -1, address, rounded(size)))  # its buffer is named at the end
         elif action in ("segment_alloc", "segment_map"):
             self._segments[address] = size
@@ -160,6 +176,21 @@ class _History:
             self.events.append(Event(Action.SEGMENT_FREE, -1, -1, address, size))
         elif action == "oom":
             self.events.append(Event(Action.OUT_OF_MEMORY, -1, -1, 0, max(1, size)))
+
+    def _completed(self, buffer: int, address: int) -> None:
+        """A block came back: right after it was freed, or when other streams were done with it. torch's first histories
+        do not tell the two apart."""
+        actions, buffers = self.events.columns[:2]
+        waited = buffer in self._waiting
+        self._waiting.discard(buffer)
+        if waited and buffers[-1] == buffer:
+            actions[-1] = Action.FREE
+            return
+        action = Action.FREE_COMPLETED if waited else Action.FREE
+        self.events.append(Event(action, buffer, -1, address, rounded(self.sizes[buffer])))
+
+    def _stream(self, told: Mapping[str, Any]) -> int:
+        return self._streams.setdefault(int(told.get("stream", 0)), len(self._streams))
 
     def op(self, frames: Any) -> int:
         """The op that stands for the innermost frame of a user's file; -1 if there is none."""
@@ -183,11 +214,14 @@ class _History:
     def read(self, segments: Sequence[Mapping[str, Any]]) -> ReadHistory:
         """All of it, with what was there before at the front."""
         ops = tuple(Op(name or "outside any function", 0, "", line) for name, line in self.ops)
-        buffers = tuple(map(Buffer, self.sizes, self.makers))
+        buffers = tuple(
+            Buffer(size, maker, stream=stream)
+            for size, maker, stream in zip(self.sizes, self.makers, self.streams, strict=True)
+        )
         if not segments and not self._old_blocks and not self._old_segments:
             return ReadHistory(buffers, self.events, ops, 0, ())
         stayed = [
-            (int(block["address"]), int(block["requested_size"] or block["size"]))
+            _Old(int(block["address"]), int(block["requested_size"] or block["size"]), self._stream(segment))
             for segment in segments
             for block in segment["blocks"]
             if str(block["state"]).startswith("active") and int(block["address"]) not in self._live
@@ -197,18 +231,19 @@ class _History:
 
     def _with_before(
         self, ops: tuple[Op, ...], buffers: tuple[Buffer, ...], segments: Sequence[tuple[int, int]],
-        stayed: Sequence[tuple[int, int]],
+        stayed: Sequence[_Old],
     ) -> ReadHistory:  # fmt: skip
         """What was there before comes first among the events and last among the buffers."""
         front = Events(Event(Action.SEGMENT_ALLOC, -1, -1, address, size) for address, size in segments)
-        blocks = [(address, size) for address, size, _ in self._old_blocks] + list(stayed)
-        for number, (address, size) in enumerate(blocks, len(buffers)):
+        blocks = [block for block, _ in self._old_blocks] + list(stayed)
+        for number, (address, size, _) in enumerate(blocks, len(buffers)):
             front.append(Event(Action.ALLOC, number, -1, address, rounded(size)))
-        for number, (_, _, place) in enumerate(self._old_blocks, len(buffers)):
+        for number, (_, place) in enumerate(self._old_blocks, len(buffers)):
             self.events.columns[1][place] = number
         events = Events(columns=[one + two for one, two in zip(front.columns, self.events.columns, strict=True)])
         held = (f"{len(blocks):,} buffers were there before the recording began",) * bool(blocks)
-        return ReadHistory((*buffers, *(Buffer(size, -1) for _, size in blocks)), events, ops, len(front), held)
+        old = (Buffer(block.size, -1, stream=block.stream) for block in blocks)
+        return ReadHistory((*buffers, *old), events, ops, len(front), held)
 
 
 def rounded(size: int) -> int:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from typing import NamedTuple
 
 from memgraph.plan.cost import VIEWS, Spent, base_name, recomputed
-from memgraph.trace import Action, Role, Trace
+from memgraph.trace import ENDS, Action, Role, Trace
 
 _RANDOM = ("bernoulli", "dropout", "rand", "rrelu", "multinomial", "normal", "uniform", "exponential")
 """What ops that draw random numbers have in their names: their results are not kept (`plan.apply`)."""
@@ -175,10 +175,10 @@ def _events(
 ) -> Iterator[tuple[int, int, int]]:
     """The run's events; the tensors of the forward die at their own end or at their twin's, whichever is later."""
     for at, (action, buffer, op) in enumerate(zip(*trace.events.columns[:3], strict=True)):
-        if action not in (Action.ALLOC, Action.FREE) or buffer in dropped:
+        if action not in (Action.ALLOC, *ENDS) or buffer in dropped:
             continue
         ours = forward_of.get(buffer, buffer)
-        if (action == Action.ALLOC and ours == buffer) or (action == Action.FREE and end.get(ours, at) == at):
+        if (action == Action.ALLOC and ours == buffer) or (action in ENDS and end.get(ours, at) == at):
             yield action, ours, op
 
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from memgraph.plan.cost import Spent
 from memgraph.plan.results import Keeping
-from memgraph.trace import Action, Role, Trace
+from memgraph.trace import ENDS, Action, Role, Trace
 
 LOSS = "the loss"
 """Owner of the ops from the head's logits to the loss and back, where these can be computed in chunks."""
@@ -142,7 +142,7 @@ def _follow(
     made_in: dict[int, str] = {}
     libraries = []
     for event, (action, buffer, op) in enumerate(events):
-        if action not in (Action.ALLOC, Action.FREE):
+        if action not in (Action.ALLOC, *ENDS):
             continue
         place = of_op[op] if op >= 0 else 0
         if place in after_loss and event > last_alloc.get(place, -1):

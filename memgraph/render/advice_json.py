@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from memgraph.analyze.advice import Advice, Advised
-from memgraph.trace import SCHEMA
+from memgraph.render.schema import SCHEMA
 
 
 def report(found: Advised) -> dict[str, Any]:

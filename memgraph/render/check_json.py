@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from memgraph.analyze.compare import KINDS, Comparison
-
-SCHEMA = 1
+from memgraph.analyze.streams import Bounds
+from memgraph.render.schema import SCHEMA
 
 
 def report(found: Comparison) -> dict[str, Any]:
@@ -15,8 +15,11 @@ def report(found: Comparison) -> dict[str, Any]:
         "schema": SCHEMA,
         "predicted": found.predicted, "measured": found.measured, "matched": found.matched,
         "peak": {
-            kind: {"predicted": figure.predicted, "measured": figure.measured, "ratio": figure.ratio}
-            for kind, figure in zip(KINDS, found.peaks, strict=True)
+            kind: {
+                "predicted": figure.predicted, "measured": figure.measured, "ratio": found.ratios[kind],
+                **_eager(found.open(kind)),
+            }
+            for kind, figure in zip(KINDS, found.peaks, strict=False)
         },
         "phases": [phase._asdict() for phase in found.phases],
         "lifetimes": found.lifetimes,
@@ -32,3 +35,8 @@ def report(found: Comparison) -> dict[str, Any]:
             for name, refusal in zip(("predicted", "measured"), found.refused, strict=True)
         },
     }  # fmt: skip
+
+
+def _eager(ends: Bounds | None) -> dict[str, int]:
+    """The other end of what is predicted, where the order of streams leaves it open."""
+    return {} if ends is None else {"eager": ends.eager}

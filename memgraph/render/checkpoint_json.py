@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from memgraph.plan.answer import Answer, Point
-from memgraph.trace import SCHEMA
+from memgraph.render.schema import SCHEMA
 
 
 def report(found: Answer) -> dict[str, Any]:

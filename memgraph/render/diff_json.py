@@ -7,7 +7,8 @@ from typing import Any
 
 from memgraph.analyze.cause import explain
 from memgraph.analyze.diff import Difference, Part
-from memgraph.trace import SCHEMA, Trace
+from memgraph.render.schema import SCHEMA
+from memgraph.trace import Trace
 
 
 def report(found: Difference, top: int) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from memgraph.analyze.fit import MOST, Cell, Limit
-from memgraph.trace import SCHEMA
+from memgraph.render.schema import SCHEMA
 
 
 def report(limits: Sequence[Limit], cells: Sequence[Cell]) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from memgraph.analyze.peak import verdict
 from memgraph.analyze.strips import Chart, Window
 from memgraph.analyze.tell import headline, moment
 from memgraph.render.palette import COLOURS, shades
-from memgraph.trace import Trace
+from memgraph.trace import Action, Trace
 from memgraph.units import format_bytes
 
 LIBRARY = "uPlot-1.6.32"
@@ -152,8 +152,10 @@ def _data(trace: Trace, chart: Chart, laws: Mapping[int, str], overlays: Sequenc
         "phases": [[phase.name, phase.step, phase.start, phase.stop] for phase in trace.phases],
         "categories": [{"name": str(category), "colour": COLOURS[category]} for category in STACK],
         "bands": [{"name": band.name, "colour": colour} for band, colour in _coloured(chart)],
-        "events": {"action": _packed("B", actions), "buffer": _packed("i", buffers), "op": _packed("i", ops),
-                   "size": _packed("d", sizes)},
+        "events": {
+            "action": _packed("B", map(_ACTIONS.__getitem__, actions)), "buffer": _packed("i", buffers),
+            "op": _packed("i", ops), "size": _packed("d", sizes),
+        },
         "ops": _ops(trace, texts),
         "buffers": {**_buffers(trace, chart, texts), "kind": _packed("i", kind_of_buffer)},
         "kinds": kinds,
@@ -163,6 +165,14 @@ def _data(trace: Trace, chart: Chart, laws: Mapping[int, str], overlays: Sequenc
     }  # fmt: skip
     text = json.dumps(data, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+_ACTIONS = [
+    int({Action.FREE_REQUESTED: Action.OUT_OF_MEMORY, Action.FREE_COMPLETED: Action.FREE}.get(action, action))
+    for action in Action
+]
+"""What the page is told of each action: a block that waits for other streams is there until it came back. Nothing
+changes where memory is out."""
 
 
 def _coloured(chart: Chart) -> Iterable[tuple[Any, str]]:

@@ -12,7 +12,9 @@ from memgraph.analyze.findings import findings
 from memgraph.analyze.laws import Growth, Law
 from memgraph.analyze.peak import categories, verdict
 from memgraph.analyze.steps import Steps, steps
-from memgraph.trace import SCHEMA, Compilation, Trace
+from memgraph.analyze.streams import bounds, reserved_by_stream, uses_streams
+from memgraph.render.schema import SCHEMA
+from memgraph.trace import Compilation, Trace
 
 
 def report(
@@ -34,7 +36,9 @@ def report(
         "peak": {
             "requested": peak.requested, "allocated": peak.allocated, "reserved": peak.reserved, "phase": peak.phase,
             "step": peak.step, "op": peak.op, "module": peak.module,
+            **({"active": peak.active} if trace.waits else {}),
         },
+        **_streams(trace),
         "after_load": after._asdict(),
         "allocations": len(trace.buffers),
         "fits": fit.fits,
@@ -64,6 +68,16 @@ def _steps(trace: Trace, kept: Steps) -> dict[str, Any]:
         "count": kept.count, "unit": kept.unit, "grows": kept.rate, "steady_after": kept.steady or None,
         "left": kept.left(trace),
     }  # fmt: skip
+
+
+def _streams(trace: Trace) -> dict[str, Any]:
+    """What several streams did; nothing where there was one."""
+    found: dict[str, Any] = {}
+    if uses_streams(trace):
+        found["reserved_by_stream"] = {str(name): size for name, size in reserved_by_stream(trace).items()}
+    if rows := bounds(trace):
+        found["bounds"] = {row.kind: {"eager": row.eager, "lazy": row.lazy} for row in rows}
+    return found
 
 
 def _compilation(made: Compilation) -> dict[str, Any]:

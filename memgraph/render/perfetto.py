@@ -14,7 +14,7 @@ from typing import Any
 from memgraph.analyze.attribution import describe
 from memgraph.analyze.bands import STACK, op_of, short_op
 from memgraph.analyze.tell import headline
-from memgraph.trace import Action, Trace
+from memgraph.trace import Trace
 
 _LARGEST = 400
 """Buffers that get a slice each."""
@@ -57,15 +57,17 @@ def _ops(trace: Trace) -> Iterator[Entry]:
 
 
 def _counters(trace: Trace) -> Iterator[Entry]:
-    """Requested bytes by category, stacked; allocated and reserved as lines of their own."""
+    """Requested bytes by category, stacked; allocated, reserved, and where blocks waited for other streams active, as
+    lines of their own."""
     held: Counter[str] = Counter({str(category): 0 for category in STACK})
-    _, allocated, reserved = trace.usage
+    requested, allocated, reserved = trace.usage
     for time, event in enumerate(trace.events):
-        if event.action in (Action.ALLOC, Action.FREE):
-            buffer = trace.buffers[event.buffer]
-            held[str(buffer.category)] += buffer.size if event.action == Action.ALLOC else -buffer.size
+        if event.buffer >= 0:
+            held[str(trace.buffers[event.buffer].category)] += requested[time] - (requested[time - 1] if time else 0)
             yield _counter("requested", time, dict(held))
             yield _counter("allocated", time, {"bytes": allocated[time]})
+            if trace.waits:
+                yield _counter("active", time, {"bytes": trace.active[time]})
         else:
             yield _counter("reserved", time, {"bytes": reserved[time]})
 
@@ -80,7 +82,9 @@ def _buffers(trace: Trace) -> Iterator[Entry]:
     for index in sorted(largest):
         buffer, life = trace.buffers[index], trace.lives[index]
         name = describe(buffer, op_of(trace, buffer), layered=False)
-        about = {"bytes": buffer.size, "shape": list(buffer.shape), "dtype": buffer.dtype}
+        about: Entry = {"bytes": buffer.size, "shape": list(buffer.shape), "dtype": buffer.dtype}
+        if buffer.stream:
+            about["stream"] = buffer.stream
         both = {"pid": _PROCESS, "cat": str(buffer.category), "id": index, "name": name}
         yield {"ph": "b", "ts": life.start, "args": about, **both}
         yield {"ph": "e", "ts": life.stop, **both}

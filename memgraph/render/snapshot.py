@@ -10,9 +10,10 @@ import bisect
 import functools
 import pickle
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 from memgraph.analyze.bands import short_op
+from memgraph.analyze.streams import owners_of_segments
 from memgraph.trace import Action, Category, Trace
 
 _LARGE = 2**20
@@ -23,6 +24,11 @@ _KINDS = {
     Category.WORKSPACE: "temporary", Category.UNKNOWN: "unknown",
 }  # fmt: skip
 """The names of torch.profiler._memory_profiler.Category."""
+
+_NAMES = {
+    Action.ALLOC: ("alloc",), Action.FREE: ("free_requested", "free_completed"),
+    Action.FREE_REQUESTED: ("free_requested",), Action.FREE_COMPLETED: ("free_completed",),
+}  # fmt: skip
 
 Frame = dict[str, Any]
 
@@ -78,20 +84,21 @@ def _frame(name: str, file: str, line: int) -> Frame:
 
 def _events(trace: Trace, frames: _Frames) -> Iterator[dict[str, Any]]:
     """The allocator's events, with sizes as they were asked for, as torch notes them. A free is asked for and done at
-    once: there is one stream."""
+    once, unless the block waits for other streams."""
     nowhere = frames.of_op(-1)
+    owners = owners_of_segments(trace)
     for time, event in enumerate(trace.events):
-        about = {"addr": event.address, "stream": 0, "time_us": time, "device": 0, "compile_context": "N/A",
+        stream = owners.get(time, 0) if event.buffer < 0 else trace.buffers[event.buffer].stream
+        about = {"addr": event.address, "stream": stream, "time_us": time, "device": 0, "compile_context": "N/A",
                  "user_metadata": ""}  # fmt: skip
-        if event.action in (Action.ALLOC, Action.FREE):
+        if event.action in _NAMES:
             buffer = trace.buffers[event.buffer]
             about |= {
                 "size": buffer.size,
                 "frames": frames.of_buffer(event.buffer),
                 "category": _KINDS[buffer.category],
             }
-            names = ("alloc",) if event.action == Action.ALLOC else ("free_requested", "free_completed")
-            yield from ({"action": name, **about} for name in names)
+            yield from ({"action": name, **about} for name in _NAMES[event.action])
         elif event.action == Action.OUT_OF_MEMORY:
             left = max(0, trace.memory - trace.usage[2][time])
             yield {"action": "oom", **about, "size": event.size, "device_free": left, "frames": nowhere}
@@ -102,45 +109,69 @@ def _events(trace: Trace, frames: _Frames) -> Iterator[dict[str, Any]]:
 
 def _segments(trace: Trace, frames: _Frames) -> list[dict[str, Any]]:
     """What is reserved at the end, by address, each with the blocks in it and the gaps between."""
-    sizes = _reserved(trace)
+    sizes, streams = _reserved(trace)
+    freed = _freed(trace)
     starts = sorted(sizes)
-    inside: dict[int, list[tuple[int, int, int]]] = {start: [] for start in starts}
+    inside: dict[int, list[_Held]] = {start: [] for start in starts}
     for index in trace.live_at(len(trace.events) - 1):
         _, _, _, address, size = trace.events[trace.lives[index].start]
         place = bisect.bisect_right(starts, address) - 1
         if place >= 0 and address + size <= starts[place] + sizes[starts[place]]:
-            inside[starts[place]].append((address, size, index))
-    return [_segment(trace, frames, start, sizes[start], sorted(inside[start])) for start in starts]
+            inside[starts[place]].append(_Held(address, size, index, index in freed))
+    return [
+        {**_segment(trace, frames, start, sizes[start], sorted(inside[start])), "stream": streams[start]}
+        for start in starts
+    ]
 
 
-def _reserved(trace: Trace) -> dict[int, int]:
-    """Bytes of each segment at the end by its address. Pieces that were mapped one after another stay apart."""
+class _Held(NamedTuple):
+    """A block at the end."""
+
+    address: int
+    size: int
+    buffer: int
+    freed: bool
+    """It waits for other streams."""
+
+
+def _freed(trace: Trace) -> set[int]:
+    """Buffers that were freed and waited for other streams."""
+    actions, buffers = trace.events.columns[:2]
+    if not trace.waits:
+        return set()
+    return {buffer for action, buffer in zip(actions, buffers, strict=True) if action == Action.FREE_REQUESTED}
+
+
+def _reserved(trace: Trace) -> tuple[dict[int, int], dict[int, int]]:
+    """Bytes and stream of each segment at the end by its address. Pieces that were mapped one after another stay
+    apart."""
     sizes: dict[int, int] = {}
-    for event in trace.events:
+    streams: dict[int, int] = {}
+    owners = owners_of_segments(trace)
+    for place, event in enumerate(trace.events):
         if event.action == Action.SEGMENT_ALLOC:
-            sizes[event.address] = event.size
+            sizes[event.address], streams[event.address] = event.size, owners.get(place, 0)
         elif event.action == Action.SEGMENT_FREE:
             sizes.pop(event.address, None)
-    return sizes
+    return sizes, streams
 
 
-def _segment(
-    trace: Trace, frames: _Frames, start: int, size: int, inside: list[tuple[int, int, int]]
-) -> dict[str, Any]:
+def _segment(trace: Trace, frames: _Frames, start: int, size: int, inside: list[_Held]) -> dict[str, Any]:
     blocks, at = [], start
-    for address, length, index in inside:
+    for address, length, index, freed in inside:
         blocks += _gap(at, address)
         blocks.append({
             "address": address, "size": length, "requested_size": trace.buffers[index].size,
-            "state": "active_allocated", "frames": frames.of_buffer(index),
+            "state": "active_pending_free" if freed else "active_allocated", "frames": frames.of_buffer(index),
             "category": _KINDS[trace.buffers[index].category],
         })  # fmt: skip
         at = address + length
     blocks += _gap(at, start + size)
-    held = sum(length for _, length, _ in inside)
+    active = sum(held.size for held in inside)
     return {
-        "device": 0, "address": start, "total_size": size, "allocated_size": held, "active_size": held,
-        "requested_size": sum(trace.buffers[index].size for _, _, index in inside), "stream": 0,
+        "device": 0, "address": start, "total_size": size, "active_size": active,
+        "allocated_size": sum(held.size for held in inside if not held.freed),
+        "requested_size": sum(trace.buffers[held.buffer].size for held in inside),
         "segment_type": "small" if size <= 2 * _LARGE else "large", "segment_pool_id": (0, 0), "is_expandable": False,
         "frames": [], "blocks": blocks,
     }  # fmt: skip

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -17,6 +17,7 @@ from memgraph.analyze.laws import Law
 from memgraph.analyze.leaks import verdict_on_steps
 from memgraph.analyze.peak import Verdict, categories, verdict
 from memgraph.analyze.steps import steps
+from memgraph.analyze.streams import bounds, reserved_by_stream
 from memgraph.analyze.timeline import bins
 from memgraph.errors import UsageError
 from memgraph.gpu.specs import GpuSpec, find
@@ -122,7 +123,23 @@ def _peak(trace: Trace, paint: Paint) -> str:
         ("after load", *(format_bytes(size) for size in trace.after_load)),
     ]
     table = _table(rows, ("", "requested", "allocated", "reserved"), ("left", "right", "right", "right"))
-    return f"{table}\n\n{_fill(_moment(trace.peak))}\n{_verdict(verdict(trace), paint)}"
+    streams = "".join(f"{_fill(text)}\n" for text in _streams(trace))
+    return f"{table}\n\n{_fill(_moment(trace.peak))}\n{streams}{_verdict(verdict(trace), paint)}"
+
+
+def _streams(trace: Trace) -> Iterator[str]:
+    """What several streams did; nothing where there was one."""
+    held = reserved_by_stream(trace)
+    if set(held) - {0}:
+        parts = [f"{format_bytes(size)} by {f'stream {name}' if name else 'the default one'}" for name, size in
+                 held.items()]  # fmt: skip
+        yield f"Reserved by stream: {', '.join(parts)}."
+    if trace.waits:
+        active = format_bytes(trace.peak.active)
+        yield f"Active at most: {active}; blocks that other streams used count until these are done."
+    for row in bounds(trace):
+        low, high = (format_bytes(size) for size in sorted((row.eager, row.lazy)))
+        yield f"{row.kind.capitalize()} is open between {low} and {high}: no wait says when other streams are done."
 
 
 def _moment(peak: Peak) -> str:

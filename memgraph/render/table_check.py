@@ -9,9 +9,10 @@ from tabulate import tabulate
 
 from memgraph.analyze.bands import short_op
 from memgraph.analyze.cause import signed
-from memgraph.analyze.compare import KINDS, Comparison, Difference
+from memgraph.analyze.compare import KINDS, Comparison, Difference, Figure
 from memgraph.analyze.refusal import Refusal
 from memgraph.analyze.served import Placed
+from memgraph.analyze.streams import Bounds
 from memgraph.units import format_bytes
 
 WIDTH = 80
@@ -19,6 +20,7 @@ _WORDS = {
     "missing": "recorded in or after this op, not predicted: a rule is missing, or the run is another",
     "extra": "predicted, not recorded: a rule is wrong, or the run is another",
     "size": "of another size",
+    "stream": "on another stream",
     "lifetime": "there longer or shorter than predicted",
 }
 
@@ -72,11 +74,18 @@ def _refusal(refusal: Refusal) -> str:
 
 def _peaks(found: Comparison) -> str:
     rows = [
-        (f"peak {kind}", format_bytes(figure.predicted), format_bytes(figure.measured), off(figure.ratio))
-        for kind, figure in zip(KINDS, found.peaks, strict=True)
+        (f"peak {kind}", _predicted(figure, found.open(kind)), format_bytes(figure.measured), off(found.ratios[kind]))
+        for kind, figure in zip(KINDS, found.peaks, strict=False)
     ]
     return tabulate(rows, ("", "predicted", "measured", "off by"), tablefmt="simple", disable_numparse=True,
                     colalign=("left", "right", "right", "right"))  # fmt: skip
+
+
+def _predicted(figure: Figure, ends: Bounds | None) -> str:
+    """Both ends, where the order of streams leaves it open."""
+    if ends is None:
+        return format_bytes(figure.predicted)
+    return " to ".join(format_bytes(size) for size in sorted((ends.eager, ends.lazy)))
 
 
 def off(ratio: float) -> str:
@@ -131,7 +140,7 @@ def _allocator(found: Comparison) -> str:
     measured = found.peaks[1].measured, found.peaks[2].measured
     parts = [
         f"{kind} {format_bytes(own)} ({off(own / real) if real else 'exact'})"
-        for kind, own, real in zip(KINDS[1:], (served.allocated, served.reserved), measured, strict=True)
+        for kind, own, real in zip(KINDS[1:3], (served.allocated, served.reserved), measured, strict=True)
     ]
     text = f"The allocator alone, given the recorded requests: {', '.join(parts)}{_placed(found.placed)}."
     if found.versions:

@@ -55,7 +55,9 @@ def _check_waiting(trace: TraceData) -> None:
 
 def _culprit(trace: TraceData) -> int:
     counts = Counter(zip(*trace.events.columns[:2], strict=True))
-    wrong = (i for i in range(len(trace.buffers)) if counts[Action.ALLOC, i] != 1 or counts[Action.FREE, i] > 1)
+    wrong = (
+        i for i in range(len(trace.buffers)) if counts[Action.ALLOC, i] != 1 or sum(counts[end, i] for end in ENDS) > 1
+    )
     return next(wrong, -1)
 
 

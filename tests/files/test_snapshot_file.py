@@ -17,7 +17,7 @@ import memgraph
 from memgraph.errors import TraceError
 from memgraph.files import plain_pickle
 from memgraph.files.plain_pickle import PickleError
-from memgraph.files.snapshot_file import load_snapshot
+from memgraph.files.snapshot_file import load_snapshot, read
 from memgraph.render.snapshot import pickled
 from memgraph.trace import Trace
 from tests import DATA
@@ -268,3 +268,31 @@ def test_a_snapshot_that_pytorch_wrote(path: Path) -> None:
     assert found.peaks[0].ratio == 1
     assert found.placed is not None and found.placed.same == found.placed.blocks
     assert {op.source.split(":")[0] for op in measured.ops} == {"benchmarks/tiny.py"}
+
+
+# ---- streams
+
+
+def entries(*rows: tuple[str, int, int, int]) -> list[dict[str, Any]]:
+    return [dict(zip(("action", "addr", "size", "stream"), row, strict=True)) for row in rows]
+
+
+def test_streams_are_numbered_as_they_come_and_blocks_wait_for_them() -> None:
+    side, other = 0x7F0010, 0x7F0020
+    history = read(
+        entries(
+            ("segment_alloc", 0, 2**21, other), ("alloc", 0, 1000, other), ("alloc", 1024, 1000, side),
+            ("alloc", 2048, 1000, 0), ("free_requested", 0, 1000, other), ("alloc", 3072, 512, other),
+            ("free_completed", 0, 1000, other), ("free_requested", 1024, 1000, side),
+            ("free_completed", 1024, 1000, side), ("free_requested", 2048, 1000, 0),
+        )
+    )  # fmt: skip
+    assert [buffer.stream for buffer in history.buffers] == [1, 2, 0, 1]
+    assert [(event.action.name, event.buffer) for event in history.events][4:] == [
+        ("FREE_REQUESTED", 0), ("ALLOC", 3), ("FREE_COMPLETED", 0), ("FREE", 1), ("FREE_REQUESTED", 2)
+    ]  # fmt: skip
+
+
+def test_a_history_that_does_not_tell_when_a_free_was_asked_for() -> None:
+    history = read(entries(("segment_alloc", 0, 2**21, 0), ("alloc", 0, 1000, 0), ("free_completed", 0, 1000, 0)))
+    assert [event.action.name for event in history.events] == ["SEGMENT_ALLOC", "ALLOC", "FREE"]

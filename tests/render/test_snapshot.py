@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import pickle
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 from torch.cuda import _memory_viz as viz
 
+from memgraph.files.snapshot_file import load_snapshot
 from memgraph.render.snapshot import pickled, snapshot
-from memgraph.trace import Action, Category
+from memgraph.trace import Action, Category, Event, Trace
 from tests.conftest import Tape
 from tests.render.drawn import run
 
@@ -87,3 +89,44 @@ def test_out_of_memory_is_an_event(tape: Tape) -> None:
     (events,) = snapshot(tape.trace())["device_traces"]
     assert [event["action"] for event in events] == ["segment_alloc", "alloc", "oom"]
     assert events[-1]["size"] == 2**30 and events[-1]["device_free"] == 4 * 2**20 - 2**21
+
+
+# Several streams.
+
+
+def several(tape: Tape) -> Trace:
+    """A block of another stream's, one that waits at the end, one that came back after it waited."""
+    tape.phase("run", 0)
+    tape.op("aten.empty.memory_format")
+    base = 2**30
+    for stream in range(2):
+        address = base + stream * 2**21
+        tape.events.append(Event(Action.SEGMENT_ALLOC, -1, 0, address, 2**21))
+        tape._address = address
+        for _ in range(2):
+            tape.alloc(1000, Category.ACTIVATION, stream=stream)
+    tape.wait(0)
+    tape.wait(1)
+    tape.complete(0)
+    return tape.trace()
+
+
+def test_streams_and_what_waits_for_them(tape: Tape) -> None:
+    taken = snapshot(several(tape))
+    first, second = taken["segments"]
+    assert (first["stream"], first["allocated_size"], first["active_size"]) == (0, 0, 1024)
+    assert (second["stream"], second["allocated_size"], second["active_size"]) == (1, 2048, 2048)
+    assert [block["state"] for block in first["blocks"]] == ["inactive", "active_pending_free", "inactive"]
+    assert [(entry["action"], entry["stream"]) for entry in taken["device_traces"][0]] == [
+        ("segment_alloc", 0), ("alloc", 0), ("alloc", 0), ("segment_alloc", 1), ("alloc", 1), ("alloc", 1),
+        ("free_requested", 0), ("free_requested", 0), ("free_completed", 0),
+    ]  # fmt: skip
+
+
+def test_they_are_read_back(tape: Tape, tmp_path: Path) -> None:
+    trace, path = several(tape), tmp_path / "run.pickle"
+    path.write_bytes(pickled(trace))
+    back = load_snapshot(path)
+    assert [buffer.stream for buffer in back.buffers] == [0, 0, 1, 1]
+    assert [list(column) for column in back.events.columns[:2]] == [list(column) for column in trace.events.columns[:2]]
+    assert list(back.active) == list(trace.active) and back.usage == trace.usage

@@ -273,3 +273,49 @@ def test_a_lost_event_is_noticed(trace: Trace, data: st.DataObject) -> None:
     del rows[data.draw(st.sampled_from(allocs))]
     with pytest.raises(InvariantError):
         dataclasses.replace(trace, events=Events(rows), phases=()).self_check()
+
+
+# Blocks that wait for other streams.
+
+
+def waiting(tape: Tape) -> Trace:
+    tape.phase("run", 0)
+    tape.segment(2 * MIB)
+    first = tape.alloc(1000, Category.ACTIVATION)  # 1024
+    second = tape.alloc(600, Category.ACTIVATION, stream=1)  # 1024
+    tape.wait(first)
+    third = tape.alloc(100, Category.ACTIVATION)  # 512
+    tape.complete(first)
+    tape.free(second)
+    tape.wait(third)  # never done
+    return tape.trace()
+
+
+def test_what_waits_is_active_and_requested_and_not_allocated(tape: Tape) -> None:
+    trace = waiting(tape)
+    trace.self_check()
+    #                             +1024  +1024   wait   +512   done   free   wait
+    assert list(trace.active) == [0, 1024, 2048, 2048, 2560, 1536, 512, 512]
+    assert list(trace.usage[1]) == [0, 1024, 2048, 1024, 1536, 1536, 512, 0]
+    assert list(trace.usage[0]) == [0, 1000, 1600, 1600, 1700, 700, 100, 100]
+    assert trace.peak[:3] == (1700, 2048, 2 * MIB) and trace.peak.active == 2560
+    assert trace.lives == ((1, 5), (2, 6), (4, 8)) and trace.live_at(3) == (0, 1)
+    assert trace.waits and [buffer.stream for buffer in trace.buffers] == [0, 1, 0]
+
+
+def test_where_nothing_waits_active_is_allocated(toy: Trace) -> None:
+    assert not toy.waits and toy.active is toy.usage[1] and toy.peak.active == toy.peak.allocated
+
+
+@pytest.mark.parametrize("broken", ["complete twice", "complete what was not freed", "wait twice", "free what waits"])
+def test_a_block_waits_once_and_comes_back_once(tape: Tape, broken: str) -> None:
+    tape.segment(2 * MIB)
+    block = tape.alloc(1000, Category.ACTIVATION)
+    steps = {
+        "complete twice": (tape.wait, tape.complete, tape.complete), "complete what was not freed": (tape.complete,),
+        "wait twice": (tape.wait, tape.wait, tape.complete), "free what waits": (tape.wait, tape.free),
+    }  # fmt: skip
+    for step in steps[broken]:
+        step(block)
+    with pytest.raises(InvariantError, match=r"without having waited|more than once"):
+        tape.trace().self_check()

@@ -19,6 +19,7 @@ from memgraph.errors import TraceError
 from memgraph.render import json as render_json
 from memgraph.render import table
 from memgraph.trace import SCHEMA, Category, Role, TensorSpec, Trace, trace_file
+from tests import DATA
 from tests.conftest import Tape
 
 slow = settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -118,6 +119,32 @@ def test_any_trace_comes_back(trace: Trace) -> None:
 
 
 # ---- what is not a trace
+
+
+def test_a_file_from_before_streams_is_read() -> None:
+    """Two steps of a linear layer, written by memgraph when its schema was 1."""
+    path = DATA / "schema_1.memgraph"
+    assert unpack(path)["schema"] == 1 and len(unpack(path)["buffers"]) == 6
+    trace = memgraph.load(path)
+    assert trace.peak[:4] == (20_251_400, 20_253_184, 25_165_824, 48) and trace.peak.active == trace.peak.allocated
+    assert {buffer.stream for buffer in trace.buffers} == {0} and not trace.waits and trace.schema == SCHEMA == 2
+
+
+def test_streams_and_what_waits_for_them_come_back(tape: Tape, tmp_path: Path) -> None:
+    tape.phase("run", 0)
+    tape.segment(2**21)
+    tape.alloc(1000, Category.ACTIVATION, stream=2)
+    tape.alloc(1000, Category.ACTIVATION)
+    tape.wait(0)
+    tape.complete(0)
+    trace = tape.trace()
+    trace.save(tmp_path / "run.memgraph")
+    assert memgraph.load(tmp_path / "run.memgraph") == trace
+    assert unpack(tmp_path / "run.memgraph")["buffers"][6] == [2, 0]
+
+
+def test_one_stream_takes_no_room(saved: Path) -> None:
+    assert len(unpack(saved)["buffers"]) == 6
 
 
 def test_a_newer_schema_is_refused(saved: Path) -> None:

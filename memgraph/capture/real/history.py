@@ -111,10 +111,10 @@ def _with_segment(actions: Sequence[int], allocation: int) -> int:
 
 
 def _statistics() -> dict[str, int]:
-    """torch's own figures, to hold a prediction against: requested, allocated and reserved, now and at their peak."""
+    """torch's own figures, to hold a prediction against, now and at their peak."""
     stats = torch.cuda.memory_stats()
     return {
         f"{kind}.{when}": int(stats[f"{kind}_bytes.all.{when}"])
-        for kind in ("requested", "allocated", "reserved")
+        for kind in ("requested", "allocated", "active", "reserved")
         for when in ("current", "peak")
     }

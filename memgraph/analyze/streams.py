@@ -1,0 +1,95 @@
+"""What several streams do to a run's memory: what each has reserved, and how early blocks may come back that other
+streams used."""
+
+from __future__ import annotations
+
+from bisect import bisect_right, insort
+from collections import Counter
+from typing import NamedTuple
+
+from memgraph.analyze.served import eagerly
+from memgraph.trace import Action, Trace
+
+
+class Bounds(NamedTuple):
+    """The highest bytes of a figure: blocks that other streams used come back somewhere between at once and when the
+    host knows that they are done. The trace has the latter."""
+
+    kind: str
+    """`requested`, `allocated`, `active`, `reserved`."""
+    eager: int
+    lazy: int
+
+
+def uses_streams(trace: Trace) -> bool:
+    """Whether anything was allocated on another stream than the default one."""
+    return any(buffer.stream for buffer in trace.buffers)
+
+
+def bounds(trace: Trace) -> tuple[Bounds, ...]:
+    """The figures that the order of streams leaves open; none for most runs. A recording knows when blocks came back,
+    so nothing is open there."""
+    if not trace.waits or trace.origin != "predicted":
+        return ()
+    early = eagerly(trace)
+    rows = (Bounds(kind, getattr(early, kind), getattr(trace.peak, kind)) for kind in early._fields)
+    return tuple(row for row in rows if row.eager != row.lazy)
+
+
+def reserved_by_stream(trace: Trace) -> dict[int, int]:
+    """Bytes that each stream's segments had when most was reserved; they sum to `trace.peak.reserved`."""
+    if not trace.peak.reserved:
+        return {}
+    if not uses_streams(trace):
+        return {0: trace.peak.reserved}
+    owners = owners_of_segments(trace)
+    held: Counter[int] = Counter()
+    top = trace.usage[2].index(trace.peak.reserved)
+    pieces = _Pieces()
+    for place in range(top + 1):
+        action, _, _, address, size = trace.events[place]
+        if action is Action.SEGMENT_ALLOC:
+            pieces.add(address, owners.get(place, 0))
+            held[owners.get(place, 0)] += size
+        elif action is Action.SEGMENT_FREE:
+            held[pieces.at(address)] -= size
+    return {stream: held[stream] for stream in sorted(held) if held[stream]}
+
+
+class _Pieces:
+    """Stretches of addresses taken from the card, by their starts, each with something that is known of it."""
+
+    def __init__(self) -> None:
+        self._starts: list[int] = []
+        self._of: dict[int, int] = {}
+
+    def add(self, start: int, known: int) -> None:
+        if start not in self._of:
+            insort(self._starts, start)
+        self._of[start] = known
+
+    def at(self, address: int) -> int:
+        """What is known of the piece that an address lies in."""
+        place = bisect_right(self._starts, address) - 1
+        return self._of[self._starts[place]] if place >= 0 else 0
+
+    def between(self, start: int, stop: int) -> list[int]:
+        """The same of those that start there."""
+        first, last = (bisect_right(self._starts, edge - 1) for edge in (start, stop))
+        return [self._of[each] for each in self._starts[first:last]]
+
+
+def owners_of_segments(trace: Trace) -> dict[int, int]:
+    """Event that took memory from the card → the stream it was for: that of the first block in it. An expandable
+    segment grows by pieces, of which a block may have several."""
+    owners: dict[int, int] = {}
+    if not uses_streams(trace):
+        return owners
+    pieces = _Pieces()
+    for place, (action, buffer, _, address, size) in enumerate(trace.events):
+        if action is Action.SEGMENT_ALLOC:
+            pieces.add(address, place)
+        elif action is Action.ALLOC:
+            for piece in (pieces.at(address), *pieces.between(address, address + size)):
+                owners.setdefault(piece, trace.buffers[buffer].stream)
+    return owners

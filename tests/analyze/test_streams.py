@@ -1,0 +1,171 @@
+"""What several streams do to a run, in numbers."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import pytest
+import torch
+
+import memgraph
+from memgraph.analyze.compare import compare, within
+from memgraph.analyze.program import Irregular, requests_of
+from memgraph.analyze.replay_fast import Replayed, replay
+from memgraph.analyze.served import served
+from memgraph.analyze.streams import Bounds, bounds, reserved_by_stream
+from memgraph.render import check_json, table, table_check
+from memgraph.render import json as as_json
+from memgraph.trace import Trace
+
+MIB = 2**20
+
+
+def mebibytes(count: int) -> torch.Tensor:
+    return torch.empty(count * MIB, dtype=torch.uint8, device="cuda")
+
+
+def run(*, known: bool, memory: int | None = None) -> Trace:
+    """16 MiB that a side stream used, then 16 more; 12 of the side stream's own."""
+    with memgraph.virtual_gpu("h100", memory=memory) as gpu:
+        side = torch.cuda.Stream()
+        block = mebibytes(16)
+        block.record_stream(side)
+        del block
+        if known:
+            side.synchronize()
+        block = mebibytes(16)
+        with torch.cuda.stream(side):
+            other = mebibytes(12)
+        del block, other
+    gpu.trace.self_check()
+    return gpu.trace
+
+
+@pytest.fixture(scope="module")
+def open_run() -> Trace:
+    return run(known=False)
+
+
+@pytest.fixture(scope="module")
+def known_run() -> Trace:
+    return run(known=True)
+
+
+def test_where_no_wait_says_when_a_block_comes_back_there_are_two_bounds(open_run: Trace) -> None:
+    assert bounds(open_run) == (
+        Bounds("requested", 28 * MIB, 44 * MIB),  # 16 + 12; and the first 16
+        Bounds("active", 28 * MIB, 44 * MIB),
+        Bounds("reserved", 28 * MIB, 44 * MIB),  # the second 16 take the first's place, or not
+    )
+    assert open_run.peak.allocated == 28 * MIB
+
+
+def test_where_a_wait_says_so_there_is_nothing_open(known_run: Trace) -> None:
+    assert known_run.waits and bounds(known_run) == ()
+    assert (known_run.peak.active, known_run.peak.allocated, known_run.peak.reserved) == (28 * MIB,) * 3
+
+
+def test_the_lazy_bound_is_what_the_model_does_with_the_trace(open_run: Trace) -> None:
+    assert tuple(served(open_run)) == open_run.peak[:3]
+
+
+def test_a_card_that_is_full_waits_for_the_streams() -> None:
+    """The second 16 MiB do not fit beside the first: all streams are waited for, and the first's segment goes."""
+    trace = run(known=False, memory=30 * MIB)
+    assert trace.fits and trace.peak.reserved == 28 * MIB and bounds(trace) == ()
+
+
+def test_reserved_by_stream(open_run: Trace) -> None:
+    assert reserved_by_stream(open_run) == {0: 32 * MIB, 1: 12 * MIB}
+
+
+def test_one_stream_has_it_all() -> None:
+    with memgraph.virtual_gpu("h100") as gpu:
+        mebibytes(16)
+    assert reserved_by_stream(gpu.trace) == {0: 16 * MIB} and bounds(gpu.trace) == ()
+    assert reserved_by_stream(dataclasses.replace(gpu.trace, events=gpu.trace.events[:0], phases=())) == {}
+
+
+def test_expandable_segments_by_stream() -> None:
+    with memgraph.virtual_gpu("h100", alloc_conf="expandable_segments:True") as gpu:
+        held = [mebibytes(30)]
+        with torch.cuda.stream(torch.cuda.Stream()):
+            held += [mebibytes(30), mebibytes(50)]
+        held.append(mebibytes(10))
+    # pages of 20 MiB: 30 + 10 on one stream are two, 30 + 50 on the other four
+    assert reserved_by_stream(gpu.trace) == {0: 40 * MIB, 1: 80 * MIB}
+
+
+# Replayed.
+
+
+def test_the_fast_replay_tells_streams_apart() -> None:
+    sizes = [16 * MIB, 16 * MIB, 16 * MIB]
+    assert replay([0, ~0, 1, ~1, 2, ~2], sizes, 2**40) == Replayed(True, 16 * MIB, 16 * MIB)
+    assert replay([0, ~0, 1, ~1, 2, ~2], sizes, 2**40, streams=[0, 1, 0]) == Replayed(True, 16 * MIB, 32 * MIB)
+    assert replay([0, ~0, 1, ~1, 2, ~2], sizes, 2**40, streams=[0, 0, 0]) == Replayed(True, 16 * MIB, 16 * MIB)
+
+
+def test_laws_know_nothing_of_several_streams(open_run: Trace) -> None:
+    with pytest.raises(Irregular, match="the run uses several streams"):
+        requests_of(open_run)
+
+
+# Told.
+
+
+def test_the_report_says_what_streams_did(open_run: Trace, known_run: Trace) -> None:
+    text = " ".join(table.report(open_run, 5).split())
+    assert "Reserved by stream: 32.00 MiB by the default one, 12.00 MiB by stream 1." in text
+    assert "Active at most: 44.00 MiB; blocks that other streams used count until these are done." in text
+    assert "Reserved is open between 28.00 MiB and 44.00 MiB: no wait says when other streams are done." in text
+    assert "open between" not in table.report(known_run, 5)
+
+
+def test_the_report_of_one_stream_says_nothing_of_streams() -> None:
+    with memgraph.virtual_gpu("h100") as gpu:
+        mebibytes(16)
+    text = table.report(gpu.trace, 5)
+    assert "by stream" not in text and "Active" not in text
+    told = as_json.report(gpu.trace, 5)
+    assert "reserved_by_stream" not in told and "bounds" not in told and "active" not in told["peak"]
+
+
+def test_json_has_the_same(open_run: Trace) -> None:
+    told = json.loads(json.dumps(as_json.report(open_run, 5)))
+    assert told["peak"]["active"] == 44 * MIB
+    assert told["reserved_by_stream"] == {"0": 32 * MIB, "1": 12 * MIB}
+    assert told["bounds"]["reserved"] == {"eager": 28 * MIB, "lazy": 44 * MIB}
+
+
+# Against a recording.
+
+
+def measured(trace: Trace) -> Trace:
+    return dataclasses.replace(trace, origin="measured", torch="2.13.0+cu130")
+
+
+def test_a_recording_between_the_bounds_agrees(open_run: Trace, known_run: Trace) -> None:
+    found = compare(open_run, measured(known_run))
+    assert found.matched == found.measured == 3
+    assert [row.kind for row in found.bounds] == ["requested", "active", "reserved"]
+    assert found.ratios == {"requested": 1, "allocated": 1, "reserved": 1, "active": 1} and within(found, 0.0)
+    assert check_json.report(found)["peak"]["reserved"] == {
+        "predicted": 44 * MIB, "measured": 28 * MIB, "ratio": 1, "eager": 28 * MIB
+    }  # fmt: skip
+    text = " ".join(table_check.report(found, 5).split())
+    assert "peak reserved 28.00 MiB to 44.00 MiB 28.00 MiB exact" in text
+
+
+def test_a_recording_beyond_the_bounds_does_not(known_run: Trace, open_run: Trace) -> None:
+    found = compare(known_run, measured(open_run))
+    assert found.peaks[2].ratio == pytest.approx(28 / 44) and not within(found, 0.1)
+
+
+def test_an_allocation_on_another_stream_is_another(known_run: Trace) -> None:
+    buffers = tuple(buffer._replace(stream=1) if n == 1 else buffer for n, buffer in enumerate(known_run.buffers))
+    found = compare(known_run, measured(dataclasses.replace(known_run, buffers=buffers)))
+    assert (found.matched, found.measured) == (2, 3)
+    assert [(row.kind, row.bytes) for row in found.differences] == [("stream", 0)]
+    assert "on another stream" in table_check.report(found, 5)
