@@ -17,11 +17,12 @@ from tests import ROOT
 
 PACKAGE = Path(memgraph.__file__).parent
 
-BASE = {"errors", "units"}
+BASE = {"errors", "units", "children"}
 WAIST = BASE | {"trace"}
 MAY_IMPORT = {
     "errors": set(),
     "units": BASE,
+    "children": set(),
     "options": BASE,
     "trace": WAIST,
     "files": WAIST | {"files"},

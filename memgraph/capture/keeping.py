@@ -10,7 +10,7 @@ from memgraph.capture.holders import Found, Path, holders
 from memgraph.capture.ledger import Ledger
 from memgraph.capture.provenance import ModulePaths, SourceLines
 from memgraph.capture.storages import Storages
-from memgraph.capture.tags import made_by
+from memgraph.capture.tags import Tags
 from memgraph.capture.written import line_of_class, line_that_fills, line_that_passes
 from memgraph.trace import Held, Op, Role
 
@@ -37,13 +37,15 @@ class Keeping:
         paths: the models that were called.
         sources: says lines.
         ops: what ran, as it grows.
+        tags: say which op made a tensor.
     """
 
     def __init__(
-        self, ledger: Ledger, storages: Storages, paths: ModulePaths, sources: SourceLines, ops: Sequence[Op]
-    ) -> None:
+        self, ledger: Ledger, storages: Storages, paths: ModulePaths, sources: SourceLines, ops: Sequence[Op],
+        tags: Tags,
+    ) -> None:  # fmt: skip
         self._ledger, self._storages, self._paths = ledger, storages, paths
-        self._sources, self._ops = sources, ops
+        self._sources, self._ops, self._tags = sources, ops, tags
         self._before: dict[str, list[int]] = {"step": [], "call": []}
         """Number of buffers when each step, or call of a model, was over."""
         self._looked_at = dict.fromkeys(self._before, 0)
@@ -87,7 +89,7 @@ class Keeping:
 
     def _told(self, found: Found, moment: int) -> _Who:
         """A variable or an attribute is given what it holds by the op that made it; a container is filled elsewhere."""
-        path, op = found.path, made_by(found.by)
+        path, op = found.path, self._tags.made_by(found.by)
         made = self._ops[op].source if op >= 0 else ""
         line = _line(path) if path.file else 0
         written = self._sources.at(path.file, line) if line else ""

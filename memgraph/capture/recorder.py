@@ -35,8 +35,8 @@ from memgraph.capture.operators import Inside, Kinds, Operator
 from memgraph.capture.provenance import ForwardOps, ModulePaths, Place, SourceLines, recomputing
 from memgraph.capture.stage import Stage
 from memgraph.capture.storages import Storages
-from memgraph.capture.tags import Arguments, GraphCall, Tags, made_by, name_parameter, parameter_name
-from memgraph.errors import MemgraphError
+from memgraph.capture.tags import Arguments, GraphCall, Tags, name_parameter, parameter_name
+from memgraph.errors import MemgraphError, UsageError
 from memgraph.gpu.call import Call
 from memgraph.trace import Category, Op, Role, TensorSpec
 from memgraph.virtual.ops.dispatch import run_composite
@@ -55,6 +55,12 @@ _NO_KWARGS: Mapping[str, Any] = {}
 _FAKE_ALONE = (FakeTensor,)
 _DEVICE = torch.ops.prim.device.default
 _DETACH = "aten.detach.default"
+_LOOK = torch.ops.aten.detach.default
+"""What `Module.state_dict` and printing do with a tensor first."""
+_OVER = (
+    "{} of a tensor whose virtual GPU is closed: it has a shape and no values; do this inside the `with` block, or "
+    "make the tensor again"
+)
 _ALLOCATION = torch.ops.aten.empty_strided.default
 _ACCUMULATION = 2**64 - 1
 """Sequence number of every AccumulateGrad node (torch/csrc/autograd/functions/accumulate_grad.cpp)."""
@@ -87,7 +93,7 @@ class Recorder(FakeTensorMode):
         self.stage = Stage(ledger)
         self.paths = ModulePaths(self._entered)
         self.shapes = Shapes()
-        self.tags = Tags(self.shapes)
+        self.tags = Tags(self.shapes, self._adopt)
         self.collecting = Collecting()
         self.storages = Storages(ledger, self.shapes, self.collecting.died)
         self.accumulation = Accumulation(sole)
@@ -179,8 +185,8 @@ class Recorder(FakeTensorMode):
         kwargs = _of_the_host(kwargs) if kwargs else _NO_KWARGS
         if self._here.inside:
             return super().dispatch(func, types, args, kwargs)  # type: ignore[arg-type]
-        if not self.recording:  # a thread that goes on after the virtual GPU
-            return super().dispatch(func, types, args, kwargs) if FakeTensor in types else func(*args, **kwargs)  # type: ignore[arg-type]
+        if not self.recording:
+            return self._afterwards(func, types, args, kwargs)
         if types != _FAKE_ALONE and any(map(_is_wrapper, types)):
             return NotImplemented  # a jagged tensor, say, which calls again with what it holds
         operator = self.operators.of(func)
@@ -208,6 +214,30 @@ class Recorder(FakeTensorMode):
             return outputs
         finally:
             self.collecting.ends(made)
+
+    def _afterwards(
+        self, func: OpOverload, types: Sequence[type], args: Sequence[Any], kwargs: Mapping[str, Any]
+    ) -> Any:
+        """What a thread does that goes on after the run, and what is done with the run's tensors.
+
+        Raises:
+            UsageError: they still have their shape and their type, and nothing else.
+        """
+        if FakeTensor not in types:
+            return func(*args, **kwargs)
+        if func is not _LOOK:
+            raise UsageError(_OVER.format(func.name()))
+        return super().dispatch(func, types, args, kwargs)  # type: ignore[arg-type]
+
+    def close(self) -> None:
+        """The run is over: whatever is done with its tensors from now on is refused."""
+        self.recording = False
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """A tensor is pickled with its mode."""
+        if not self.recording:
+            raise UsageError(_OVER.format("pickling"))
+        return super().__reduce_ex__(protocol)
 
     def _run_fake(
         self, operator: Operator, types: Sequence[type], args: Sequence[Any], kwargs: Mapping[str, Any]
@@ -331,7 +361,7 @@ class Recorder(FakeTensorMode):
         if node is None:
             return False
         self.accumulation.evaluating(node, len(self.ops))
-        return self.accumulation.in_place(args, made_by)
+        return self.accumulation.in_place(args, self.tags.made_by)
 
     def _describe_backward(self, operator: Operator, node: Any, specs: tuple[TensorSpec, ...]) -> Op:
         phase = self.stage.inside_autograd()
@@ -404,6 +434,15 @@ class Recorder(FakeTensorMode):
         buffer = self.storages.buffer_at(storage)
         if buffer is not None and self.recording:
             self.ledger.record_stream(buffer, stream)
+
+    def _adopt(self, tensor: FakeTensor) -> None:
+        """A tensor that outlived the run that made it is on this card too, and so is whatever else is left of that."""
+        run = tensor.fake_mode
+        if not isinstance(run, Recorder) or run.recording:
+            return
+        tensor.fake_mode = self
+        if self.storages.take_over(run.storages):
+            self.assumptions.state("what is left of an earlier virtual GPU is counted once a tensor of it is used")
 
     def mark(self, tensor: Tensor, category: Category, name: str) -> None:
         """This tensor's buffer is a parameter, a gradient, optimizer state, …"""

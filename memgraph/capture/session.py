@@ -16,6 +16,7 @@ from torch.optim.optimizer import (
     register_optimizer_step_post_hook,
     register_optimizer_step_pre_hook,
 )
+from torch.utils._python_dispatch import _disable_current_modes
 
 from memgraph.capture.accumulate import References, run_two_gradients
 from memgraph.capture.categorize import categorize
@@ -25,14 +26,14 @@ from memgraph.capture.ledger import Ledger, Refusal
 from memgraph.capture.operators import Kinds
 from memgraph.capture.recorder import Recorder
 from memgraph.capture.tags import parameter_name
-from memgraph.errors import TorchChanged
+from memgraph.errors import TorchChanged, UsageError
 from memgraph.gpu.allocator.caching import Allocator
 from memgraph.gpu.allocator.config import AllocatorConfig
 from memgraph.gpu.specs import GpuSpec, find
 from memgraph.trace import Buffer, Category, TensorSpec, Trace
 from memgraph.virtual import cuda, patches
 from memgraph.virtual.current_stream import current_number, streams_exist
-from memgraph.virtual.device import virtual_device
+from memgraph.virtual.device import ensure_engine_thread, virtual_device
 from memgraph.virtual.legacy_types import legacy_types_are_there
 from memgraph.virtual.ops import ctc, encoder, sparse
 from memgraph.virtual.ops.attention import attention_as_on, backend_of
@@ -85,14 +86,19 @@ class VirtualGpu:
         self.recorder = Recorder(self.ledger, self.kinds, self.assumptions)
         self.compiling = Compiling(self.spec, self.recorder, self.assumptions.state)
         self.keeping = Keeping(
-            self.ledger, self.recorder.storages, self.recorder.paths, self.recorder.sources, self.recorder.ops
-        )
+            self.ledger, self.recorder.storages, self.recorder.paths, self.recorder.sources, self.recorder.ops,
+            self.recorder.tags,
+        )  # fmt: skip
         self.recorder.after_call = functools.partial(self.keeping.ended, "call")
         self.after_step: Callable[[], None] | None = None
         """Called when an optimizer has stepped."""
         self._stack = contextlib.ExitStack()
+        self._entered = False
 
     def __enter__(self) -> Self:
+        if self._entered:
+            raise UsageError("this virtual GPU was entered before: make a new one for each `with` block")
+        self._entered = True
         with contextlib.ExitStack() as stack:
             stack.callback(self._close)
             stack.enter_context(virtual_device())
@@ -110,7 +116,7 @@ class VirtualGpu:
             self._take_the_gpus_paths(stack)
             stack.enter_context(self.recorder.paths.following())
             self._follow_optimizers(stack)
-            self.recorder.accumulation.sole = self._sole_references()
+            stack.enter_context(patches.before_the_first_backward(self._prepare_backward))
             self.recorder.entries = [VirtualGpu._before_step, VirtualGpu._after_step]
             stack.enter_context(self.compiling.following())
             stack.enter_context(self.recorder.keeps_interrupts())
@@ -159,6 +165,11 @@ class VirtualGpu:
 
         return build_graph(self.recorder.calls, self.recorder.ops)
 
+    def _prepare_backward(self) -> None:
+        """What only a backward needs, and after which a forked process cannot run one of its own."""
+        ensure_engine_thread()
+        self.recorder.accumulation.sole = self._sole_references()
+
     def _sole_references(self) -> References:
         """Run the smallest case through a recorder of its own and read the counts: they depend on torch's version.
 
@@ -166,7 +177,7 @@ class VirtualGpu:
             TorchChanged: the engine did not add the two gradients the way torch 2.11 to 2.15 do.
         """
         trial = Recorder(Ledger(Allocator(2**40)), Kinds(self.spec, self.kinds.torch_version), Assumptions())
-        with trial, torch.enable_grad(), torch.inference_mode(False):
+        with _disable_current_modes(), trial, torch.enable_grad(), torch.inference_mode(False):
             run_two_gradients()
             collecting = self.recorder.collecting
             collecting.left, collecting.extra = trial.collecting.try_out(lambda: torch.empty(1, device="cuda"))
@@ -210,7 +221,7 @@ class VirtualGpu:
         stack.enter_context(attention_kernels_of(self.spec))
 
     def _close(self) -> None:
-        self.recorder.recording = False
+        self.recorder.close()
         self.ledger.close()
 
     def _follow_optimizers(self, stack: contextlib.ExitStack) -> None:

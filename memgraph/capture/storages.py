@@ -109,6 +109,27 @@ class Storages:
         buffer, _ = self._live.get(storage._cdata, _NOT_THERE)
         return self._ledger.sizes[buffer] if buffer != _NO_BUFFER else 0
 
+    def take_over(self, other: Storages) -> bool:
+        """Those of an earlier run that are still alive, as what they were there, outside any op; whether it had any."""
+        left = [(buffer, storage) for buffer, reference in other._live.values() if (storage := reference()) is not None]
+        other._live.clear()
+        op, self._ledger.op = self._ledger.op, -1
+        for buffer, storage in left:
+            size = storage.nbytes() if buffer != _NO_BUFFER else 0
+            self._know(storage, self._again(other, buffer, size) if size else _NO_BUFFER)
+        self._ledger.op = op
+        return bool(left)
+
+    def _again(self, other: Storages, buffer: int, size: int) -> int:
+        """A buffer of another run, in this one."""
+        new = self._ledger.allocate(size)
+        self.specs[new] = other.specs[buffer]
+        if buffer in other._ledger.categories:
+            self._ledger.categories[new] = other._ledger.categories[buffer]
+        if buffer in other._ledger.names:
+            self._ledger.names[new] = other._ledger.names[buffer]
+        return new
+
     def buffer_of(self, tensor: Tensor) -> int | None:
         """The buffer that holds a fake tensor's data, if it was allocated on the device."""
         if not isinstance(tensor, FakeTensor):

@@ -5,7 +5,8 @@ An op's arguments are kept with the tags in place of the tensors, so that nothin
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -17,7 +18,7 @@ from memgraph.capture.provenance import uncompiled
 from memgraph.trace import TensorSpec
 from memgraph.virtual.ops.shapes import Look, Recipe, Shapes
 
-_TAG = "_memgraph_tag"
+_RUNS = itertools.count()
 _NAME = "_memgraph_name"
 
 
@@ -72,16 +73,20 @@ class Tags:
 
     Args:
         shapes: the looks of the run's tensors.
+        meet: told of a fake tensor that nothing in this run has made, when it is first seen.
     """
 
-    def __init__(self, shapes: Shapes) -> None:
+    def __init__(self, shapes: Shapes, meet: Callable[[FakeTensor], None]) -> None:
         self._shapes = shapes
+        self._meet = meet
         self._outside = 0
+        self._attribute = f"_memgraph_tag_{next(_RUNS)}"
+        """Each run has its own: a tensor that outlived one is new to the next."""
 
     def reference(self, arg: Any, arguments: Arguments) -> Any:
         """An argument as the graph keeps it: tensors become tags; the key and the specs are collected on the way."""
         if isinstance(arg, Tensor):
-            tag = arg.__dict__.get(_TAG) or self._tag_outside(arg)
+            tag = arg.__dict__.get(self._attribute) or self._tag_outside(arg)
             arguments.key.append(tag.look)
             arguments.specs.append(tag.look.spec)
             arguments.tensors.append(arg)
@@ -102,12 +107,19 @@ class Tags:
         return referenced
 
     def _tag_outside(self, tensor: Tensor) -> Tag:
-        """A tensor that no recorded op made: a real one from the CPU."""
+        """A tensor that no recorded op made: a real one from the CPU, or one of an earlier run."""
+        if isinstance(tensor, FakeTensor):
+            self._meet(tensor)
         self._outside += 1
         tag = Tag(-1, self._outside, self._shapes.look(tensor))
         if isinstance(tensor, FakeTensor):
-            tensor.__dict__[_TAG] = tag
+            tensor.__dict__[self._attribute] = tag
         return tag
+
+    def made_by(self, tensor: Tensor) -> int:
+        """Number of the op that made a fake tensor, -1 if none of this run did."""
+        tag = tensor.__dict__.get(self._attribute)
+        return tag.op if tag is not None else -1
 
     def tag(self, op: int, outputs: Any, recipe: Recipe | None) -> tuple[TensorSpec, ...]:
         """Tell the outputs of an op where they come from; a single tensor is output 0."""
@@ -117,15 +129,9 @@ class Tags:
             if isinstance(output, Tensor):
                 part = parts[position] if parts else None
                 look = part.look if part is not None else self._shapes.look(output)
-                output.__dict__[_TAG] = Tag(op, position, look)
+                output.__dict__[self._attribute] = Tag(op, position, look)
                 specs.append(look.spec)
         return tuple(specs)
-
-
-def made_by(tensor: Tensor) -> int:
-    """Number of the op that made a fake tensor, -1 if none did."""
-    tag = tensor.__dict__.get(_TAG)
-    return tag.op if tag is not None else -1
 
 
 def name_parameter(tensor: Tensor, path: str) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 
 import click
 
+from memgraph import children
 from memgraph.capture.ended import Ended
 from memgraph.cli.run import end
 from memgraph.cli.target import RUN_NAMES, RUN_OPTIONS, given, to_options
@@ -156,9 +157,13 @@ def _hook_first(via: str) -> Iterator[Path | None]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "hook.memgraph"
         command = [sys.executable, "-m", "memgraph", *_again(path)]
-        done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=False)
+        done = children.run(command, stdout=subprocess.DEVNULL)
         if not path.exists():
-            reason = (done.stderr.strip() or "no reason given").splitlines()[-1].removeprefix("memgraph: ")
+            reason = (
+                (done.stderr.decode(errors="replace").strip() or "no reason given")
+                .splitlines()[-1]
+                .removeprefix("memgraph: ")
+            )
             raise MemgraphError(reason if "no GPU" in reason else f"the run through the hook failed: {reason}")
         yield path
 

@@ -130,11 +130,13 @@ def _graphviz(kind: str) -> Callable[[Order], bytes]:
 def _module_picture(trace: Trace, kind: str) -> bytes:
     from memgraph.analyze.module_graph import module_graph
     from memgraph.render import dot
-    from memgraph.render.dot_modules import modules
+    from memgraph.render.dot_modules import modules, too_large
 
     graph = module_graph(trace)
     if not graph.layers:
         raise MemgraphError("the run has no forward with a backward after it: there are no modules to draw")
+    if kind != "dot" and (reason := too_large(graph)):
+        raise MemgraphError(reason)
     return dot.rendered(modules(graph), kind, fixed=False)
 
 

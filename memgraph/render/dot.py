@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any, TypeAlias
 
+from memgraph import children
 from memgraph.errors import MemgraphError
 
 Picture: TypeAlias = Any
@@ -49,15 +50,15 @@ def rendered(picture: Picture, kind: str, *, fixed: bool) -> bytes:
     """
     if kind == "dot":
         return picture.source.encode()
-    from graphviz import CalledProcessError, ExecutableNotFound
-
-    picture.engine = "neato" if fixed else "dot"
+    program = ["neato", "-n2"] if fixed else ["dot"]
     try:
-        return bytes(picture.pipe(format=kind, neato_no_op=2 if fixed else None, quiet=True))
-    except ExecutableNotFound as error:
+        done = children.run([*program, f"-T{kind}"], picture.source.encode())
+    except OSError as error:
         raise MemgraphError(
             f"a .{kind} needs the program dot: install graphviz (apt-get install graphviz, brew install graphviz), "
             "or write a .dot"
         ) from error
-    except CalledProcessError as error:
-        raise MemgraphError(f"dot failed: {' '.join(str(error.stderr).split())[:300]}; write a .dot instead") from error
+    if done.returncode:
+        said = " ".join(done.stderr.decode(errors="replace").split())
+        raise MemgraphError(f"dot failed: {said[:300]}; write a .dot instead")
+    return done.stdout

@@ -11,6 +11,20 @@ from memgraph.units import format_bytes
 
 _FAINT = 0.9
 """Share of white of a layer that keeps nothing."""
+_LAYERS, _SKIPS = 200, 100
+"""Layers that a picture may have, and links that pass over others: dot draws both together in seconds, and with three
+hundred such links among 150 layers it took half a minute. Nobody could read it either."""
+
+
+def too_large(graph: ModuleGraph) -> str:
+    """Why a graph is not drawn; empty if it is. Asked before graphviz is."""
+    skips = sum(abs(link.stop - link.start) > 1 for link in (*graph.passes, *graph.needs))
+    if len(graph.layers) <= _LAYERS and skips <= _SKIPS:
+        return ""
+    return (
+        f"{len(graph.layers):,} modules that differ, with {skips:,} links past others, are more than a picture can "
+        f"show ({_LAYERS} and {_SKIPS}); a .dot holds them all (--modules -o modules.dot)"
+    )
 
 
 def modules(graph: ModuleGraph) -> Picture:

@@ -11,6 +11,7 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
+from memgraph.children import end_with, let_go_of_terminal
 from memgraph.errors import ShimError
 from memgraph.options import Options
 from memgraph.trace import Trace
@@ -74,9 +75,12 @@ class Workers:
             import memgraph.capture.step  # noqa: F401  # torch: loaded once, shared by all that are forked
 
             context = multiprocessing.get_context("fork")
-            self._pool = ProcessPoolExecutor(self.count, context, initializer=_leave_interrupts_to_the_parent)
+            self._pool = ProcessPoolExecutor(self.count, context, initializer=_belong_to, initargs=(os.getpid(),))
         return self._pool
 
 
-def _leave_interrupts_to_the_parent() -> None:
+def _belong_to(parent: int) -> None:
+    """Nothing of a worker outlives its parent; interrupts are the parent's, and what goes wrong is told to it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    end_with(parent)
+    let_go_of_terminal()

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from memgraph import children
 from memgraph.errors import ShimError
 
 
@@ -57,12 +57,15 @@ def compiler(variable: str, names: Sequence[str], otherwise: str) -> str:
 
 def _compile(command: Sequence[str], what: str, variable: str) -> None:
     try:
-        result = subprocess.run(command, capture_output=True, text=True, check=False)
+        result = children.run(command)
     except OSError as error:
         reason = f"cannot run {command[0]}: {error.strerror or error}; set {variable} to a compiler"
         raise ShimError(f"building {what} failed: {reason}") from error
     if result.returncode != 0:
-        reason = _first_error(result.stderr) or f"the compiler said nothing (exit code {result.returncode})"
+        reason = (
+            _first_error(result.stderr.decode(errors="replace"))
+            or f"the compiler said nothing (exit code {result.returncode})"
+        )
         raise ShimError(f"building {what} failed: {reason}")
 
 

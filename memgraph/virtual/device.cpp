@@ -2,7 +2,7 @@
 // say that one device is there. Fake tensors do the rest.
 //
 // Written for torch 2.11 to 2.15, CPU-only builds and CUDA builds without a visible GPU. It must not be loaded where a real
-// GPU is visible. Everything is undone by memgraph_uninstall.
+// GPU is visible. Everything is undone by memgraph_uninstall, but for a guard that counts no device (see `LeftGuard`).
 
 #include <ATen/detail/CUDAHooksInterface.h>
 #include <c10/core/StorageImpl.h>
@@ -52,7 +52,7 @@ int64_t data_ptr_offset() {
 }
 
 // Device 0 is always current; nothing takes time.
-struct VirtualGuard final : public c10::impl::DeviceGuardImplInterface {
+struct VirtualGuard : public c10::impl::DeviceGuardImplInterface {
   DeviceType type() const override { return DeviceType::CUDA; }
   Device exchangeDevice(Device) const override { return getDevice(); }
   Device getDevice() const override { return Device(DeviceType::CUDA, 0); }
@@ -115,6 +115,21 @@ struct VirtualGuard final : public c10::impl::DeviceGuardImplInterface {
   }
 };
 
+// What stays when the device goes. Tensors of it may live on, and autograd asks for their stream where an exception ends the
+// process (the constructor of InputMetadata, torch/csrc/autograd/input_metadata.cpp): without a guard, or with that of a CUDA
+// build without a GPU, a forgotten line after the block would abort. No device is counted, so nothing new can be made on it.
+struct LeftGuard final : public VirtualGuard {
+  DeviceIndex deviceCount() const noexcept override { return 0; }
+  Stream getStream(Device) const override { return getDefaultStream(getDevice()); }
+  Stream getStreamFromGlobalPool(Device, bool) const override { return gone(); }
+  Stream getNewStream(Device, int) const override { return gone(); }
+  void record(void**, const Stream&, const DeviceIndex, const c10::EventFlag) const override { gone(); }
+  void synchronizeDevice(const DeviceIndex) const override { gone(); }
+
+ private:
+  static Stream gone() { TORCH_CHECK(false, "there is no CUDA device: memgraph's virtual GPU is closed"); }
+};
+
 // The answers for one device. Called through a patched vtable, so `this` is torch's own hooks object and is not used.
 struct VirtualHooks final : public at::CUDAHooksInterface {
   void init() const override {}
@@ -151,7 +166,6 @@ Slot*& vtable_of(const void* object) {
 }
 
 struct Installed {
-  const c10::impl::DeviceGuardImplInterface* guard = nullptr;
   Slot* vtable = nullptr;
   bool active = false;
 };
@@ -195,7 +209,7 @@ int memgraph_install() {
   static const auto* virtual_guard = new VirtualGuard(); // never destroyed: guards outlive everything
   const at::CUDAHooksInterface& hooks = at::detail::getCUDAHooks();
   static std::vector<Slot>* table = answering_vtable(vtable_of(&hooks)); // torch never changes the original
-  previous = {guard.load(), vtable_of(&hooks), true};
+  previous = {vtable_of(&hooks), true};
   vtable_of(&hooks) = table->data() + kHeader;
   guard.store(virtual_guard);
   return 0;
@@ -227,8 +241,9 @@ int memgraph_uninstall() {
     return -1;
   }
   auto& guard = c10::impl::device_guard_impl_registry[static_cast<size_t>(DeviceType::CUDA)];
+  static const auto* left_guard = new LeftGuard();
   vtable_of(&at::detail::getCUDAHooks()) = previous.vtable;
-  guard.store(previous.guard);
+  guard.store(left_guard);
   previous = {};
   return 0;
 }

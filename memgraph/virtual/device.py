@@ -1,4 +1,5 @@
-"""The virtual CUDA device as a context: after it, the process is as it was before.
+"""The virtual CUDA device as a context: after it, the process is as it was before, but for a guard that lets autograd
+look at tensors that outlive it (`LeftGuard` in device.cpp).
 
 Three kinds of machine:
 - a CPU-only build of torch, or a CUDA build without a visible GPU: the shim answers for the device (`shim.py`);
@@ -12,11 +13,14 @@ from collections.abc import Iterator
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import _disable_current_modes
 
 from memgraph.errors import ShimError, UsageError
 from memgraph.virtual import shim
 
 _active = False
+_shimmed = False
+"""Whether the shim answers, rather than a card."""
 
 
 def has_real_gpu() -> bool:
@@ -45,23 +49,30 @@ def virtual_device() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _shim() -> Iterator[None]:
+    global _shimmed
     library = shim.load()
     if library.memgraph_install() != 0:
         raise ShimError("the virtual device is in place already; it was not removed by whoever put it there")
+    _shimmed = True
     try:
-        _ensure_engine_thread(library.memgraph_start_engine_thread)
         yield
     finally:
+        _shimmed = False
         library.memgraph_uninstall()
 
 
-def _ensure_engine_thread(start: object) -> None:
-    """Let autograd have its thread for the device.
+def ensure_engine_thread() -> None:
+    """Let autograd have its thread for the device, where the shim answers for it. To be called before the first
+    backward on it, and no earlier: a process whose engine has such a thread cannot run a backward in its forks any
+    more (`track_bad_autograd_forks`, torch/csrc/autograd/engine.cpp).
 
     The engine counts devices once, at the process's first backward (torch/csrc/autograd/engine.cpp,
     `initialize_device_threads_pool`). If that was before the virtual device came, a backward on it fails an assertion,
     and the thread is started by hand. Seen on torch 2.13+cpu and 2.15+cu132.
     """
+    if not _shimmed:
+        return
+    start: object = shim.load().memgraph_start_engine_thread
     try:
         _smallest_backward()
     except RuntimeError as error:
@@ -73,5 +84,5 @@ def _ensure_engine_thread(start: object) -> None:
 
 
 def _smallest_backward() -> None:
-    with FakeTensorMode(), torch.enable_grad(), torch.inference_mode(False):
+    with _disable_current_modes(), FakeTensorMode(), torch.enable_grad(), torch.inference_mode(False):
         torch.empty((), device="cuda", requires_grad=True).backward()

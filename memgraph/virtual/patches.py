@@ -241,6 +241,22 @@ def cuda_answers(answers: Mapping[str, Any]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def before_the_first_backward(prepare: Callable[[], None]) -> Iterator[None]:
+    """`prepare` is called before the first backward that begins while open. All that Python starts go through this one
+    function, `torch.autograd.backward` and `grad` alike (torch/autograd/graph.py)."""
+    original = torch.autograd._engine_run_backward
+    waiting = [prepare]
+
+    def run(*args: Any, **kwargs: Any) -> Any:
+        while waiting:
+            waiting.pop()()
+        return original(*args, **kwargs)
+
+    with replaced(torch.autograd, "_engine_run_backward", run):
+        yield
+
+
+@contextlib.contextmanager
 def as_torch_is() -> Iterator[None]:
     """`torch.cuda` and torch's `FakeTensor` are their own while open. Modules that are imported then may keep them;
     what they would keep otherwise would outlive the virtual GPU."""

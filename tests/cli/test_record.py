@@ -232,9 +232,9 @@ def test_both_runs_the_same_command_through_the_hook(here: Path, monkeypatch: py
     """What is the script's stays the script's, also if it looks like ours."""
     commands: list[list[str]] = []
 
-    def run(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+    def run(command: list[str], **_: object) -> subprocess.CompletedProcess[bytes]:
         commands.append(command)
-        return subprocess.CompletedProcess(command, 1, "", "memgraph: it broke\n")
+        return subprocess.CompletedProcess(command, 1, b"", b"memgraph: it broke\n")
 
     monkeypatch.setattr(subprocess, "run", run)
     result = CliRunner().invoke(
@@ -253,7 +253,9 @@ def test_both_runs_the_same_command_through_the_hook(here: Path, monkeypatch: py
 def test_both_passes_the_options_of_a_model_on(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     commands: list[list[str]] = []
     monkeypatch.setattr(
-        subprocess, "run", lambda command, **_: commands.append(command) or subprocess.CompletedProcess(command, 1)
+        subprocess,
+        "run",
+        lambda command, **_: commands.append(command) or subprocess.CompletedProcess(command, 1, b"", b""),
     )
     record("--via", "both", "--batch", "2", "--set", "lm_n_blocks=1", "--set", "vit_n_blocks=1", "--cap", "3GiB")
     assert set(commands[0][8:]) == {"--batch=2", "--set=lm_n_blocks=1", "--set=vit_n_blocks=1", "--cap=3GiB"}

@@ -13,9 +13,11 @@ from typing import NamedTuple
 import pytest
 from click.testing import CliRunner
 
+from memgraph.analyze.module_graph import Layer, Link, ModuleGraph
 from memgraph.analyze.strips import Chart, Window, chart, pieces
 from memgraph.cli.main import main
 from memgraph.render import dot
+from memgraph.render.dot_modules import too_large
 from memgraph.render.dot_timeline import FINE, scale_of, ticks, timeline
 from memgraph.trace import Category, Trace
 from memgraph.units import GIB
@@ -179,3 +181,32 @@ def test_wrong_input_is_one_line(
     assert result.exit_code == 2, result.output
     assert message in result.output
     assert [path.name for path in tmp_path.iterdir()] == ["a.memgraph"]
+
+
+def layered(count: int, skips: int) -> ModuleGraph:
+    """So many layers in a chain, and links that pass over others."""
+    layers = tuple(Layer(f"layer{place}", (f"layer{place}",), place, 1) for place in range(count))
+    chain = tuple(Link(place, place + 1, 1) for place in range(count - 1))
+    return ModuleGraph(1, layers, chain + tuple(Link(0, 2 + place, 1) for place in range(skips)), (), 0)
+
+
+@pytest.mark.parametrize(
+    ("count", "skips", "drawn"), [(2, 0, True), (200, 100, True), (201, 0, False), (150, 101, False), (1000, 0, False)]
+)
+def test_a_picture_of_modules_that_nobody_can_read_is_refused(count: int, skips: int, drawn: bool) -> None:
+    reason = too_large(layered(count, skips))
+    assert (reason == "") is drawn
+    assert drawn or f"{count:,} modules that differ, with {skips:,} links past others" in reason
+
+
+def test_it_is_refused_before_graphviz_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run().save(tmp_path / "a.memgraph")
+    monkeypatch.setattr("memgraph.analyze.module_graph.module_graph", lambda _trace: layered(1000, 0))
+    monkeypatch.setattr("memgraph.children.run", lambda *_: pytest.fail("graphviz was asked"))
+    words = ["timeline", str(tmp_path / "a.memgraph"), "-o"]
+    refused = CliRunner().invoke(main, [*words, str(tmp_path / "a.svg"), "--modules"])
+    assert refused.exit_code == 1 and "1,000 modules" in refused.output
+    page = CliRunner().invoke(main, [*words, str(tmp_path / "a.html")])
+    assert page.exit_code == 0 and "the page is without the picture of the modules: 1,000 modules" in page.output
+    written = CliRunner().invoke(main, [*words, str(tmp_path / "a.dot"), "--modules"])
+    assert written.exit_code == 0 and (tmp_path / "a.dot").read_text().count("layer-") == 1000
