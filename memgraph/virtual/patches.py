@@ -244,7 +244,7 @@ def cuda_answers(answers: Mapping[str, Any]) -> Iterator[None]:
 def before_the_first_backward(prepare: Callable[[], None]) -> Iterator[None]:
     """`prepare` is called before the first backward that begins while open. All that Python starts go through this one
     function, `torch.autograd.backward` and `grad` alike (torch/autograd/graph.py)."""
-    original = torch.autograd._engine_run_backward
+    original = torch.autograd._engine_run_backward  # type: ignore[attr-defined]
     waiting = [prepare]
 
     def run(*args: Any, **kwargs: Any) -> Any:
