@@ -13,6 +13,8 @@ from memgraph.files.any_file import load
 from memgraph.options import Options
 from memgraph.study.run import Progress
 from memgraph.trace import Trace
+from memgraph.world.place import Place
+from memgraph.world.place import place as place_of
 
 if TYPE_CHECKING:
     import torch
@@ -31,6 +33,8 @@ def virtual_gpu(
     memory: int | None = None,
     alloc_conf: str | None = None,
     select: float = 1.0,
+    world: int | None = None,
+    rank: int = 0,
     **settings: Any,
 ) -> VirtualGpu:
     """A CUDA device that is not there: ordinary training code inside the `with` block runs on it without computing.
@@ -40,6 +44,8 @@ def virtual_gpu(
         memory: bytes that PyTorch's allocator may take; default the card's memory less its CUDA context.
         alloc_conf: as the environment variable PYTORCH_CUDA_ALLOC_CONF, which is the default.
         select: the share of their bound that sizes which depend on data are taken to be, 0 to 1.
+        world: ranks in all, for code that uses `torch.distributed`: it is rank `rank` of them, on NCCL.
+        rank: which of them this is, from 0.
         settings: anything worth keeping in the trace: `batch=8`, `note="before the change"`.
 
     Returns:
@@ -51,7 +57,8 @@ def virtual_gpu(
     """
     from memgraph.capture.session import VirtualGpu
 
-    return VirtualGpu(gpu, memory=memory, alloc_conf=alloc_conf, settings=settings, fraction=select)
+    here = None if world is None else place_of(world, rank)
+    return VirtualGpu(gpu, memory=memory, alloc_conf=alloc_conf, settings=settings, fraction=select, place=here)
 
 
 def predict(options: Options, progress: Progress | None = None) -> Trace:
@@ -129,6 +136,7 @@ def run_script(
     alloc_conf: str | None = None,
     steps: int | None = None,
     fraction: float = 1.0,
+    place: Place | None = None,
 ) -> tuple[Trace, Ended]:
     """Run a training script, unmodified, on a virtual GPU, as `python script.py arguments` would.
 
@@ -136,6 +144,7 @@ def run_script(
         script: a file, or with `module` a module's name.
         steps: end it after so many optimizer steps.
         fraction: of their bound that sizes which depend on data are taken to be.
+        place: the rank of a world that the script is, from `memgraph.world.place.place`.
 
     Returns:
         The trace, and how the script ended.
@@ -146,8 +155,9 @@ def run_script(
     from memgraph.study.run import run_script as run
 
     return run(
-        script, arguments, module=module, gpu=gpu, memory=memory, alloc_conf=alloc_conf, steps=steps, fraction=fraction
-    )
+        script, arguments, module=module, gpu=gpu, memory=memory, alloc_conf=alloc_conf, steps=steps, fraction=fraction,
+        place=place,
+    )  # fmt: skip
 
 
 def record(

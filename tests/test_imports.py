@@ -29,27 +29,28 @@ MAY_IMPORT = {
     "gpu": BASE | {"gpu"},
     "models": BASE | {"models"},
     "virtual": WAIST | {"gpu", "virtual"},
-    "capture": WAIST | {"files", "gpu", "models", "options", "virtual", "capture"},
+    "world": WAIST | {"gpu", "virtual", "world"},
+    "capture": WAIST | {"files", "gpu", "models", "options", "virtual", "world", "capture"},
     "analyze": WAIST | {"files", "gpu", "options", "analyze"},
     "plan": WAIST | {"gpu", "analyze", "options", "plan"},
     "render": WAIST | {"gpu", "options", "analyze", "plan", "render"},
-    "study": WAIST | {"gpu", "models", "options", "virtual", "capture", "analyze", "plan", "study"},
-    "api": WAIST | {"files", "options", "capture", "plan", "study"},
+    "study": WAIST | {"gpu", "models", "options", "virtual", "world", "capture", "analyze", "plan", "study"},
+    "api": WAIST | {"files", "options", "world", "capture", "plan", "study"},
     "advisor": {"study"},
     "cli": WAIST
     | {"files", "gpu", "models", "options", "analyze", "plan", "render", "api", "study", "cli", "__init__"},
     "__main__": {"cli"},
     "__init__": WAIST | {"files", "options", "api"},
 }
-"""By the first part of a module's name, its room: what it may see. cli → api → study → {capture, virtual} → trace;
-cli → render → analyze → trace; gpu, files and trace see nothing above them."""
+"""By the first part of a module's name, its room: what it may see. cli → api → study → capture → {world, virtual} →
+trace; cli → render → analyze → trace; gpu, files and trace see nothing above them."""
 
-ALSO = {"cli.record": {"capture"}, "cli.run": {"capture"}}
-"""Two commands say how a script ended."""
+ALSO = {"cli.record": {"capture"}, "cli.run": {"capture", "world"}}
+"""Two commands say how a script ended, one as which rank it ran."""
 
 ROOMS = {
     # api and study.run: in types, and to ask whether a real card is visible
-    "torch": ("virtual", "capture", "models", "plan.apply", "plan.chain", "api", "study.run"),
+    "torch": ("virtual", "world", "capture", "models", "plan.apply", "plan.chain", "api", "study.run"),
     "networkx": ("plan", "analyze"),
     "graphviz": ("render.dot",),
     "tabulate": ("render.table",),
@@ -64,7 +65,7 @@ ROOMS = {
 """Modules, or packages, that may import each third party."""
 
 AT_TOP = {
-    "torch": ("virtual", "capture", "models", "plan.apply", "plan.chain"),
+    "torch": ("virtual", "world", "capture", "models", "plan.apply", "plan.chain"),
     "click": ("cli",),
     "tabulate": ("render.table",),
 }

@@ -14,8 +14,8 @@ BY = ("auto", "buffer", "kind", "block", "module", "op", "category")
 `block`: the module up to its first number; `auto`: `buffer` where the largest show nearly everything, else `kind`."""
 
 STACK = (
-    Category.PARAMETER, Category.OPTIMIZER, Category.GRADIENT, Category.INPUT, Category.ACTIVATION, Category.WORKSPACE,
-    Category.TEMPORARY, Category.UNKNOWN,
+    Category.PARAMETER, Category.OPTIMIZER, Category.GRADIENT, Category.INPUT, Category.ACTIVATION,
+    Category.UNSHARDED, Category.WORKSPACE, Category.COMMUNICATION, Category.TEMPORARY, Category.UNKNOWN,
 )  # fmt: skip
 """From the bottom up: what stays is below, what comes and goes is above."""
 

@@ -22,6 +22,7 @@ from memgraph.virtual.ops.sparse import parts_of
 from memgraph.virtual.values.assumed import BY_VALUE
 from memgraph.virtual.values.chosen import SOURCES
 from memgraph.virtual.values.known import LIMIT
+from memgraph.virtual.values.reading import is_pinned
 
 aten = torch.ops.aten
 
@@ -71,6 +72,7 @@ class Operator:
         "decomposes",
         "factory",
         "func",
+        "handler",
         "inside",
         "kernel",
         "like",
@@ -80,6 +82,7 @@ class Operator:
         "random",
         "resizes",
         "returns_nothing",
+        "ruled",
         "source",
         "written",
     )
@@ -88,7 +91,8 @@ class Operator:
         schema = func._schema
         self.func = func
         self.name = str(func)
-        self.decomposes = func in kinds.composites or is_composite(func)
+        self.handler = kinds.handlers.get(func)
+        self.decomposes = func in kinds.composites or is_composite(func) or self.handler is not None
         self.composite = kinds.composites.get(func, functools.partial(run_composite, func))
         self.mutates = schema.is_mutable
         self.only_aliases = _only_aliases(func)
@@ -105,6 +109,8 @@ class Operator:
         self.source = func in SOURCES
         self.random = torch.Tag.nondeterministic_seeded in func.tags
         self.inside: Callable[[Sequence[Any], Mapping[str, Any], Sequence[Tensor]], Inside] = kinds.inside(func)
+        self.ruled = self.returns_nothing and _is_ruled(func)
+        """It returns nothing, and yet takes something inside."""
         if self.returns_nothing and not kinds.is_known(func):
             kinds.unknown.add(self.name)
 
@@ -137,6 +143,8 @@ class Kinds:
         """What ops return for tensors without values, where torch does not know it without CUDA."""
         self.composites: dict[OpOverload, Callable[..., Any]] = {}
         """Composite ops that take other steps on the virtual GPU than on this build of torch."""
+        self.handlers: dict[OpOverload, Callable[..., Any]] = {aten.is_pinned.default: is_pinned}
+        """Ops that are ours wherever their tensors are; called with the recorder switched off."""
         self._operators: dict[OpOverload, Operator] = {}
         self._dtypes: dict[torch.dtype, str] = {}
 

@@ -48,6 +48,7 @@ from memgraph.virtual.values import chosen, follow
 from memgraph.virtual.values import known as values
 from memgraph.virtual.values.assumed import Assumptions
 from memgraph.virtual.values.known import Knowledge
+from memgraph.virtual.values.reading import pinned
 
 _CHECK_EACH_OP = os.environ.get("MEMGRAPH_DEBUG", "0") not in ("", "0")
 """The ledger is compared with the live storages after each op; else after each optimizer step."""
@@ -106,6 +107,8 @@ class Recorder(FakeTensorMode):
         """Called when a model is called again with nothing between that trains it."""
         self.entries: list[Callable[..., Any]] = []
         """Functions outside this file that the run enters and that are no part of it."""
+        self.sent: set[int] = set()
+        """Buffers that collectives read or wrote."""
         self.leader = threading.get_ident()
         """The thread that trains, and whose ops tell the phase: the last one that called a model or an optimizer."""
 
@@ -182,6 +185,8 @@ class Recorder(FakeTensorMode):
     def dispatch(
         self, func: OpOverload, types: Sequence[type], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
+        if kwargs and kwargs.get("pin_memory"):
+            return pinned(self.dispatch(func, types, args, {**kwargs, "pin_memory": None}))
         kwargs = _of_the_host(kwargs) if kwargs else _NO_KWARGS
         if self._here.inside:
             return super().dispatch(func, types, args, kwargs)  # type: ignore[arg-type]
@@ -191,6 +196,8 @@ class Recorder(FakeTensorMode):
             return NotImplemented  # a jagged tensor, say, which calls again with what it holds
         operator = self.operators.of(func)
         if operator.decomposes:
+            if operator.handler is not None:
+                return operator.handler(*args, **kwargs)
             with self:
                 if FakeTensor in types:
                     return operator.composite(*args, **kwargs)
@@ -255,7 +262,7 @@ class Recorder(FakeTensorMode):
         self.ledger.op = index
         known = Knowledge.NOTHING if operator.random else values.knowledge(args, kwargs)
         outputs, recipe = self._infer(operator, types, args, kwargs, arguments, known)
-        if outputs is not None or operator.resizes:
+        if outputs is not None or operator.resizes or operator.ruled:
             self._account(operator, outputs, args, kwargs, recipe)
         if self.ledger.waits and host_waits(operator.func, args, kwargs):
             self.ledger.order.synchronize_stream(self.ledger.current_stream())
@@ -452,6 +459,12 @@ class Recorder(FakeTensorMode):
             if name:
                 self.ledger.names[buffer] = name
 
+    def communicated(self, tensor: Tensor) -> None:
+        """A collective reads or writes this tensor."""
+        buffer = self.storages.buffer_of(tensor)
+        if buffer is not None:
+            self.sent.add(buffer)
+
     def mark_model(self, root: torch.nn.Module) -> None:
         """Its parameters and buffers, by their names."""
         self.paths.name(root)
@@ -482,11 +495,8 @@ def _is_wrapper(kind: type) -> bool:
 
 
 def _of_the_host(kwargs: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Without what only a CUDA build can give: page-locked memory, which the device is not asked for, and generators,
-    which nothing is drawn from."""
-    if kwargs.get("pin_memory") or type(kwargs.get("generator")) is VirtualGenerator:
-        return {**kwargs, **{name: None for name in ("pin_memory", "generator") if name in kwargs}}
-    return kwargs
+    """Without generators of a CUDA build, which nothing is drawn from."""
+    return {**kwargs, "generator": None} if type(kwargs.get("generator")) is VirtualGenerator else kwargs
 
 
 def _is_sparse(outputs: Any) -> bool:

@@ -33,7 +33,7 @@ from memgraph.gpu.specs import GpuSpec, find
 from memgraph.trace import Buffer, Category, TensorSpec, Trace
 from memgraph.virtual import cuda, patches
 from memgraph.virtual.current_stream import current_number, streams_exist
-from memgraph.virtual.device import ensure_engine_thread, virtual_device
+from memgraph.virtual.device import ensure_engine_thread, select_device, virtual_device
 from memgraph.virtual.legacy_types import legacy_types_are_there
 from memgraph.virtual.ops import ctc, encoder, sparse
 from memgraph.virtual.ops.attention import attention_as_on, backend_of
@@ -47,6 +47,7 @@ from memgraph.virtual.storages import storages_are_there
 from memgraph.virtual.threads import threads_take_part
 from memgraph.virtual.values.assumed import Assumptions
 from memgraph.virtual.values.reading import tensors_are_read
+from memgraph.world.place import Place
 
 _NO_SPEC = TensorSpec((), "")
 
@@ -61,6 +62,7 @@ class VirtualGpu:
         settings: what is run, for the trace.
         refuse: called when an allocation does not fit; default is to go on and say so in the trace.
         fake_everywhere: large CPU tensors hold no values wherever they are made.
+        place: which rank of which world it is; None where `torch.distributed` is left alone.
     """
 
     def __init__(
@@ -73,10 +75,14 @@ class VirtualGpu:
         refuse: Refusal | None = None,
         fake_everywhere: bool = False,
         fraction: float = 1.0,
+        place: Place | None = None,
     ) -> None:
+        self.place = place
+        if place is not None:
+            import memgraph.world.joined  # noqa: F401  # torch scripts some of its code on import, before it is patched
         self.spec: GpuSpec = find(gpu)
         self.memory = memory if memory is not None else self.spec.memory - self.spec.context
-        self.settings = dict(settings or {})
+        self.settings = dict(settings or {}) | ({} if place is None else {"world": place.world, "rank": place.rank})
         self._alloc_conf = alloc_conf if alloc_conf is not None else _configured()
         config = AllocatorConfig.parse(self._alloc_conf)
         version = torch_version()
@@ -110,13 +116,16 @@ class VirtualGpu:
             stack.enter_context(legacy_types_are_there())
             stack.enter_context(tensors_are_saved(self.recorder, self._assume_here))
             stack.enter_context(
-                patches.cuda_answers(cuda.answers(self.spec, self.ledger.allocator, self.ledger.empty_cache))
+                patches.cuda_answers(
+                    cuda.answers(self.spec, self.ledger.allocator, self.ledger.empty_cache, self._devices())
+                )
             )
             stack.enter_context(cuda_kernels_exist())
             self._take_the_gpus_paths(stack)
             stack.enter_context(self.recorder.paths.following())
             self._follow_optimizers(stack)
             stack.enter_context(patches.before_the_first_backward(self._prepare_backward))
+            self._join_the_world(stack)
             self.recorder.entries = [VirtualGpu._before_step, VirtualGpu._after_step]
             stack.enter_context(self.compiling.following())
             stack.enter_context(self.recorder.keeps_interrupts())
@@ -149,13 +158,14 @@ class VirtualGpu:
             for index, size in enumerate(ledger.sizes)
         )  # fmt: skip
         return categorize(
-            Trace(
+            trace=Trace(
                 origin="predicted", gpu=self.spec.name, memory=self.memory, torch=torch.__version__,
                 settings=self._told(), ops=recorder.described_ops(), buffers=buffers, events=ledger.events(),
                 phases=ledger.finished_phases(), assumptions=(*self.assumptions.stated, *self._estimates()),
                 unknown_ops=tuple(sorted(self.kinds.unknown)), compilation=self.compiling.compilation(),
                 held=self.keeping.held(), rounds=tuple(recorder.stage.rounds),
-            )
+            ),
+            sent=recorder.sent, refilled=recorder.storages.refilled,
         )  # fmt: skip
 
     @property
@@ -219,6 +229,20 @@ class VirtualGpu:
         }
         stack.enter_context(composites_are(self.kinds.composites))
         stack.enter_context(attention_kernels_of(self.spec))
+
+    def _devices(self) -> cuda.Devices:
+        return cuda.Devices(1 if self.place is None else self.place.per_node, select_device)
+
+    def _join_the_world(self, stack: contextlib.ExitStack) -> None:
+        if self.place is None:
+            return
+        from memgraph.world.joined import joined  # imports much of torch.distributed
+
+        kernels, handlers, self.calls = stack.enter_context(
+            joined(self.place, self.recorder, self.recorder.sources.current)
+        )
+        self.kinds.kernels |= kernels
+        self.kinds.handlers |= handlers
 
     def _close(self) -> None:
         self.recorder.close()

@@ -21,6 +21,7 @@ from memgraph.virtual.raw import storage_of
 
 _NO_BUFFER = -1
 """Stands for the buffer of a storage that is not on the device."""
+_EMPTIED = "_memgraph_emptied"
 _NOT_THERE = (_NO_BUFFER, None)
 Born = tuple[Tensor, torch.UntypedStorage]
 """A storage that is new, and a tensor that looks at all of it."""
@@ -42,6 +43,8 @@ class Storages:
         self._shapes = shapes
         self._told = died
         self._live: dict[int, tuple[int, weakref.ref[torch.UntypedStorage]]] = {}
+        self.refilled: set[int] = set()
+        """Buffers of storages that are emptied and filled again."""
 
     def new(self, outputs: Any) -> list[Born]:
         """Those on the device that an op's outputs have and that were not there before, in order."""
@@ -82,7 +85,16 @@ class Storages:
     def resized(self, storage: torch.UntypedStorage) -> None:
         """A script may have given it another size."""
         if storage.nbytes() != self._held(storage):
+            before = self._live.get(storage._cdata, _NOT_THERE)[0]
             self._hold(storage, TensorSpec((storage.nbytes(),), "uint8"))
+            self._note_refill(storage, before)
+
+    def _note_refill(self, storage: torch.UntypedStorage, before: int) -> None:
+        if not storage.nbytes():
+            vars(storage)[_EMPTIED] = True
+            self.refilled.add(before)
+        elif _EMPTIED in vars(storage):
+            self.refilled.add(self._live[storage._cdata][0])
 
     def address(self, storage: torch.UntypedStorage) -> int:
         """Where its block begins; 0 if it has none."""

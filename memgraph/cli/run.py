@@ -10,11 +10,12 @@ from pathlib import Path
 import click
 
 from memgraph.capture.ended import Ended
-from memgraph.errors import MemgraphError
+from memgraph.errors import MemgraphError, UsageError
 from memgraph.render import json as render_json
 from memgraph.render import table
 from memgraph.trace import Trace
 from memgraph.units import parse_bytes
+from memgraph.world.place import Place, place
 
 
 @click.command(
@@ -31,6 +32,9 @@ from memgraph.units import parse_bytes
     "--select", type=click.FloatRange(0, 1), default=1.0, show_default=True, metavar="SHARE",
     help="How much of their bound sizes that depend on data are taken to be.",
 )  # fmt: skip
+@click.option("--world", type=int, metavar="W", help="Run it as `torchrun` does, as one of W ranks on NCCL.")
+@click.option("--rank", type=int, metavar="R", help="Which of them, from 0.  [default: 0]")
+@click.option("--gpus-per-node", type=int, metavar="N", help="Ranks of one node.  [default: up to 8]")
 @click.option("-m", "module", is_flag=True, help="SCRIPT is a module's name, as for python -m.")
 @click.option(
     "--top", type=click.IntRange(min=0), default=8, show_default=True, help="How many of the largest to list."
@@ -48,7 +52,8 @@ from memgraph.units import parse_bytes
 @click.argument("script")
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def run(
-    gpu: str | None, memory: str | None, alloc_conf: str | None, steps: int | None, select: float, module: bool,
+    gpu: str | None, memory: str | None, alloc_conf: str | None, steps: int | None, select: float,
+    world: int | None, rank: int | None, gpus_per_node: int | None, module: bool,
     top: int, form: str, output: Path | None, force: bool, script: str, arguments: tuple[str, ...],
 ) -> None:  # fmt: skip
     """Run a training script, unmodified, on a virtual GPU.
@@ -60,7 +65,9 @@ def run(
     \b
     memgraph run --gpu rtx3090 train.py --batch 8
     memgraph run --gpu t4 --steps 2 -m mypackage.train --config small.yaml
+    memgraph run --gpu h100 --world 8 train_fsdp.py
     """
+    here = place_of(world, rank, gpus_per_node)
     size = parse_bytes(memory) if memory is not None else None
     if output is not None:
         from memgraph.trace.output_file import check_free
@@ -69,13 +76,27 @@ def run(
     from memgraph.api import run_script
 
     trace, ended = run_script(
-        script, arguments, module=module, gpu=gpu, memory=size, alloc_conf=alloc_conf, steps=steps, fraction=select
-    )
+        script, arguments, module=module, gpu=gpu, memory=size, alloc_conf=alloc_conf, steps=steps, fraction=select,
+        place=here,
+    )  # fmt: skip
     sys.stdout.flush()
     if output is not None:
         trace.save(output, force=force)
     _report(trace, form, top)
     end(ended)
+
+
+def place_of(world: int | None, rank: int | None, per_node: int | None) -> Place | None:
+    """The rank of a world that the options say, if they do.
+
+    Raises:
+        UsageError: there is no such rank, or no world that it is of.
+    """
+    if world is not None:
+        return place(world, rank or 0, per_node)
+    if rank is not None or per_node is not None:
+        raise UsageError("--rank and --gpus-per-node are of a world: add --world W")
+    return None
 
 
 def _report(trace: Trace, form: str, top: int) -> None:

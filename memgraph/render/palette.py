@@ -1,6 +1,6 @@
 """The colours of every picture: Okabe and Ito's, which people with colour-blindness tell apart.
 
-Source: M. Okabe, K. Ito, "Color Universal Design", 2008.
+Source: M. Okabe, K. Ito, "Color Universal Design", 2008; two more from P. Tol's "muted" scheme, 2021.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ COLOURS = {
     Category.ACTIVATION: "#e69f00",
     Category.WORKSPACE: "#009e73",
     Category.TEMPORARY: "#cc79a7",
+    Category.UNSHARDED: "#332288",
+    Category.COMMUNICATION: "#882255",
     Category.UNKNOWN: "#b4b4b4",
 }
 """By category; `unknown` is also the colour of what is not told apart."""

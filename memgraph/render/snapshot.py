@@ -21,7 +21,8 @@ _LARGE = 2**20
 _KINDS = {
     Category.PARAMETER: "parameter", Category.GRADIENT: "gradient", Category.OPTIMIZER: "optimizer_state",
     Category.ACTIVATION: "activation", Category.INPUT: "input", Category.TEMPORARY: "temporary",
-    Category.WORKSPACE: "temporary", Category.UNKNOWN: "unknown",
+    Category.WORKSPACE: "temporary", Category.COMMUNICATION: "temporary", Category.UNSHARDED: "parameter",
+    Category.UNKNOWN: "unknown",
 }  # fmt: skip
 """The names of torch.profiler._memory_profiler.Category."""
 

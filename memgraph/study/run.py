@@ -14,6 +14,7 @@ from memgraph.errors import MemgraphError, UsageError
 from memgraph.options import Options
 from memgraph.trace import Trace
 from memgraph.trace.garbage import no_garbage_collection
+from memgraph.world.place import Place
 
 if TYPE_CHECKING:
     from memgraph.capture.session import VirtualGpu
@@ -66,6 +67,7 @@ def _run(options: Options, progress: Progress) -> tuple[Trace, VirtualGpu]:
 def run_script(
     script: str, arguments: Sequence[str] = (), *, module: bool = False, gpu: str | None = None,
     memory: int | None = None, alloc_conf: str | None = None, steps: int | None = None, fraction: float = 1.0,
+    place: Place | None = None,
 ) -> tuple[Trace, Ended]:  # fmt: skip
     """A training script, unmodified, on a virtual GPU. As `memgraph.api.run_script`."""
     from memgraph.capture.script import run_script as run_on
@@ -73,7 +75,7 @@ def run_script(
 
     settings = {"script": " ".join([script, *arguments])}
     with VirtualGpu(
-        gpu or default_gpu(), memory=memory, alloc_conf=alloc_conf, settings=settings, fraction=fraction
+        gpu or default_gpu(), memory=memory, alloc_conf=alloc_conf, settings=settings, fraction=fraction, place=place
     ) as card:
         ended = run_on(card, script, arguments, module=module, steps=steps)
         return card.trace, ended

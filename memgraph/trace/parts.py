@@ -24,6 +24,10 @@ class Category(enum.StrEnum):
     INPUT = "inputs"
     TEMPORARY = "temporaries"
     WORKSPACE = "workspace"
+    COMMUNICATION = "communication"
+    """What collectives send and receive."""
+    UNSHARDED = "unsharded parameters"
+    """Parameters whole, gathered from their shards for as long as they are used."""
     UNKNOWN = "unknown"
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Container, Mapping
 from typing import Any
 
 import torch
+from torch.cuda._utils import _get_device_index
 
 from memgraph.gpu.allocator.blocks import Block, Segment
 from memgraph.gpu.allocator.caching import Allocator
@@ -138,16 +139,43 @@ def memory_summary(allocator: Allocator) -> str:
     return "\n".join([*rows, f"CUDA OOMs: {stats['num_ooms']}; cudaMalloc retries: {stats['num_alloc_retries']}"])
 
 
-ACCELERATOR = frozenset(
-    {
-        "empty_cache", "max_memory_allocated", "max_memory_reserved", "memory_allocated", "memory_reserved",
-        "memory_stats", "reset_accumulated_memory_stats", "reset_peak_memory_stats", "synchronize",
-    }
+class Devices:
+    """The devices that a script may count. It uses one of them: each rank of a world has its own.
+
+    Args:
+        count: how many there are.
+        tell: told which is current and how many there are, for C++.
+    """
+
+    def __init__(self, count: int = 1, tell: Callable[[int, int], None] = lambda _index, _count: None) -> None:
+        self.count = count
+        self.current = 0
+        self._tell = tell
+        tell(0, count)
+
+    def select(self, device: Any) -> int:
+        """As `torch.cuda.set_device`, which ignores numbers below 0; the device that was current before."""
+        before, index = self.current, _get_device_index(device, optional=True)
+        if index >= self.count:
+            raise torch.AcceleratorError("CUDA error: invalid device ordinal")
+        if index >= 0:
+            self.current = index
+            self._tell(index, self.count)
+        return before
+
+
+_SAME = (
+    "device_count", "empty_cache", "max_memory_allocated", "max_memory_reserved", "memory_allocated", "memory_reserved",
+    "memory_stats", "reset_accumulated_memory_stats", "reset_peak_memory_stats", "synchronize",
 )  # fmt: skip
-"""What `torch.accelerator` answers as `torch.cuda` does."""
+ACCELERATOR = {name: name for name in _SAME} | {
+    "current_device_index": "current_device", "current_device_idx": "current_device",
+    "set_device_index": "set_device", "set_device_idx": "set_device",
+}  # fmt: skip
+"""What `torch.accelerator` answers as `torch.cuda` does, and under which name."""
 
 
-def answers(gpu: GpuSpec, allocator: Allocator, empty_cache: Callable[[], None]) -> Mapping[str, Any]:
+def answers(gpu: GpuSpec, allocator: Allocator, empty_cache: Callable[[], None], devices: Devices) -> Mapping[str, Any]:
     """Name in `torch.cuda` → what it is while the virtual GPU is open."""
 
     def memory_info(*_: Any, **__: Any) -> tuple[int, int]:
@@ -167,16 +195,16 @@ def answers(gpu: GpuSpec, allocator: Allocator, empty_cache: Callable[[], None])
         "is_initialized": lambda: True,
         "init": nothing,
         "_lazy_init": nothing,
-        "device_count": lambda: 1,
-        "current_device": lambda: 0,
-        "set_device": nothing,
+        "device_count": lambda: devices.count,
+        "current_device": lambda: devices.current,
+        "set_device": lambda device: devices.select(device) and None,
         "get_device_name": lambda *_, **__: gpu.title,
         "get_device_capability": lambda *_, **__: gpu.capability,
         "get_device_properties": lambda *_, **__: device_properties(gpu),
         "is_bf16_supported": lambda including_emulation=True: including_emulation or gpu.capability >= (8, 0),
         "is_current_stream_capturing": lambda: False,
-        "_exchange_device": lambda _device: 0,
-        "_maybe_exchange_device": lambda _device: 0,
+        "_exchange_device": devices.select,
+        "_maybe_exchange_device": devices.select,
         "get_arch_list": lambda: [f"sm_{gpu.capability[0]}{gpu.capability[1]}"],
         "get_gencode_flags": lambda: "",
         "get_allocator_backend": lambda: "native",

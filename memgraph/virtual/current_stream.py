@@ -46,9 +46,9 @@ def streams_exist(order: Order, use: Callable[[int, int], None], assume: Callabl
     current = current_number()
     streams = Streams(order, current, assume)
     answers: dict[str, Callable[..., Any]] = {
-        "_cuda_getCurrentStream": lambda _device: (current(), 0, CUDA),
-        "_cuda_getDefaultStream": lambda _device: (0, 0, CUDA),
-        "_cuda_getStreamFromExternal": lambda pointer, _device: (pointer, 0, CUDA),
+        "_cuda_getCurrentStream": lambda device: (current(), device, CUDA),
+        "_cuda_getDefaultStream": lambda device: (0, device, CUDA),
+        "_cuda_getStreamFromExternal": lambda pointer, device: (pointer, device, CUDA),
         "_cuda_setStream": _set,
     }
     with contextlib.ExitStack() as stack:

@@ -1,5 +1,5 @@
 // The part of a CUDA device that PyTorch's C++ asks for although no kernel ever runs: a device guard, and CUDA hooks that
-// say that one device is there. Fake tensors do the rest.
+// say that devices are there. Fake tensors do the rest.
 //
 // Written for torch 2.11 to 2.15, CPU-only builds and CUDA builds without a visible GPU. It must not be loaded where a real
 // GPU is visible. Everything is undone by memgraph_uninstall, but for a guard that counts no device (see `LeftGuard`).
@@ -37,8 +37,8 @@ struct Listeners {
 
 Listeners listeners = {};
 
-Stream stream_of(int64_t number) {
-  return Stream(Stream::UNSAFE, Device(DeviceType::CUDA, 0), number);
+Stream stream_of(int64_t number, Device device) {
+  return Stream(Stream::UNSAFE, device, number);
 }
 
 int64_t number_of(void* event) {
@@ -51,25 +51,36 @@ int64_t data_ptr_offset() {
   return reinterpret_cast<const char*>(&storage.data_ptr()) - reinterpret_cast<const char*>(&storage);
 }
 
-// Device 0 is always current; nothing takes time.
+// Autograd's engine makes a thread for each device, once in a process: as many as a node of a world may have.
+constexpr DeviceIndex kDevices = 16;
+
+// The device that is current in this thread, as CUDA keeps it, and how many a script may count.
+thread_local DeviceIndex current_index = 0;
+DeviceIndex visible_devices = 1;
+
+// Nothing takes time.
 struct VirtualGuard : public c10::impl::DeviceGuardImplInterface {
   DeviceType type() const override { return DeviceType::CUDA; }
-  Device exchangeDevice(Device) const override { return getDevice(); }
-  Device getDevice() const override { return Device(DeviceType::CUDA, 0); }
-  void setDevice(Device) const override {}
-  void uncheckedSetDevice(Device) const noexcept override {}
-  Stream getStream(Device) const override { return stream_of(current_stream); }
-  Stream getDefaultStream(Device) const override { return Stream(Stream::DEFAULT, getDevice()); }
+  Device exchangeDevice(Device next) const override {
+    const Device before = getDevice();
+    setDevice(next);
+    return before;
+  }
+  Device getDevice() const override { return Device(DeviceType::CUDA, current_index); }
+  void setDevice(Device next) const override { current_index = next.index() < 0 ? 0 : next.index(); }
+  void uncheckedSetDevice(Device next) const noexcept override { setDevice(next); }
+  Stream getStream(Device device) const override { return stream_of(current_stream, device); }
+  Stream getDefaultStream(Device device) const override { return stream_of(0, device); }
   Stream getStreamFromGlobalPool(Device device, bool high) const override { return getNewStream(device, high ? -3 : 0); }
-  Stream getNewStream(Device, int priority) const override {
-    return stream_of(listeners.create ? listeners.create(priority) : 0);
+  Stream getNewStream(Device device, int priority) const override {
+    return stream_of(listeners.create ? listeners.create(priority) : 0, device);
   }
   Stream exchangeStream(Stream next) const override {
-    const Stream before = stream_of(current_stream);
+    const Stream before = stream_of(current_stream, next.device());
     current_stream = next.id();
     return before;
   }
-  DeviceIndex deviceCount() const noexcept override { return 1; }
+  DeviceIndex deviceCount() const noexcept override { return kDevices; }
   void record(void** event, const Stream& stream, const DeviceIndex, const c10::EventFlag) const override {
     if (listeners.record) {
       *event = reinterpret_cast<void*>(listeners.record(number_of(*event), stream.id()));
@@ -130,17 +141,18 @@ struct LeftGuard final : public VirtualGuard {
   static Stream gone() { TORCH_CHECK(false, "there is no CUDA device: memgraph's virtual GPU is closed"); }
 };
 
-// The answers for one device. Called through a patched vtable, so `this` is torch's own hooks object and is not used.
+// The answers for the devices that a script may count. Called through a patched vtable, so `this` is torch's own hooks
+// object and is not used.
 struct VirtualHooks final : public at::CUDAHooksInterface {
   void init() const override {}
   bool isBuilt() const override { return true; }
   bool isAvailable() const override { return true; }
   bool hasCUDA() const override { return true; }
   bool hasPrimaryContext(DeviceIndex) const override { return true; }
-  int getNumGPUs() const override { return 1; }
-  DeviceIndex deviceCount() const override { return 1; }
-  DeviceIndex current_device() const override { return 0; }
-  DeviceIndex getCurrentDevice() const override { return 0; }
+  int getNumGPUs() const override { return visible_devices; }
+  DeviceIndex deviceCount() const override { return visible_devices; }
+  DeviceIndex current_device() const override { return current_index; }
+  DeviceIndex getCurrentDevice() const override { return current_index; }
   void deviceSynchronize(DeviceIndex) const override {}
   bool isPinnedPtr(const void*) const override { return false; }
 };
@@ -199,6 +211,12 @@ std::vector<Slot>* answering_vtable(Slot* original) {
 } // namespace
 
 extern "C" {
+
+// Device number `index` of `count` is current in this thread.
+void memgraph_set_device(int index, int count) {
+  current_index = static_cast<DeviceIndex>(index);
+  visible_devices = static_cast<DeviceIndex>(count);
+}
 
 // Put the virtual device in place. Returns 0, or -1 if it already is.
 int memgraph_install() {

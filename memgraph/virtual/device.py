@@ -47,6 +47,12 @@ def virtual_device() -> Iterator[None]:
         _active = False
 
 
+def select_device(index: int, count: int) -> None:
+    """Tell torch's C++ which device this thread uses, and how many there are; a GPU that is there knows it."""
+    if _shimmed:
+        shim.load().memgraph_set_device(index, count)
+
+
 @contextlib.contextmanager
 def _shim() -> Iterator[None]:
     global _shimmed
@@ -57,6 +63,7 @@ def _shim() -> Iterator[None]:
     try:
         yield
     finally:
+        library.memgraph_set_device(0, 1)
         _shimmed = False
         library.memgraph_uninstall()
 

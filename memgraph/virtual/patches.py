@@ -17,9 +17,10 @@ from torch._subclasses.fake_tensor import FakeTensor
 from torch.nested._internal import nested_tensor
 from torch.optim import optimizer as optimizer_module
 from torch.utils import _foreach_utils
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from memgraph.errors import TorchChanged
-from memgraph.virtual.copying import deepcopy_fake
+from memgraph.virtual.copying import deepcopy_fake, forget_data
 from memgraph.virtual.cuda import ACCELERATOR, Ranges
 from memgraph.virtual.ops.recurrent import flatten_parameters
 from memgraph.virtual.random import VirtualGenerator
@@ -91,11 +92,17 @@ def tensors_behave() -> Iterator[None]:
 
 
 def _set_data(self: torch.Tensor, value: torch.Tensor) -> None:
-    """`tensor.data = value`: torch refuses, or does nothing visible, where one of them is fake."""
-    if isinstance(value, FakeTensor):
+    """`tensor.data = value`: torch refuses, or does nothing visible, where one of them is fake and the other is not.
+    Two on one device are torch's own affair: the variable stays the same in C++ too, with its hooks and views."""
+    if isinstance(value, FakeTensor) and not (isinstance(self, FakeTensor) and _same_place(self, value)):
         _become(self, value.detach())
     else:
         torch._C.TensorBase.data.__set__(self, value)  # type: ignore[attr-defined]
+        forget_data(self)
+
+
+def _same_place(one: FakeTensor, other: FakeTensor) -> bool:
+    return one.fake_device.type == other.fake_device.type
 
 
 _data = property(torch._C.TensorBase.data.__get__, _set_data)  # type: ignore[attr-defined]
@@ -179,10 +186,22 @@ def _convert(tensor: torch.Tensor, fn: Callable[[Any], Any]) -> None:
         converted = fn(tensor)
     if converted is tensor:
         return
-    if isinstance(converted, FakeTensor):
+    if is_traceable_wrapper_subclass(tensor):
+        _swap(tensor, converted)
+    elif isinstance(converted, FakeTensor):
         _become(tensor, converted)
     else:
         tensor.data = converted
+
+
+def _swap(wrapper: torch.Tensor, converted: torch.Tensor) -> None:
+    """A tensor that holds others (DTensor) takes new ones: torch swaps it (`Module._apply`)."""
+    if isinstance(wrapper, torch.nn.Parameter):
+        converted = torch.nn.Parameter(converted, requires_grad=wrapper.requires_grad)
+    grad, wrapper.grad = wrapper.grad, None
+    torch.utils.swap_tensors(wrapper, converted)
+    if grad is not None:
+        wrapper.grad = grad
 
 
 def _become(tensor: torch.Tensor, fake: torch.Tensor) -> None:
@@ -234,8 +253,8 @@ def cuda_answers(answers: Mapping[str, Any]) -> Iterator[None]:
                 _originals[module, name] = getattr(module, name, None)
                 stack.enter_context(replaced(module, name, answer))
         for owner in (torch.accelerator, torch.accelerator.memory):  # the same questions under newer names
-            for name in ACCELERATOR & vars(owner).keys():
-                stack.enter_context(replaced(owner, name, answers[name]))
+            for name in ACCELERATOR.keys() & vars(owner).keys():
+                stack.enter_context(replaced(owner, name, answers[ACCELERATOR[name]]))
         stack.enter_context(replaced(torch.cuda.nvtx, "_nvtx", Ranges()))
         yield
 

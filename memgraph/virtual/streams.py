@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Self
 
 import torch
+from torch.cuda._utils import _get_device_index
 
 from memgraph.errors import UsageError
 from memgraph.gpu.order import Order, Stamp
@@ -89,13 +90,16 @@ class VirtualStream(torch.Stream):
     """As `torch.cuda.Stream`."""
 
     def __new__(
-        cls, device: Any = None, priority: int = 0, *, stream_id: int | None = None, stream_ptr: int = 0, **_: Any
-    ) -> Self:
+        cls, device: Any = None, priority: int = 0, *, stream_id: int | None = None, stream_ptr: int = 0,
+        device_index: int | None = None, **_: Any,
+    ) -> Self:  # fmt: skip
         if priority > 0:
             raise RuntimeError(f"Expected cuda stream priority to be less than or equal to 0, got {priority}")
         if stream_id is None:
             stream_id = stream_ptr or _streams().create(priority)
-        return super().__new__(cls, stream_id=stream_id, device_index=0, device_type=CUDA)
+        if device_index is None:
+            device_index = _get_device_index(device, optional=True)
+        return super().__new__(cls, stream_id=stream_id, device_index=device_index, device_type=CUDA)
 
     @property
     def cuda_stream(self) -> int:
@@ -152,7 +156,7 @@ class VirtualExternalStream(VirtualStream):
     """As `torch.cuda.ExternalStream`: a stream that somebody else made, by its pointer."""
 
     def __new__(cls, stream_ptr: int, device: Any = None, **_: Any) -> Self:
-        return super().__new__(cls, stream_ptr=stream_ptr)
+        return super().__new__(cls, device, stream_ptr=stream_ptr)
 
 
 class VirtualEvent(torch.Event):

@@ -24,7 +24,7 @@ def tensors_are_read(assume: Assume) -> Iterator[None]:
     changes: list[tuple[Any, str, Any]] = [
         (FakeTensor, "__format__", format_fake),
         (FakeTensor, "numpy", _numpy(assume)),
-        (Tensor, "pin_memory", _pinned),
+        (Tensor, "pin_memory", pinned),
         (torch, "tensor", _of_numbers(torch.tensor)),
         (torch, "as_tensor", _of_numbers(torch.as_tensor)),
         (torch, "isfinite", _isfinite(torch.isfinite, assume)),
@@ -129,6 +129,15 @@ def _numbers(data: Any) -> Any:
     return data.item() if isinstance(data, FakeTensor) and data.numel() == 1 else data
 
 
-def _pinned(self: Tensor, _device: Any = None) -> Tensor:
-    """Page-locked memory is the host's, and CUDA's to give: the tensor stays where it is."""
+_PINNED = "_memgraph_pinned"
+
+
+def pinned(self: Tensor, _device: Any = None) -> Tensor:
+    """Page-locked memory is the host's, and CUDA's to give: the tensor stays where it is, and says so."""
+    setattr(self, _PINNED, True)
     return self
+
+
+def is_pinned(self: Tensor, _device: Any = None) -> bool:
+    """Whether page-locked memory was asked for: DDP's reducer asserts that it was given."""
+    return hasattr(self, _PINNED)

@@ -1,0 +1,1 @@
+"""A world of GPUs: `torch.distributed`'s own code on the virtual GPU of one rank."""

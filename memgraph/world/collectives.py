@@ -1,0 +1,174 @@
+"""The collectives of c10d on tensors without values: what ProcessGroupNCCL allocates, and what comes out.
+
+Each rank is taken to say what this one says. So a tensor whose values are known (counts, sizes, pickled objects) has a
+known result too. Sources: torch/csrc/distributed/c10d/ProcessGroupNCCL.cpp, Ops.cpp.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._C import _distributed_c10d as c10d_cpp
+from torch._ops import OpOverload
+from torch._subclasses.fake_tensor import FakeTensor, unset_fake_temporarily
+
+from memgraph.virtual.patches import replaced
+from memgraph.virtual.values import known as values
+from memgraph.world.calls import Calls
+from memgraph.world.works import made
+
+Kernel = Callable[..., Any]
+_WITH_RESULT = ("allreduce_", "broadcast_", "allgather_", "_allgather_base_", "_reduce_scatter_base_",
+                "reduce_scatter_", "alltoall_", "scatter_")  # fmt: skip
+"""They return their outputs beside the work."""
+_WORK_ALONE = ("alltoall_base_", "send", "recv_", "recv_any_source_", "barrier", "allreduce_coalesced_",
+               "allgather_into_tensor_coalesced_", "reduce_scatter_tensor_coalesced_", "gather_", "reduce_",
+               "allgather_coalesced_")  # fmt: skip
+_OUTPUTS = ("tensors", "output_tensor", "output_tensors", "outputs", "output", "output_lists", "tensor")
+_INPUTS = ("input_tensor", "input_tensors", "inputs", "input", "input_list")
+_sums: ContextVar[bool] = ContextVar("sums", default=True)
+_NOT_ASYNCHRONOUS = ("send", "recv_", "recv_any_source_")
+"""Point to point: torch's own flag for these is not in the operator's arguments; batched ones hold their tensors in
+`P2POp`s anyway."""
+
+
+def collectives(mode: Any, calls: Calls) -> Mapping[OpOverload, Kernel]:
+    """A kernel for each operator of c10d. On tensors of the host torch's own fake group computes.
+
+    Args:
+        mode: under which what is allocated is written down.
+        calls: told of each call.
+    """
+    kernels = {}
+    for name in (*_WITH_RESULT, *_WORK_ALONE):
+        func = getattr(torch.ops.c10d, name).default
+        kernels[func] = functools.partial(_run, func, name, mode, calls)
+    return kernels
+
+
+@contextlib.contextmanager
+def reductions_are_known() -> Iterator[None]:
+    """While open, it is noted whether a reduction sums: Python cannot look into the operator's own argument."""
+    with contextlib.ExitStack() as stack:
+        for name in ("allreduce", "reduce"):
+            original = getattr(c10d_cpp.ProcessGroup, name)
+            stack.enter_context(replaced(c10d_cpp.ProcessGroup, name, _noting(original)))
+        yield
+
+
+def _noting(original: Kernel) -> Kernel:
+    def reduce(group: Any, tensors: Any, *args: Any, **kwargs: Any) -> Any:
+        asked = next(iter((*args, *kwargs.values())), c10d_cpp.ReduceOp.SUM)
+        token = _sums.set(getattr(asked, "reduceOp", asked) == c10d_cpp.ReduceOp.SUM)
+        try:
+            return original(group, tensors, *args, **kwargs)
+        finally:
+            _sums.reset(token)
+
+    return reduce
+
+
+def _run(func: OpOverload, name: str, mode: Any, calls: Calls, *args: Any, **kwargs: Any) -> Any:
+    given = _by_name(func, args, kwargs)
+    outputs, inputs = _first(given, _OUTPUTS), _first(given, _INPUTS)
+    results, sources = list(each(outputs)), list(each(inputs))
+    if not any(isinstance(tensor, FakeTensor) for tensor in (*results, *sources)) and name != "barrier":
+        return func(*args, **kwargs)
+    group = c10d_cpp.ProcessGroup.unbox(given["process_group"])
+    calls.made(name, group, results, sources, _peer(given))
+    with mode:
+        _move(name, given, results, sources, group)
+    held = (*sources, *results) if given.get("async_op") and name not in _NOT_ASYNCHRONOUS else ()
+    work = made(results, held)
+    return (outputs, work) if name in _WITH_RESULT else work
+
+
+def _move(name: str, given: Mapping[str, Any], results: list[Tensor], sources: list[Tensor], group: Any) -> None:
+    """What is allocated on the way, and which values arrive."""
+    flat = None
+    if name == "allgather_" and _alike(results):
+        flat = _flattened(results)  # `newLikeFlat(outputTensors)`, from which the results are copied
+    elif name == "reduce_scatter_" and _alike(sources):
+        flat = _flattened(sources)
+    elif name == "barrier":
+        flat = torch.zeros(1, device=given["tensor"].device)  # `barrierTensor`
+    del flat
+    _arrive(name, given, results, sources, group.size())
+
+
+def _flattened(tensors: Sequence[Tensor]) -> Tensor:
+    """One tensor that has room for all of them, and a copy of each (ProcessGroupNCCL.cpp, `newLikeFlat`)."""
+    first = tensors[0]
+    return torch.empty((len(tensors), *first.shape), dtype=first.dtype, device=first.device)
+
+
+def _alike(tensors: Sequence[Tensor]) -> bool:
+    """Whether all have one shape; if not, each is broadcast or reduced by itself."""
+    return bool(tensors) and all(tensor.shape == tensors[0].shape for tensor in tensors)
+
+
+def _arrive(name: str, given: Mapping[str, Any], results: list[Tensor], sources: list[Tensor], size: int) -> None:
+    """Results are forgotten, and known again where what was sent is known."""
+    sent = [_value(tensor) for tensor in sources or results]
+    for result in results:
+        if name not in ("broadcast_", "send", "barrier"):
+            values.forget(result)
+    if not sent or any(value is None for value in sent) or name in ("send", "barrier", "recv_", "recv_any_source_"):
+        return
+    with unset_fake_temporarily():
+        arrived = _received(name, given, sent, len(results), size)
+        for result, value in zip(results, arrived, strict=False):
+            if isinstance(result, FakeTensor):
+                values.remember(result, value.reshape(result.shape))
+            else:
+                result.copy_(value.reshape(result.shape))
+
+
+def _received(
+    name: str, given: Mapping[str, Any], sent: list[Any], results: int, size: int
+) -> Iterator[Tensor]:  # fmt: skip
+    if name in ("allreduce_", "allreduce_coalesced_", "reduce_"):
+        return (value * size if _sums.get() else value.clone() for value in sent)
+    if name == "broadcast_":
+        return iter(sent)
+    if name in ("allgather_", "allgather_coalesced_", "gather_"):
+        return (sent[place % len(sent)] for place in range(results))
+    if name in ("_allgather_base_", "allgather_into_tensor_coalesced_"):
+        return (torch.cat([value.reshape(-1)] * size) for value in sent)
+    if name in ("alltoall_", "alltoall_base_"):
+        return iter(sent)
+    return iter(())
+
+
+def _value(tensor: Tensor) -> Tensor | None:
+    return values.known(tensor) if isinstance(tensor, FakeTensor) else tensor
+
+
+def _by_name(func: OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    names = [argument.name for argument in func._schema.arguments]
+    defaults = {a.name: a.default_value for a in func._schema.arguments if a.has_default_value()}
+    return {**defaults, **dict(zip(names, args, strict=False)), **kwargs}
+
+
+def _first(given: Mapping[str, Any], names: Sequence[str]) -> Any:
+    return next((given[name] for name in names if name in given), None)
+
+
+def _peer(given: Mapping[str, Any]) -> int | None:
+    """The rank in the group that a message goes to or comes from."""
+    return next((given[name] for name in ("dst", "src") if name in given), None)
+
+
+def each(tensors: Any) -> Iterator[Tensor]:
+    """The tensors in lists of lists, one by one."""
+    if isinstance(tensors, Tensor):
+        yield tensors
+    elif isinstance(tensors, (list, tuple)):
+        for part in tensors:
+            yield from each(part)

@@ -1,0 +1,112 @@
+"""Process groups on NCCL and Gloo without a network: torch's `fake` group under their names.
+
+`torch.distributed` makes groups, meshes and sub-groups with its own code; only the backend that would talk is another.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import types
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.distributed.rendezvous as meeting
+from torch._C import _distributed_c10d as c10d_cpp
+from torch.distributed import distributed_c10d as c10d
+
+from memgraph.virtual.patches import put
+from memgraph.world.place import Place
+from memgraph.world.store import LonelyStore
+
+NCCL = (2, 28, 9)
+"""The version that torch 2.11 to 2.13 are built with; DDP asks for 2.10 before it takes bf16."""
+
+
+class _Named(type):
+    """The class of a backend's class: it makes torch's fake backend, and takes each of these for its own."""
+
+    def __call__(cls, _store: Any, rank: int, size: int, *_: Any, **__: Any) -> Any:
+        return c10d_cpp.FakeProcessGroup._create_internal(rank, size)
+
+    def __instancecheck__(cls, instance: Any) -> bool:
+        return isinstance(instance, c10d_cpp.FakeProcessGroup)
+
+
+class Options(types.SimpleNamespace):
+    """As `ProcessGroupNCCL.Options`: taken, and not looked at."""
+
+    def __init__(self, *_: Any, **__: Any) -> None:
+        super().__init__(is_high_priority_stream=False, config=types.SimpleNamespace(), _timeout=None)
+
+
+class VirtualNccl(metaclass=_Named):
+    """What `ProcessGroupNCCL` is while a world is open."""
+
+    Options = Options
+    NCCL_CTA_POLICY_ZERO = 2
+    NCCL_CTA_POLICY_EFFICIENCY = 1
+    NCCL_CTA_POLICY_DEFAULT = 0
+
+
+class VirtualGloo(metaclass=_Named):
+    """What `ProcessGroupGloo` is while a world is open."""
+
+    Options = Options
+
+
+@contextlib.contextmanager
+def groups_are_made(here: Place) -> Iterator[None]:
+    """While open, `init_process_group` and what builds on it make groups of this world. What is left of them goes at
+    the end, and torch.distributed is as before.
+
+    Raises:
+        TorchChanged: torch has not the names that are replaced.
+    """
+    store = LonelyStore(here)
+    with contextlib.ExitStack() as stack:
+        stack.callback(_destroy)
+        for owner, name, value in _changes(here, store):
+            stack.enter_context(put(owner, name, value))
+        yield
+
+
+def _changes(here: Place, store: LonelyStore) -> list[tuple[Any, str, Any]]:
+    def meet(_url: str, rank: int = -1, world_size: int = -1, **_: Any) -> Iterator[tuple[LonelyStore, int, int]]:
+        yield store, here.rank if rank < 0 else rank, here.world if world_size < 0 else world_size
+
+    def made_store(*_: Any, **__: Any) -> LonelyStore:
+        return store
+
+    fake = c10d_cpp.FakeProcessGroup
+    return [
+        (c10d, "ProcessGroupNCCL", VirtualNccl), (dist, "ProcessGroupNCCL", VirtualNccl),
+        (c10d, "ProcessGroupGloo", VirtualGloo), (dist, "ProcessGroupGloo", VirtualGloo),
+        (c10d, "_NCCL_AVAILABLE", True), (c10d, "_GLOO_AVAILABLE", True),
+        (c10d, "rendezvous", meet), (meeting, "rendezvous", meet),
+        (c10d, "_store_based_barrier", _nothing), (c10d, "monitored_barrier", _nothing),
+        (dist, "monitored_barrier", _nothing),
+        (dist, "TCPStore", made_store), (c10d, "default_pg_nccl_timeout", c10d.default_pg_timeout),
+        (torch.cuda.nccl, "version", lambda: NCCL), (torch._C, "_nccl_version", _nccl_version),
+        (torch._C, "_nccl_version_suffix", lambda: b""),
+        (fake, "_set_sequence_number_for_group", _nothing), (fake, "_get_sequence_number_for_group", lambda _self: 0),
+        (fake, "abort", _nothing), (fake, "shutdown", _nothing), (fake, "_set_default_timeout", _nothing),
+        (fake, "eager_connect_single_device", _nothing), (fake, "set_timeout", _nothing),
+        (fake, "perform_nocolor_split", _nothing),
+    ]  # fmt: skip
+
+
+def _nccl_version() -> int:
+    """As torch/csrc/cuda/python_nccl.cpp packs it, in the way that torch/cuda/nccl.py takes it apart."""
+    major, minor, patch = NCCL
+    return major << 32 | minor << 16 | patch
+
+
+def _nothing(*_: Any, **__: Any) -> None:
+    pass
+
+
+def _destroy() -> None:
+    if dist.is_initialized():
+        dist.destroy_process_group()

@@ -1,0 +1,67 @@
+"""A virtual GPU takes its place in a world: everything in this room at once."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Protocol
+
+import torch.distributed.optim
+import torch.distributed.tensor.parallel  # noqa: F401  # before the GPU opens: some of these script code on import
+from torch import Tensor
+from torch._ops import OpOverload
+
+from memgraph.virtual.threads import Here
+from memgraph.world.calls import Calls
+from memgraph.world.collectives import collectives, reductions_are_known
+from memgraph.world.ddp import ddp_runs
+from memgraph.world.fsdp import packing
+from memgraph.world.functional import functional
+from memgraph.world.group import groups_are_made
+from memgraph.world.objects import objects_are_pickled
+from memgraph.world.place import Place, environment_of
+from memgraph.world.untraced import nobody_traces, sharding_is_no_part
+from memgraph.world.works import works_are_waited_for
+
+Kernels = Mapping[OpOverload, Callable[..., Any]]
+
+
+class Recorder(Protocol):
+    """What a world needs of the recorder."""
+
+    @property
+    def here(self) -> Here:
+        """As `memgraph.world.untraced.Recording`."""
+
+    def communicated(self, tensor: Tensor) -> None:
+        """A collective reads or writes this tensor."""
+
+
+@contextlib.contextmanager
+def joined(
+    here: Place, recorder: Recorder, where: Callable[[], str]
+) -> Iterator[tuple[Kernels, Kernels, Calls]]:  # fmt: skip
+    """While open, `torch.distributed` is that of this rank; afterwards it is as it was.
+
+    Args:
+        here: the rank.
+        recorder: who writes the run down.
+        where: the user's line that runs.
+
+    Returns:
+        What fake tensors need for the functional collectives; the operators of c10d; and what is called.
+    """
+    calls = Calls(where, recorder.communicated)
+    hook = sys.excepthook
+    with contextlib.ExitStack() as stack:
+        stack.callback(setattr, sys, "excepthook", hook)
+        stack.enter_context(environment_of(here))
+        stack.enter_context(works_are_waited_for())
+        stack.enter_context(sharding_is_no_part(recorder))
+        stack.enter_context(nobody_traces())
+        stack.enter_context(reductions_are_known())
+        stack.enter_context(objects_are_pickled())
+        stack.enter_context(ddp_runs())
+        stack.enter_context(groups_are_made(here))
+        yield functional(calls), {**collectives(recorder, calls), **packing(recorder)}, calls

@@ -1,0 +1,124 @@
+"""Process groups, collectives and objects on one rank of a world that is not there."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch.distributed.device_mesh import init_device_mesh
+
+import memgraph
+from memgraph.errors import MemgraphError
+from memgraph.trace import Action, Trace
+
+
+def sizes(trace: Trace) -> list[int]:
+    """Of what was allocated, in order."""
+    return [trace.buffers[event.buffer].size for event in trace.events if event.action is Action.ALLOC]
+
+
+@pytest.mark.parametrize("backend", ["nccl", None, "cpu:gloo,cuda:nccl"])
+def test_a_rank_is_told_who_it_is(backend: str | None) -> None:
+    with memgraph.virtual_gpu("h100", world=16, rank=11):
+        assert dist.is_nccl_available()
+        local = int(os.environ["LOCAL_RANK"])
+        torch.cuda.set_device(local)
+        dist.init_process_group(backend, device_id=torch.device("cuda", local))
+        assert (dist.get_rank(), dist.get_world_size()) == (11, 16)
+        assert "nccl" in dist.get_backend()
+        assert (torch.cuda.device_count(), torch.cuda.current_device()) == (8, 3)
+        assert torch.zeros(2, device="cuda").device == torch.device("cuda", 3)
+        dist.barrier()
+
+
+def test_groups_and_meshes() -> None:
+    with memgraph.virtual_gpu("h100", world=8, rank=5):
+        dist.init_process_group("nccl")
+        mesh = init_device_mesh("cuda", (4, 2), mesh_dim_names=("dp", "tp"))
+        assert mesh.get_coordinate() == (2, 1) or mesh.get_coordinate() == [2, 1]
+        assert dist.get_process_group_ranks(mesh["tp"].get_group()) == [4, 5]
+        assert dist.get_process_group_ranks(mesh["dp"].get_group()) == [1, 3, 5, 7]
+        assert dist.new_group([0, 1]) is dist.GroupMember.NON_GROUP_MEMBER
+        assert dist.get_world_size(dist.new_group([1, 5, 6])) == 3
+
+
+def test_afterwards_torch_distributed_is_as_before() -> None:
+    names = ("is_nccl_available", "init_process_group", "TCPStore", "Work")
+    before = [getattr(dist, name) for name in names], dist.is_nccl_available(), sys.excepthook, dict(os.environ)
+    with contextlib.suppress(ValueError), memgraph.virtual_gpu("h100", world=8):
+        dist.init_process_group("nccl")
+        raise ValueError
+    assert not dist.is_initialized()
+    after = [getattr(dist, name) for name in names], dist.is_nccl_available(), sys.excepthook, dict(os.environ)
+    assert after == before
+    with pytest.raises((RuntimeError, ValueError)):
+        dist.init_process_group("nccl", rank=0, world_size=1, store=dist.HashStore())
+
+
+def test_a_list_is_gathered_through_one_flat_tensor() -> None:
+    """ProcessGroupNCCL gathers into one tensor of 4 × 4,096 bytes and copies from there."""
+    with memgraph.virtual_gpu("h100", world=4) as gpu:
+        dist.init_process_group("nccl")
+        mine = torch.zeros(1024, device="cuda")
+        parts = [torch.zeros(1024, device="cuda") for _ in range(4)]
+        dist.all_gather(parts, mine)
+        flat = torch.zeros(4096, device="cuda")
+        dist.all_gather_into_tensor(flat, mine)
+        dist.reduce_scatter_tensor(mine, flat)
+    assert sizes(gpu.trace) == [4096] * 5 + [4 * 4096] + [4 * 4096]
+
+
+def test_what_an_asynchronous_collective_reads_lives_until_it_is_waited_for() -> None:
+    with memgraph.virtual_gpu("h100", world=2):
+        dist.init_process_group("nccl")
+        result = torch.zeros(2, 1024, device="cuda")
+        before = torch.cuda.memory_allocated()
+        work = dist.all_gather_into_tensor(result, torch.zeros(1024, device="cuda"), async_op=True)
+        assert torch.cuda.memory_allocated() == before + 4096
+        work.wait()
+        assert torch.cuda.memory_allocated() == before
+        dist.all_gather_into_tensor(result, torch.zeros(1024, device="cuda"), async_op=True)
+        assert torch.cuda.memory_allocated() == before  # nobody has the work
+
+
+def test_known_values_arrive() -> None:
+    with memgraph.virtual_gpu("h100", world=4, rank=2):
+        dist.init_process_group("nccl")
+        count = torch.tensor([3], device="cuda")
+        dist.all_reduce(count)
+        assert count.item() == 12
+        dist.all_reduce(count, op=dist.ReduceOp.MAX)
+        assert count.item() == 12
+        parts = [torch.zeros(1, dtype=torch.int64, device="cuda") for _ in range(4)]
+        dist.all_gather(parts, count)
+        assert [part.item() for part in parts] == [12] * 4
+
+
+def test_objects_come_back() -> None:
+    with memgraph.virtual_gpu("h100", world=3, rank=1):
+        dist.init_process_group("nccl")
+        found: list[object] = [None] * 3
+        dist.all_gather_object(found, {"rank": 1})
+        assert found == [{"rank": 1}] * 3
+        given = ["mine"]
+        dist.broadcast_object_list(given, src=1)
+        assert given == ["mine"]
+
+
+def test_what_only_another_rank_knows_is_an_error_and_no_wait() -> None:
+    with memgraph.virtual_gpu("h100", world=2, rank=1):
+        dist.init_process_group("nccl")
+        store = dist.TCPStore("127.0.0.1", 29501, 2, False)
+        store.set("mine", "1")
+        assert store.get("mine") == b"1"
+        with pytest.raises(MemgraphError, match="rank 1 waits for 'theirs' in the store"):
+            store.get("theirs")
+
+
+def test_an_unknown_backend_is_torchs_error() -> None:
+    with memgraph.virtual_gpu("h100", world=2), pytest.raises((ValueError, RuntimeError, AssertionError)):
+        dist.init_process_group("nothing")
