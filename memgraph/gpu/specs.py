@@ -18,6 +18,7 @@ MIB = 2**20
 _H200_CONTEXT = 554_500_096
 """Memory gone from a fresh H200 once a process has a CUDA context (`cudaMemGetInfo`: total less free less 2 MiB that
 the allocator held; driver 580.159, CUDA 13.0, torch 2.11, lazy module loading)."""
+_HOPPER_CLUSTERS = ((1, 132), (2, 66), (3, 39), (4, 30), (5, 22), (6, 17), (7, 15), (8, 15), (16, 7))
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,13 @@ class GpuSpec:
     def max_threads_per_sm(self) -> int:
         """Resident threads (CUDA C++ Programming Guide, table of compute capabilities)."""
         return {(7, 5): 1024, (8, 6): 1536, (8, 9): 1536, (12, 0): 1536}.get(self.capability, 2048)
+
+    @property
+    def clusters(self) -> dict[int, int]:
+        """How many clusters of thread blocks the card holds at once, by the blocks of a cluster; empty where that is
+        not known. Multiprocessors that are switched off leave clusters fewer than multiprocessors divided by blocks.
+        As an H200 and an H100 with 132 multiprocessors hold them."""
+        return dict(_HOPPER_CLUSTERS) if self.capability == (9, 0) and self.sms == 132 else {}
 
     @property
     def context(self) -> int:
