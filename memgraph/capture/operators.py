@@ -44,6 +44,7 @@ _FOLLOWED_LIKE = frozenset(
     }
 )  # fmt: skip
 """Their results are known although their first argument's values are not."""
+_CONVOLUTIONS = frozenset(("convolution", "convolution_backward"))
 LARGE = 2**16
 """Elements from which a CPU tensor that a module makes for itself holds no values: initialising it would only cost
 time."""
@@ -138,6 +139,7 @@ class Kinds:
         self.fake_everywhere = fake_everywhere
         self.unknown: set[str] = set()
         self.estimated: set[str] = set()
+        self.convolves = False
         self.libraries = Libraries(gpu, torch_version)
         self.kernels: dict[OpOverload, Callable[..., Any]] = {}
         """What ops return for tensors without values, where torch does not know it without CUDA."""
@@ -179,9 +181,11 @@ class Kinds:
         if not _is_ruled(func):
             return self._unruled(func)
         call_of = self._call_of(func)
+        convolves = name in _CONVOLUTIONS
 
         def ruled(args: Sequence[Any], kwargs: Mapping[str, Any], outputs: Sequence[Tensor]) -> Inside:
             call = call_of(args, kwargs, outputs)
+            self.convolves |= convolves
             steps = workspace.steps(call, self.gpu, self.torch_version)
             if steps is None:
                 self.unknown.add(str(func))
@@ -209,13 +213,14 @@ class Kinds:
 
     def _call_of(self, func: OpOverload) -> Callable[[Sequence[Any], Mapping[str, Any], Sequence[Tensor]], Call]:
         name, overload = _base_name(func), func._overloadname
+        convolves = name in _CONVOLUTIONS
 
         def call(args: Sequence[Any], kwargs: Mapping[str, Any], outputs: Sequence[Tensor]) -> Call:
             plain = tuple([self._plain(arg) for arg in args])
-            return Call(
-                name, overload, plain, {key: self._plain(value) for key, value in kwargs.items()},
-                tuple([self._meta(tensor) for tensor in outputs]),
-            )  # fmt: skip
+            named = {key: self._plain(value) for key, value in kwargs.items()}
+            if convolves:
+                named |= _cudnn_settings()
+            return Call(name, overload, plain, named, tuple([self._meta(tensor) for tensor in outputs]))
 
         return call
 
@@ -243,6 +248,14 @@ class Kinds:
 def _is_ruled(func: OpOverload) -> bool:
     name = _base_name(func)
     return workspace.rule_for(name, func._overloadname) is not None or name in MATRIX_OPS
+
+
+def _cudnn_settings() -> dict[str, bool]:
+    """What `aten::_convolution` is given besides a convolution's own arguments (ATen/native/Convolution.cpp)."""
+    return {
+        "allow_tf32": torch._C._get_cudnn_allow_tf32(),
+        "deterministic": torch._C._get_cudnn_deterministic() or torch._C._get_deterministic_algorithms(),
+    }
 
 
 def _nothing(*_: Any) -> Inside:

@@ -29,6 +29,7 @@ from memgraph.capture.tags import parameter_name
 from memgraph.errors import TorchChanged, UsageError
 from memgraph.gpu.allocator.caching import Allocator
 from memgraph.gpu.allocator.config import AllocatorConfig
+from memgraph.gpu.cudnn.ask import asker
 from memgraph.gpu.specs import GpuSpec, find
 from memgraph.trace import Buffer, Category, TensorSpec, Trace
 from memgraph.virtual import cuda, patches
@@ -122,6 +123,9 @@ class VirtualGpu:
             )
             stack.enter_context(cuda_kernels_exist())
             self._take_the_gpus_paths(stack)
+            library = asker()
+            if library is not None:
+                library.start()  # it loads while the model is made
             stack.enter_context(self.recorder.paths.following())
             self._follow_optimizers(stack)
             stack.enter_context(patches.before_the_first_backward(self._prepare_backward))
@@ -208,6 +212,9 @@ class VirtualGpu:
         self.assumptions.state(f"{text} at {source}" if source else text)
 
     def _estimates(self) -> list[str]:
+        library = asker() if self.kinds.convolves else None
+        if library is not None:
+            return [_asked(library.version, bool(self.kinds.estimated))]
         return [
             f"the workspace that cuDNN takes for {name} on this GPU was not measured and is an estimate"
             for name in sorted(self.kinds.estimated)
@@ -275,6 +282,13 @@ class VirtualGpu:
 
     def _parameters(self, optimizer: Optimizer) -> list[tuple[str, torch.Tensor]]:
         return [(parameter_name(p), p) for group in optimizer.param_groups for p in group["params"]]
+
+
+def _asked(version: int, some_estimated: bool) -> str:
+    """91900 is cuDNN 9.19.0."""
+    name = f"{version // 10_000}.{version // 100 % 100}.{version % 100}"
+    rest = ", but for 1 x 1 and depthwise kernels, which are an estimate" if some_estimated else ""
+    return f"the workspaces of convolutions are what cuDNN {name}, found here, takes on this GPU{rest}"
 
 
 def torch_version() -> tuple[int, int]:

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
+
+from memgraph.gpu.call import TensorMeta
+
+DTYPES = frozenset(("float32", "float64", "float16", "bfloat16"))
 
 
 class Config(NamedTuple):
@@ -31,3 +36,41 @@ class Convolution(NamedTuple):
     padding: tuple[int, ...]
     stride: tuple[int, ...]
     dilation: tuple[int, ...]
+
+
+def question(
+    kind: str, x: TensorMeta, w: TensorMeta, y: TensorMeta, stride: Sequence[int], padding: Sequence[int],
+    dilation: Sequence[int], channels_last: bool,
+) -> Convolution:  # fmt: skip
+    """A convolution of PyTorch's as it tells cuDNN of it: dense, in one layout, and with one dimension of space as
+    with two (`view1d_as_2d` of aten/src/ATen/native/Convolution.cpp).
+
+    Args:
+        x: input, (batch, channels, *space).
+        w: weight, (channels out, channels in a group, *kernel).
+        y: output. For a transposed convolution x and y change places.
+    """
+    x_shape, w_shape, y_shape = (_spatial(tensor.shape) for tensor in (x, w, y))
+    return Convolution(
+        kind, x_shape, _strides(x_shape, channels_last), w_shape, _strides(w_shape, channels_last), y_shape,
+        _strides(y_shape, channels_last), x.dtype, _spatial_steps(padding, 0), _spatial_steps(stride, 1),
+        _spatial_steps(dilation, 1),
+    )  # fmt: skip
+
+
+def _spatial(shape: tuple[int, ...]) -> tuple[int, ...]:
+    return (*shape[:2], 1, *shape[2:]) if len(shape) == 3 else shape
+
+
+def _spatial_steps(numbers: Sequence[int], neutral: int) -> tuple[int, ...]:
+    return (neutral, *numbers) if len(numbers) == 1 else tuple(numbers)
+
+
+def _strides(shape: tuple[int, ...], channels_last: bool) -> tuple[int, ...]:
+    order = (*range(len(shape) - 1, 1, -1), 1, 0)
+    order = (1, *order[:-2], 0) if channels_last else order
+    strides, step = [0] * len(shape), 1
+    for dimension in order:
+        strides[dimension] = step
+        step *= shape[dimension]
+    return tuple(strides)

@@ -12,14 +12,19 @@ the resnet, unet and gru of `benchmarks/recordings/workloads`):
 - a weight gradient over many positions is split, with fp32 partial sums. How often is a choice: the split that was seen
   for a width is taken.
 Everything but the patch embeddings of three channels is marked as an estimate, and so listed in the result.
+
+Where cuDNN itself is installed it is asked instead (`memgraph.gpu.cudnn`), for any card.
 """
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from memgraph.gpu.call import Call, Steps, TensorMeta
+from memgraph.gpu.cudnn.ask import asker
+from memgraph.gpu.cudnn.choice import Choice, Settings, choose
+from memgraph.gpu.cudnn.question import DTYPES, question
 from memgraph.gpu.rules.layout import Plan, ceil_div
 from memgraph.gpu.rules.reductions import sum_scratch
 
@@ -90,6 +95,36 @@ class _Shape:
         return self.depthwise and not self.last and len(self.kernel) == 2
 
 
+class _Geometry(NamedTuple):
+    """What cuDNN is told of a convolution."""
+
+    source: TensorMeta
+    weight: TensorMeta
+    out: TensorMeta
+    steps: tuple[Any, ...]
+    """Stride, padding, dilation."""
+    shape: _Shape
+    settings: Settings
+
+    def ask(self, kind: str, gpu: GpuSpec) -> Choice | None:
+        """Its choice for the result (`forward`), or for the gradient of the input (`data`) or of the weight; None
+        where it is not installed, or not called."""
+        library = None if self.shape.own_kernel or self.source.dtype not in DTYPES else asker()
+        if library is None or not all(tensor.numel for tensor in (self.source, self.weight, self.out)):
+            return None
+        x, y = self.source, self.out
+        if self.shape.transposed:  # its result is the gradient of the convolution that it undoes
+            x, y, kind = y, x, {"forward": "data", "data": "forward"}.get(kind, kind)
+        stride, padding, dilation = (_each(numbers, len(self.weight.shape) - 2) for numbers in self.steps)
+        asked = question(kind, x, self.weight, y, stride, padding, dilation, self.shape.last)
+        return choose(library, asked, gpu, self.settings)
+
+
+def _settings(call: Call) -> Settings:
+    """`torch.backends.cudnn` at the call, which `aten::_convolution` is given as arguments."""
+    return Settings(call.kwargs.get("allow_tf32", True), call.kwargs.get("deterministic", False))
+
+
 def _forward(call: Call, gpu: GpuSpec, version: Version) -> Steps:
     """`convolution(input, weight, bias, stride, padding, dilation, transposed, output_padding, groups)`."""
     source, weight = call.args[0], call.args[1]
@@ -100,8 +135,9 @@ def _forward(call: Call, gpu: GpuSpec, version: Version) -> Steps:
         plan.contiguous(weight, "contiguous weight")
     plan.output(0)
     out = call.outputs[0] if call.outputs else source
-    size = _forward_workspace(shape, out)
-    plan.temporary(size, _name(shape, gpu))
+    geometry = _Geometry(source, weight, out, call.args[3:6], shape, _settings(call))
+    asked = geometry.ask("forward", gpu)
+    plan.temporary(_forward_workspace(shape, out) if asked is None else asked.workspace, _name(shape, gpu, asked))
     return plan.steps()
 
 
@@ -172,13 +208,15 @@ def _backward(call: Call, gpu: GpuSpec, version: Version) -> Steps:
         plan.contiguous(source, "contiguous input")
         plan.contiguous(weight, "contiguous weight")
     index = 0
-    for wanted, size in (
-        (wants_input, _input_gradient_workspace(shape, grad)),
-        (wants_weight, _weight_gradient_workspace(shape, grad)),
+    geometry = _Geometry(source, weight, grad, call.args[4:7], shape, _settings(call))
+    for wanted, kind, otherwise in (
+        (wants_input, "data", _input_gradient_workspace),
+        (wants_weight, "weight", _weight_gradient_workspace),
     ):
         if wanted:
             plan.output(index)
-            plan.scratch(size, name=_name(shape, gpu))
+            asked = geometry.ask(kind, gpu)
+            plan.scratch(otherwise(shape, grad) if asked is None else asked.workspace, name=_name(shape, gpu, asked))
             index += 1
     plan.release(copy)  # it is cuDNN's call that makes it (`cudnn_convolution_backward`), and recorded runs show it
     if wants_bias:
@@ -230,8 +268,10 @@ def _splits(shape: _Shape) -> int:
     return next((splits for most, splits in limits if width <= most), 0)
 
 
-def _name(shape: _Shape, gpu: GpuSpec) -> str:
-    """Whether the workspace was measured for such a call: a patch embedding of three channels on Hopper."""
+def _name(shape: _Shape, gpu: GpuSpec, asked: Choice | None) -> str:
+    """Whether cuDNN said so, or it was measured for such a call: a patch embedding of three channels on Hopper."""
+    if asked is not None:
+        return _MEASURED if asked.asked else _ESTIMATE
     measured = shape.patches and shape.source.shape[1] == 3 and gpu.capability == (9, 0) and not shape.last
     return _MEASURED if measured or shape.own_kernel else _ESTIMATE
 
