@@ -19,13 +19,14 @@ Where cuDNN itself is installed it is asked instead (`memgraph.gpu.cudnn`), for 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from memgraph.gpu.call import Call, Steps, TensorMeta
 from memgraph.gpu.cudnn.ask import asker
 from memgraph.gpu.cudnn.choice import Choice, Settings, choose
 from memgraph.gpu.cudnn.question import DTYPES, question
-from memgraph.gpu.rules.layout import Plan, ceil_div
+from memgraph.gpu.rules.layout import Plan, ceil_div, permuted
 from memgraph.gpu.rules.reductions import sum_scratch
 
 if TYPE_CHECKING:
@@ -89,6 +90,13 @@ class _Shape:
         self.plain_product = self.pointwise and groups == 1 and (self.last or places % 16 == 0)
         self.aligned = source.shape[1] % (8 if self.half else 4) == 0
 
+    def lay_out(self, plan: Plan, tensor: TensorMeta, name: str) -> int:
+        """The copy that cuDNN's layout needs of a tensor, if it needs one: all are in one layout
+        (`cudnn_conv_suggest_memory_format`, aten/src/ATen/native/ConvUtils.h)."""
+        if self.last:
+            return -1 if _is_last(tensor) else plan.temporary(tensor.nbytes, name)
+        return plan.contiguous(tensor, name)
+
     @property
     def own_kernel(self) -> bool:
         """PyTorch's own depthwise kernels, which need nothing."""
@@ -130,9 +138,8 @@ def _forward(call: Call, gpu: GpuSpec, version: Version) -> Steps:
     source, weight = call.args[0], call.args[1]
     shape = _Shape(source, weight, call.args[3], call.args[8], call.args[6])
     plan = Plan(call)
-    if not shape.last:
-        plan.contiguous(source, "contiguous input")
-        plan.contiguous(weight, "contiguous weight")
+    shape.lay_out(plan, source, "contiguous input")
+    shape.lay_out(plan, weight, "contiguous weight")
     plan.output(0)
     out = call.outputs[0] if call.outputs else source
     geometry = _Geometry(source, weight, out, call.args[3:6], shape, _settings(call))
@@ -202,27 +209,38 @@ def _backward(call: Call, gpu: GpuSpec, version: Version) -> Steps:
     wants_input, wants_weight, wants_bias = call.args[10]
     shape = _Shape(source, weight, call.args[4], call.args[9], call.args[7])
     plan = Plan(call)
-    copy = -1
-    if not shape.last:
-        copy = plan.contiguous(grad, "contiguous gradient")
-        plan.contiguous(source, "contiguous input")
-        plan.contiguous(weight, "contiguous weight")
-    index = 0
+    copy = shape.lay_out(plan, grad, "contiguous gradient")
+    shape.lay_out(plan, source, "contiguous input")
+    shape.lay_out(plan, weight, "contiguous weight")
     geometry = _Geometry(source, weight, grad, call.args[4:7], shape, _settings(call))
-    for wanted, kind, otherwise in (
-        (wants_input, "data", _input_gradient_workspace),
-        (wants_weight, "weight", _weight_gradient_workspace),
-    ):
-        if wanted:
-            plan.output(index)
-            asked = geometry.ask(kind, gpu)
-            plan.scratch(otherwise(shape, grad) if asked is None else asked.workspace, name=_name(shape, gpu, asked))
-            index += 1
+    gradients = _gradients(wants_input, wants_weight)
+    for index, kind, otherwise in reversed(gradients) if shape.own_kernel else gradients:
+        plan.output(index)
+        asked = geometry.ask(kind, gpu)
+        plan.scratch(otherwise(shape, grad) if asked is None else asked.workspace, name=_name(shape, gpu, asked))
     plan.release(copy)  # it is cuDNN's call that makes it (`cudnn_convolution_backward`), and recorded runs show it
     if wants_bias:
-        plan.output(index)
+        plan.output(len(gradients))
         sum_scratch(plan, grad, (0, *range(2, len(grad.shape))), False, gpu)
     return plan.steps()
+
+
+def _gradients(wants_input: bool, wants_weight: bool) -> list[_Gradient]:
+    """Those asked for, in cuDNN's order; PyTorch's own depthwise kernels take the weight's first
+    (`conv_depthwise2d_backward_cuda_out`, aten/src/ATen/native/cuda/DepthwiseConv2d.cu)."""
+    gradients = [_Gradient(0, "data", _input_gradient_workspace)] if wants_input else []
+    if wants_weight:
+        gradients.append(_Gradient(len(gradients), "weight", _weight_gradient_workspace))
+    return gradients
+
+
+class _Gradient(NamedTuple):
+    """A gradient that `convolution_backward` returns."""
+
+    output: int
+    kind: str
+    otherwise: Callable[[_Shape, TensorMeta], int]
+    """The workspace where cuDNN is not asked."""
 
 
 def _input_gradient_workspace(shape: _Shape, grad: TensorMeta) -> int:
@@ -277,11 +295,16 @@ def _name(shape: _Shape, gpu: GpuSpec, asked: Choice | None) -> str:
 
 
 def _channels_last(tensor: TensorMeta) -> bool:
-    """Whether it is laid out NHWC (and not, trivially, NCHW as well)."""
-    if len(tensor.shape) != 4 or tensor.is_contiguous:
+    """Whether it is laid out NHWC or NDHWC (and not, trivially, NCHW as well)."""
+    return not tensor.is_contiguous and _is_last(tensor)
+
+
+def _is_last(tensor: TensorMeta) -> bool:
+    """`is_contiguous(memory_format=channels_last)`: dimensions of one element do not matter."""
+    if len(tensor.shape) not in (4, 5):
         return False
-    _, c, h, w = tensor.shape
-    return tensor.stride == (h * w * c, 1, w * c, c)
+    order = (0, *range(2, len(tensor.shape)), 1)
+    return permuted(tensor, order).is_contiguous
 
 
 def _each(value: Any, count: int) -> tuple[int, ...]:
