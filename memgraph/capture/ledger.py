@@ -73,15 +73,21 @@ class Ledger:
         """Allocate `size` bytes for the current op; returns the buffer's index."""
         with _AT_WORK:
             stream = self.current_stream()
-            block = self._serve(size, stream)
-            buffer = len(self.sizes)
-            self.sizes.append(size)
-            self.ops.append(self.op)
-            self.roles.append(role)
-            self._blocks[buffer] = block
-            if stream:
-                self.streams[buffer] = self._numbers.setdefault(stream, len(self._numbers))
-            self._write(Action.ALLOC, buffer, block.address, block.size)
+            buffer = self._note(self._serve(size, stream), size, role, stream)
+        self._bury()
+        return buffer
+
+    def may_allocate(self, size: int, role: Role) -> int | None:
+        """As `allocate`, for whoever can do without: None where the allocator says no."""
+        with _AT_WORK:
+            stream = self.current_stream()
+            if self._waiting:
+                self._return()
+            try:
+                block = self.allocator.malloc(size, stream)
+            except OutOfMemory:
+                return None
+            buffer = self._note(block, size, role, stream)
         self._bury()
         return buffer
 
@@ -161,6 +167,17 @@ class Ledger:
     def events(self) -> Events:
         """The events so far."""
         return Events(columns=[column[:] for column in self._columns])
+
+    def _note(self, block: Block, size: int, role: Role, stream: int) -> int:
+        buffer = len(self.sizes)
+        self.sizes.append(size)
+        self.ops.append(self.op)
+        self.roles.append(role)
+        self._blocks[buffer] = block
+        if stream:
+            self.streams[buffer] = self._numbers.setdefault(stream, len(self._numbers))
+        self._write(Action.ALLOC, buffer, block.address, block.size)
+        return buffer
 
     def _serve(self, size: int, stream: int) -> Block:
         if self._waiting:

@@ -13,7 +13,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 
 from memgraph.capture.ledger import Ledger
 from memgraph.errors import InvariantError
-from memgraph.gpu.call import OnHost, Output, Release, Steps, Temporary
+from memgraph.gpu.call import OnHost, Output, Release, Smaller, Steps, Temporary
 from memgraph.trace import Role, TensorSpec
 from memgraph.virtual.ops.shapes import Shapes
 from memgraph.virtual.ops.sparse import parts_of
@@ -42,6 +42,8 @@ class Storages:
         self._ledger = ledger
         self._shapes = shapes
         self._told = died
+        self._settled: dict[tuple[Smaller, int], int] = {}
+        """What a temporary that can do with less took last."""
         self._live: dict[int, tuple[int, weakref.ref[torch.UntypedStorage]]] = {}
         self.refilled: set[int] = set()
         """Buffers of storages that are emptied and filled again."""
@@ -179,9 +181,26 @@ class Storages:
         elif isinstance(step, OnHost):
             self._know(born[step.index][1], _NO_BUFFER)
         elif isinstance(step, Temporary):
-            temporaries.append(self._ledger.allocate(step.size, Role.TEMPORARY) if step.size else None)
+            temporaries.append(self._temporary(step) if step.size else None)
         elif isinstance(step, Release):
             self._release(temporaries, step.index)
+
+    def _temporary(self, step: Temporary) -> int | None:
+        """Its buffer. What can do with less takes it where the allocator says no, and from then on."""
+        if step.smaller is None:
+            return self._ledger.allocate(step.size, Role.TEMPORARY)
+        key = step.smaller, step.size
+        for size in self._tried(*key):
+            buffer = self._ledger.may_allocate(size, Role.TEMPORARY) if size else None
+            if buffer is not None or not size:
+                self._settled[key] = size
+                return buffer
+        return self._ledger.allocate(step.size, Role.TEMPORARY)
+
+    def _tried(self, smaller: Smaller, first: int) -> Iterator[int]:
+        """Sizes in the order in which they are tried; what served before comes first."""
+        yield self._settled.get((smaller, first), first)
+        yield from smaller.sizes()
 
     def _release(self, temporaries: list[int | None], position: int) -> None:
         buffer, temporaries[position] = temporaries[position], None

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 
 class TensorMeta(NamedTuple):
@@ -66,12 +66,22 @@ class Output(NamedTuple):
     index: int  # type: ignore[assignment]  # shadows tuple.index, which nobody needs here
 
 
+class Smaller(Protocol):
+    """What an op does with less memory."""
+
+    def sizes(self) -> Sequence[int]:
+        """Bytes to try in order, where the first choice cannot be had."""
+        ...
+
+
 class Temporary(NamedTuple):
     """The op allocates `size` bytes that are not an output."""
 
     size: int
     name: str
     """What they are: `reduction scratch`."""
+    smaller: Smaller | None = None
+    """What it takes where the allocator says no; None if that is an error."""
 
 
 class OnHost(NamedTuple):

@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-from memgraph.gpu.cudnn.ask import Asker
+from memgraph.gpu.cudnn.ask import Asker, asker
 from memgraph.gpu.cudnn.question import Convolution
 from memgraph.gpu.cudnn.splits import with_clusters
 from memgraph.gpu.specs import GpuSpec
@@ -24,6 +24,8 @@ _TENSOR_CORE, _DOWN_CONVERT, _NONDETERMINISTIC = 0, 1, 4
 _FLOAT = 4
 _PRODUCT_TILE = 128 * 64
 """Elements of a tile of cuBLASLt's split products; those seen fit it within 1.5 MiB."""
+_TRIED = 24
+"""Configurations asked for when the first cannot be had."""
 
 
 class Settings(NamedTuple):
@@ -33,6 +35,27 @@ class Settings(NamedTuple):
     deterministic: bool = False
 
 
+class Without(NamedTuple):
+    """cuDNN has a kernel without a workspace for nearly every convolution, further down its list."""
+
+    def sizes(self) -> tuple[int, ...]:
+        """Nothing."""
+        return (0,)
+
+
+class Others(NamedTuple):
+    """The configurations after the first. PyTorch tries them when the allocator refuses (`try_configs`)."""
+
+    asked: Convolution
+    gpu: GpuSpec
+    settings: Settings
+
+    def sizes(self) -> tuple[int, ...]:
+        """Their workspaces."""
+        library = asker()
+        return () if library is None else alternatives(library, *self, _TRIED)[1:]
+
+
 class Choice(NamedTuple):
     """What cuDNN is given."""
 
@@ -40,18 +63,19 @@ class Choice(NamedTuple):
     """Bytes."""
     asked: bool
     """Whether cuDNN said so; if not, it is a rule's word for a kernel that does not answer without a driver."""
+    smaller: Others | Without
 
 
 def choose(asker: Asker, asked: Convolution, gpu: GpuSpec, settings: Settings) -> Choice | None:
     """The workspace of one convolution on a card; None if cuDNN proposes nothing."""
     if _is_product(asked, settings):
-        return Choice(_product(asked, gpu), False)
+        return Choice(_product(asked, gpu), False, Without())
     if _is_depthwise(asked):
         size = _depthwise(asked)
         if size is not None:
-            return Choice(size, False)
+            return Choice(size, False, Without())
     sizes = alternatives(asker, asked, gpu, settings, 1)
-    return Choice(sizes[0], True) if sizes else None
+    return Choice(sizes[0], True, Others(asked, gpu, settings)) if sizes else None
 
 
 def alternatives(asker: Asker, asked: Convolution, gpu: GpuSpec, settings: Settings, most: int) -> tuple[int, ...]:

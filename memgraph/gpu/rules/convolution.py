@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from memgraph.gpu.call import Call, Steps, TensorMeta
 from memgraph.gpu.cudnn.ask import asker
-from memgraph.gpu.cudnn.choice import Choice, Settings, choose
+from memgraph.gpu.cudnn.choice import Choice, Settings, Without, choose
 from memgraph.gpu.cudnn.question import DTYPES, question
 from memgraph.gpu.rules.layout import Plan, ceil_div, permuted
 from memgraph.gpu.rules.reductions import sum_scratch
@@ -144,7 +144,7 @@ def _forward(call: Call, gpu: GpuSpec, version: Version) -> Steps:
     out = call.outputs[0] if call.outputs else source
     geometry = _Geometry(source, weight, out, call.args[3:6], shape, _settings(call))
     asked = geometry.ask("forward", gpu)
-    plan.temporary(_forward_workspace(shape, out) if asked is None else asked.workspace, _name(shape, gpu, asked))
+    _take(plan, shape, gpu, asked, _forward_workspace(shape, out))
     return plan.steps()
 
 
@@ -217,7 +217,7 @@ def _backward(call: Call, gpu: GpuSpec, version: Version) -> Steps:
     for index, kind, otherwise in reversed(gradients) if shape.own_kernel else gradients:
         plan.output(index)
         asked = geometry.ask(kind, gpu)
-        plan.scratch(otherwise(shape, grad) if asked is None else asked.workspace, name=_name(shape, gpu, asked))
+        plan.release(_take(plan, shape, gpu, asked, otherwise(shape, grad)))
     plan.release(copy)  # it is cuDNN's call that makes it (`cudnn_convolution_backward`), and recorded runs show it
     if wants_bias:
         plan.output(len(gradients))
@@ -284,6 +284,14 @@ def _splits(shape: _Shape) -> int:
     width = min(shape.weight.shape[:2])
     limits = _HALF_SPLITS if shape.half else _FLOAT_SPLITS
     return next((splits for most, splits in limits if width <= most), 0)
+
+
+def _take(plan: Plan, shape: _Shape, gpu: GpuSpec, asked: Choice | None, otherwise: int) -> int:
+    """The workspace, or less where it cannot be had."""
+    name = _name(shape, gpu, asked)
+    if asked is None:
+        return plan.temporary(otherwise, name, Without())
+    return plan.temporary(asked.workspace, name, asked.smaller)
 
 
 def _name(shape: _Shape, gpu: GpuSpec, asked: Choice | None) -> str:

@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from memgraph.gpu.call import Call, OnHost, Output, Release, Step, Steps, Temporary, TensorMeta
+from memgraph.gpu.call import Call, OnHost, Output, Release, Smaller, Step, Steps, Temporary, TensorMeta
 
 ITEMSIZE = {
     "bool": 1,
@@ -65,11 +65,11 @@ class Plan:
         for index in range(first, self._outputs):
             self.output(index)
 
-    def temporary(self, size: int, name: str) -> int:
+    def temporary(self, size: int, name: str, smaller: Smaller | None = None) -> int:
         """`size` bytes are allocated now; the answer names them for `release`."""
         if size <= 0:
             return -1
-        self._steps.append(Temporary(size, name))
+        self._steps.append(Temporary(size, name, smaller))
         self._temporaries += 1
         return self._temporaries - 1
 
