@@ -3,6 +3,7 @@ none."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from memgraph.trace import Action, Buffer, Category, Event, Events, Op, Phase, R
 from tests.commands import Result, Run
 from tests.cuda_runtime import compile_runtime
 
+os.environ.setdefault("MEMGRAPH_CUDNN", "off")  # a CUDA build of torch brings cuDNN; what it says would be its own
 GOLDEN = Path(__file__).with_name("golden")
 MIB = 2**20
 

@@ -212,9 +212,15 @@ class VirtualGpu:
         self.assumptions.state(f"{text} at {source}" if source else text)
 
     def _estimates(self) -> list[str]:
-        library = asker() if self.kinds.convolves else None
-        if library is not None:
-            return [_asked(library.version, bool(self.kinds.estimated))]
+        if not self.kinds.convolves:
+            return self._unmeasured()
+        timed = [_TIMED] if torch.backends.cudnn.benchmark else []
+        library = asker()
+        if library is None:
+            return [*self._unmeasured(), *timed]
+        return [_asked(library.version, bool(self.kinds.estimated)), *timed]
+
+    def _unmeasured(self) -> list[str]:
         return [
             f"the workspace that cuDNN takes for {name} on this GPU was not measured and is an estimate"
             for name in sorted(self.kinds.estimated)
@@ -282,6 +288,12 @@ class VirtualGpu:
 
     def _parameters(self, optimizer: Optimizer) -> list[tuple[str, torch.Tensor]]:
         return [(parameter_name(p), p) for group in optimizer.param_groups for p in group["params"]]
+
+
+_TIMED = (
+    "torch.backends.cudnn.benchmark is on, which times cuDNN's kernels on the card and takes the fastest: the first that "
+    "cuDNN proposes is assumed, and the trials are left out"
+)
 
 
 def _asked(version: int, some_estimated: bool) -> str:

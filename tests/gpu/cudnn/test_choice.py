@@ -1,0 +1,93 @@
+"""Which of cuDNN's configurations PyTorch takes, with a cuDNN that proposes what the test says."""
+
+from __future__ import annotations
+
+import pytest
+
+from memgraph.gpu.cudnn import choice
+from memgraph.gpu.cudnn.choice import Choice, Others, Settings, Without, choose
+from memgraph.gpu.cudnn.question import Config, Convolution, question
+from memgraph.gpu.rules.layout import dense
+from memgraph.gpu.specs import GpuSpec, find
+
+H200 = find("h200")
+
+
+class Proposes:
+    """An asker whose library proposes these."""
+
+    def __init__(self, *configs: Config) -> None:
+        self.all = configs
+        self.without: tuple[int, ...] = ()
+
+    def configs(
+        self, asked: Convolution, gpu: GpuSpec, without: tuple[int, ...] = (), most: int = 1
+    ) -> tuple[Config, ...]:
+        self.without = without
+        return tuple(one for one in self.all if not set(one.notes) & set(without))[:most]
+
+
+TENSOR_CORES = Config(45, (), (0,), 4096)
+DOWN = Config(47, (), (1,), 2048)
+PLAIN = Config(0, (), (9,), 0)
+RANDOM = Config(1, (), (0, 4), 512)
+
+
+def asked(
+    kind: str = "forward", kernel: int = 3, groups: int = 1, dtype: str = "float32", last: bool = False
+) -> Convolution:
+    """A convolution of 32 channels in 8 images of 14 x 14."""
+    image = dense((8, 32, 14, 14), dtype)
+    weight = dense((32, 32 // groups, kernel, kernel), dtype)
+    padding = (kernel // 2, kernel // 2)
+    return question(kind, image, weight, image, (1, 1), padding, (1, 1), last)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "settings", "expected"),
+    [
+        ("float32", Settings(), 4096),  # without the one that would convert its input
+        ("float32", Settings(tf32=False), 0),  # without tensor cores
+        ("float16", Settings(tf32=False), 2048),  # a half type may do anything
+        ("float16", Settings(deterministic=True), 2048),
+    ],
+)
+def test_the_first_that_the_filters_let_through(dtype: str, settings: Settings, expected: int) -> None:
+    first = RANDOM if settings.deterministic else DOWN
+    found = choose(Proposes(first, DOWN, TENSOR_CORES, PLAIN), asked(dtype=dtype), H200, settings)  # type: ignore[arg-type]
+    assert found is not None
+    assert (found.workspace, found.asked) == (expected, True)
+
+
+def test_nothing_proposed_is_nothing_known() -> None:
+    assert choose(Proposes(), asked(), H200, Settings()) is None  # type: ignore[arg-type]
+
+
+def test_a_product_is_not_asked_for() -> None:
+    """1 x 1 without a stride: each image has a product of its own for the weight's gradient, 8 x 32 x 32 sums."""
+    for kind, size in (("forward", 0), ("data", 0), ("weight", 8 * 32 * 32 * 4)):
+        found = choose(Proposes(TENSOR_CORES), asked(kind, kernel=1), H200, Settings())  # type: ignore[arg-type]
+        assert found == Choice(size, False, Without())
+
+
+def test_a_product_needs_tf32() -> None:
+    found = choose(Proposes(TENSOR_CORES, PLAIN), asked(kernel=1), H200, Settings(tf32=False))  # type: ignore[arg-type]
+    assert found is not None
+    assert found.asked
+
+
+def test_depthwise_kernels() -> None:
+    """Half types with the channels last: eight sums an image for the weight's gradient."""
+    weight = asked("weight", groups=32, dtype="bfloat16", last=True)
+    found = choose(Proposes(TENSOR_CORES), weight, H200, Settings())  # type: ignore[arg-type]
+    assert found == Choice(8 * 8 * 32 * 9 * 4, False, Without())
+    fp32 = choose(Proposes(TENSOR_CORES), asked("weight", groups=32), H200, Settings())  # type: ignore[arg-type]
+    assert fp32 is not None
+    assert (fp32.workspace, fp32.asked) == (4096, True)
+
+
+def test_what_is_tried_after_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    library = Proposes(TENSOR_CORES, DOWN, PLAIN)
+    monkeypatch.setattr(choice, "asker", lambda: library)
+    assert Others(asked(dtype="float16"), H200, Settings()).sizes() == (2048, 0)
+    assert Without().sizes() == (0,)
