@@ -291,8 +291,8 @@ class VirtualGpu:
 
 
 _TIMED = (
-    "torch.backends.cudnn.benchmark is on, which times cuDNN's kernels on the card and takes the fastest: the first that "
-    "cuDNN proposes is assumed, and the trials are left out"
+    "torch.backends.cudnn.benchmark is on, which times cuDNN's kernels on the card and takes the fastest: the first "
+    "that cuDNN proposes is assumed, and the trials are left out"
 )
 
 
