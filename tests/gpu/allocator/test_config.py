@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+
 import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from memgraph.errors import UsageError
 from memgraph.gpu.allocator.config import AllocatorConfig
+from tests.fuzzing import seeded
 
 MIB = 2**20
 parse = AllocatorConfig.parse
@@ -91,12 +97,27 @@ def test_divisions_of_each_interval(text: str, mib: int, divisions: int) -> None
         ("roundup_power2_divisions:0", "from 1 "),
         ("roundup_power2_divisions:[3:2]", "3 is not a power of two"),
         ("roundup_power2_divisions:[256:x]", "x is not a number"),
-        ("max_split_size_mb:nan", "out of range"),
+        ("max_split_size_mb:nan", "must be a whole one"),
         ("expandable_segments:true", "neither True nor False"),
         ("backend:cudaMallocAsync", "another allocator"),
         ("max_split_size_mb", "not a setting"),
         ("max_split_size_mb:", "not a setting"),
         ("max_split_size:128", "did you mean max_split_size_mb"),
+        ("[", "not a setting"),
+        ("a:[", "list without its end"),
+        ("[abc", "not a setting"),
+        ("max_split_size_mb:[64", "list without its end"),
+        ("max_split_size_mb:[64]", "no list"),
+        ("roundup_power2_divisions:[256]", "no list of divisions"),
+        ("roundup_power2_divisions:[256:1:2]", "no list of divisions"),
+        ("max_split_size_mb:1e3", "must be a whole one"),
+        ("max_split_size_mb:99999999999999999999999", "out of range"),
+        ("max_split_size_mb:64:3", "separated by commas"),
+        ("max_split_size_mb:64 expandable_segments:True", "must be a whole one"),
+        ("max_split_size_mb:64,,expandable_segments:True", "not a setting"),
+        (",", "not a setting"),
+        ("garbage_collection_threshold:nan", "is not a number"),
+        ("pinned_use_background_threads:yes", "neither True nor False"),
     ],
 )
 def test_what_torch_refuses_is_refused_in_one_line(text: str, said: str) -> None:
@@ -108,3 +129,50 @@ def test_what_torch_refuses_is_refused_in_one_line(text: str, said: str) -> None
 
 def test_a_size_below_large_segments_is_fine_once_these_are_smaller() -> None:
     assert parse("large_segment_size_mb:16,max_split_size_mb:17").max_split_size == 17 * MIB
+
+
+# Against torch's own parser, which every build has: `torch._C._accelerator_setAllocatorSettings`. What reads the keys
+# of CUDA alone is not in a CPU-only build, which passes over them.
+
+PIECES = st.sampled_from(
+    [*",:[]", " ", "max_split_size_mb", "expandable_segments", "roundup_power2_divisions", "max_split_size_mb:64",
+     "garbage_collection_threshold", "large_segment_size_mb:16", "True", "False", "64", "256:1", "[256:1,512:2]", ">:8",
+     "0.5", "1e3", "-1", "nan", "x", "3", "pinned_use_background_threads", "per_process_memory_fraction:0.5"]
+)  # fmt: skip
+
+
+@pytest.fixture
+def torchs_parser() -> Iterator[Callable[[str], None]]:
+    parse_settings = getattr(torch._C, "_accelerator_setAllocatorSettings", None)
+    if parse_settings is None:
+        pytest.skip(f"torch {torch.__version__} does not show its parser")
+    yield parse_settings
+    parse_settings("large_segment_size_mb:20,expandable_segments:False,pinned_use_background_threads:False")
+    parse_settings("")
+
+
+@seeded(2000)
+@given(st.lists(PIECES, max_size=12).map("".join))
+def test_what_is_taken_here_torch_takes_too(torchs_parser: Callable[[str], None], text: str) -> None:
+    torchs_parser("large_segment_size_mb:20")
+    try:
+        parse(text)
+    except UsageError:
+        return
+    torchs_parser(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["max_split_size_mb : 6 4", "roundup_power2_divisions:[]", "roundup_power2_divisions:[256:1,]",
+     "max_split_size_mb:64,",
+     "roundup_power2_divisions:[>:8,256:1]", "garbage_collection_threshold:.5", "per_process_memory_fraction:0"],
+)  # fmt: skip
+def test_what_is_odd_and_right_is_taken(torchs_parser: Callable[[str], None], text: str) -> None:
+    torchs_parser(text)
+    parse(text)
+
+
+def test_what_is_left_out_takes_nothing_away() -> None:
+    assert parse("max_split_size_mb : 6 4").max_split_size == 64 * MIB
+    assert set(parse("roundup_power2_divisions:[]").roundup_power2_divisions) == {0}
