@@ -11,28 +11,29 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import statistics
 from collections.abc import Callable, Iterator
 
 from memgraph.virtual.patches import replaced
 
 _GENERATIONS = 3
-_TRIALS = 16
+_TRIALS = 12
 
 
 class Collecting:
-    """See the module's text."""
+    """See the module's text.
 
-    def __init__(self) -> None:
+    Args:
+        look: looks for the user's line on the stack, as each op does: Python makes an object of every frame that is
+            looked at, and it dies when its function returns. So that it is counted when it is made, too, the stack is
+            looked at before.
+    """
+
+    def __init__(self, look: Callable[[], object]) -> None:
+        self._look = look
         self.wanted = False
         """Whether the program lets it run."""
-        self.left = 0
-        """Objects of the recorder that die when an op has returned."""
         self.extra = 0
         """Objects of the recorder that die with each tensor."""
-        self._gaps: list[int] = []
-        """How the count moved between an op's end and the next one's begin."""
-        self._trial = False
         self._collect = gc.collect
         self._count = 0
         """The program's own young objects."""
@@ -72,10 +73,8 @@ class Collecting:
         """An op begins: what was made since the last one is the program's."""
         self._depth += 1
         if self._depth == 1:
-            gap = gc.get_count()[0] - self._last
-            if self._trial:
-                self._gaps.append(gap)
-            self._count = max(0, self._count + gap + self.left)
+            self._look()
+            self._count = max(0, self._count + gc.get_count()[0] - self._last)
             if self.wanted and self._count > gc.get_threshold()[0] > 0:
                 self._run(self._due())
 
@@ -91,22 +90,16 @@ class Collecting:
         if self._depth == 0:
             self._count += self.extra
 
-    def try_out(self, make: Callable[[], object]) -> tuple[int, int]:
-        """What an op of the recorder leaves to die when it has returned, and what dies with its tensor besides itself:
-        counted on a few that do nothing else.
+    def try_out(self, run: Callable[[], object]) -> None:
+        """Count what dies with an op's result besides that itself.
 
         Args:
-            make: runs one op and returns its tensor.
+            run: runs one op, and returns its result.
         """
-        kept: list[object] = [None] * _TRIALS
-        self._trial = True
-        for place in range(_TRIALS):
-            kept[place] = make()
-        self._trial = False
+        kept = [run() for _ in range(_TRIALS)]
         alive = gc.get_count()[0]
-        for place in range(_TRIALS):
-            kept[place] = None
-        return -round(statistics.median(self._gaps[1:])), round((alive - gc.get_count()[0]) / _TRIALS) - 1
+        kept.clear()
+        self.extra = round((alive - gc.get_count()[0]) / _TRIALS) - 1
 
     def _due(self) -> int:
         """The oldest generation whose threshold is passed; the last only if a quarter of it is new."""

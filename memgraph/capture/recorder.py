@@ -95,7 +95,7 @@ class Recorder(FakeTensorMode):
         self.paths = ModulePaths(self._entered)
         self.shapes = Shapes()
         self.tags = Tags(self.shapes, self._adopt)
-        self.collecting = Collecting()
+        self.collecting = Collecting(self.sources.current)
         self.storages = Storages(ledger, self.shapes, self.collecting.died)
         self.accumulation = Accumulation(sole)
         self.recording = True

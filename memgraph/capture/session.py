@@ -32,6 +32,7 @@ from memgraph.gpu.allocator.config import AllocatorConfig
 from memgraph.gpu.cudnn.ask import asker
 from memgraph.gpu.specs import GpuSpec, find
 from memgraph.trace import Buffer, Category, TensorSpec, Trace
+from memgraph.trace.garbage import no_garbage_collection
 from memgraph.virtual import cuda, patches
 from memgraph.virtual.current_stream import current_number, streams_exist
 from memgraph.virtual.device import ensure_engine_thread, select_device, virtual_device
@@ -193,8 +194,8 @@ class VirtualGpu:
         trial = Recorder(Ledger(Allocator(2**40)), Kinds(self.spec, self.kinds.torch_version), Assumptions())
         with _disable_current_modes(), trial, torch.enable_grad(), torch.inference_mode(False):
             run_two_gradients()
-            collecting = self.recorder.collecting
-            collecting.left, collecting.extra = trial.collecting.try_out(lambda: torch.empty(1, device="cuda"))
+            with no_garbage_collection():
+                self.recorder.collecting.try_out(lambda: torch.empty(64, device="cuda"))
         if len(trial.accumulation.seen) != 1:
             raise TorchChanged(
                 f"torch {torch.__version__}'s autograd engine accumulates gradients in a way not seen before"

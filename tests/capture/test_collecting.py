@@ -20,7 +20,7 @@ class Node:
 device = "cuda" if torch.cuda.is_available() else "cpu"
 live, most = weakref.WeakSet(), 0
 for _ in range(600):
-    one, other = Node(torch.zeros(128, device=device)), Node(torch.zeros(128, device=device))
+    one, other = Node(torch.randn(2**14, device=device)), Node(torch.randn(2**14, device=device))
     live.add(one); live.add(other); most = max(most, len(live))
     one.next, other.next = other, one
 print(most)
