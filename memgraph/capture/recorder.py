@@ -8,7 +8,6 @@ storage that is born and dies. A buffer dies when its storage dies, as in eager 
 from __future__ import annotations
 
 import contextlib
-import functools
 import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -43,6 +42,7 @@ from memgraph.virtual.ops.dispatch import run_composite
 from memgraph.virtual.ops.host_waits import host_waits
 from memgraph.virtual.ops.shapes import Recipe, Shapes
 from memgraph.virtual.random import VirtualGenerator
+from memgraph.virtual.subclasses import has_fakes
 from memgraph.virtual.threads import ONE_AT_A_TIME, Here
 from memgraph.virtual.values import chosen, follow
 from memgraph.virtual.values import known as values
@@ -192,19 +192,20 @@ class Recorder(FakeTensorMode):
             return super().dispatch(func, types, args, kwargs)  # type: ignore[arg-type]
         if not self.recording:
             return self._afterwards(func, types, args, kwargs)
-        if types != _FAKE_ALONE and any(map(_is_wrapper, types)):
+        fake = types == _FAKE_ALONE or has_fakes(tuple(types))
+        if fake is None:
             return NotImplemented  # a jagged tensor, say, which calls again with what it holds
         operator = self.operators.of(func)
         if operator.decomposes:
             if operator.handler is not None:
                 return operator.handler(*args, **kwargs)
             with self:
-                if FakeTensor in types:
+                if fake:
                     return operator.composite(*args, **kwargs)
                 return run_composite(func, *args, **kwargs)
         if func is ADD and self._accumulates_in_place(args):
             operator = self.operators.of(ADD_IN_PLACE)
-        if FakeTensor in types or self.operators.makes_fake(func, args, kwargs):
+        if fake or self.operators.makes_fake(func, args, kwargs):
             with ONE_AT_A_TIME:
                 return self._counted(operator, types, args, kwargs)
         return func(*args, **kwargs)
@@ -230,7 +231,7 @@ class Recorder(FakeTensorMode):
         Raises:
             UsageError: they still have their shape and their type, and nothing else.
         """
-        if FakeTensor not in types:
+        if not any(issubclass(kind, FakeTensor) for kind in types):
             return func(*args, **kwargs)
         if func is not _LOOK:
             raise UsageError(_OVER.format(func.name()))
@@ -297,7 +298,10 @@ class Recorder(FakeTensorMode):
                 if found is not None:
                     return found, None
             outputs = self._made_by_kernel(operator, types, args, kwargs)
-            return outputs, self.shapes.learn(key, operator.func, arguments.tensors, outputs)
+            recipe = self.shapes.learn(key, operator.func, arguments.tensors, outputs)
+            if recipe is not None:  # torch keeps weak references to what it makes itself, and then swaps it no more
+                outputs = self.shapes.make(recipe, self, arguments.tensors)
+            return outputs, recipe
         except (DataDependentOutputException, DynamicOutputShapeException):
             source, step = self.sources.current(), self.stage.step
             return self.assumptions.instead(self, operator.func, args, kwargs, source, step), None
@@ -486,12 +490,6 @@ class Recorder(FakeTensorMode):
             name = self._accumulating(node)
             if name:
                 self.mark(outputs, Category.GRADIENT, f"gradient of {name}")
-
-
-@functools.cache
-def _is_wrapper(kind: type) -> bool:
-    """Whether tensors of this class only hold others."""
-    return hasattr(kind, "__tensor_flatten__")
 
 
 def _of_the_host(kwargs: Mapping[str, Any]) -> Mapping[str, Any]:

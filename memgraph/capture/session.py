@@ -34,6 +34,7 @@ from memgraph.gpu.specs import GpuSpec, find
 from memgraph.trace import Buffer, Category, TensorSpec, Trace
 from memgraph.trace.garbage import no_garbage_collection
 from memgraph.virtual import cuda, patches
+from memgraph.virtual.becoming import tensors_become_others
 from memgraph.virtual.current_stream import current_number, streams_exist
 from memgraph.virtual.device import ensure_engine_thread, select_device, virtual_device
 from memgraph.virtual.legacy_types import legacy_types_are_there
@@ -46,6 +47,7 @@ from memgraph.virtual.ops.kernels import kernels
 from memgraph.virtual.ops.recurrent import Recurrent
 from memgraph.virtual.saving import tensors_are_saved
 from memgraph.virtual.storages import storages_are_there
+from memgraph.virtual.subclasses import subclasses_are_made
 from memgraph.virtual.threads import threads_take_part
 from memgraph.virtual.values.assumed import Assumptions
 from memgraph.virtual.values.reading import tensors_are_read
@@ -113,6 +115,8 @@ class VirtualGpu:
             stack.enter_context(streams_exist(self.ledger.order, self.recorder.use, self._assume_here))
             self.ledger.current_stream = current_number()
             stack.enter_context(patches.tensors_behave())
+            stack.enter_context(tensors_become_others())
+            stack.enter_context(subclasses_are_made())
             stack.enter_context(tensors_are_read(self._assume_here))
             stack.enter_context(storages_are_there(self.recorder.storages))
             stack.enter_context(legacy_types_are_there())

@@ -58,9 +58,3 @@ def _users_own(tensor: torch.Tensor, fresh: torch.Tensor) -> list[str]:
     """Attributes that somebody set on the tensor, not those that make it fake."""
     ours = ("_memgraph_", "_is_param")
     return [name for name in vars(tensor) if name not in vars(fresh) and not name.startswith(ours)]
-
-
-def forget_data(tensor: torch.Tensor) -> None:
-    """The tensor has other data now: what was written on it of the old is gone. Its name stays."""
-    for name in [name for name in vars(tensor) if name.startswith("_memgraph_") and name != "_memgraph_name"]:
-        del vars(tensor)[name]

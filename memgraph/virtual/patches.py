@@ -17,12 +17,10 @@ from torch._subclasses.fake_tensor import FakeTensor
 from torch.nested._internal import nested_tensor
 from torch.optim import optimizer as optimizer_module
 from torch.utils import _foreach_utils
-from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from memgraph.errors import TorchChanged
-from memgraph.virtual.copying import deepcopy_fake, forget_data
+from memgraph.virtual.copying import deepcopy_fake
 from memgraph.virtual.cuda import ACCELERATOR, Ranges
-from memgraph.virtual.ops.recurrent import flatten_parameters
 from memgraph.virtual.random import VirtualGenerator
 
 _MISSING = object()
@@ -74,7 +72,6 @@ class NobodysTensor(FakeTensor):
 def tensors_behave() -> Iterator[None]:
     """The changes that fake tensors need wherever they train, with a GPU or without."""
     with contextlib.ExitStack() as stack:
-        stack.enter_context(replaced(torch.nn.Module, "_apply", apply_to_module))
         for kinds in (optimizer_module._foreach_supported_types, _foreach_utils._foreach_supported_types):
             stack.enter_context(_foreach_takes_fake_tensors(kinds))
         stack.enter_context(_tensor_constructor_moves_through_the_dispatcher())
@@ -82,30 +79,11 @@ def tensors_behave() -> Iterator[None]:
         stack.enter_context(replaced(fake_tensor.log, "disabled", True))  # it logs what is raised, with two tracebacks
         stack.enter_context(convolutions_go_to_cudnn())
         stack.enter_context(_refused_arguments_are_only_raised())
-        stack.enter_context(_recurrent_weights_flatten())
         stack.enter_context(replaced(torch._subclasses, "FakeTensor", NobodysTensor))
         stack.enter_context(replaced(FakeTensor, "get_nested_int", jagged_size))
-        stack.enter_context(replaced(torch.Tensor, "data", _data))
         stack.enter_context(replaced(torch, "Generator", VirtualGenerator))
         stack.enter_context(replaced(torch.nn.parallel.comm, "scatter", _on_the_one_device))
         yield
-
-
-def _set_data(self: torch.Tensor, value: torch.Tensor) -> None:
-    """`tensor.data = value`: torch refuses, or does nothing visible, where one of them is fake and the other is not.
-    Two on one device are torch's own affair: the variable stays the same in C++ too, with its hooks and views."""
-    if isinstance(value, FakeTensor) and not (isinstance(self, FakeTensor) and _same_place(self, value)):
-        _become(self, value.detach())
-    else:
-        torch._C.TensorBase.data.__set__(self, value)  # type: ignore[attr-defined]
-        forget_data(self)
-
-
-def _same_place(one: FakeTensor, other: FakeTensor) -> bool:
-    return one.fake_device.type == other.fake_device.type
-
-
-_data = property(torch._C.TensorBase.data.__get__, _set_data)  # type: ignore[attr-defined]
 
 
 def _on_the_one_device(tensor: torch.Tensor, *_: Any, **__: Any) -> tuple[torch.Tensor, ...]:
@@ -159,83 +137,6 @@ def _tensor_constructor_moves_through_the_dispatcher() -> Iterator[None]:
         yield
     finally:
         torch._C._set_only_lift_cpu_tensors(before)
-
-
-def apply_to_module(self: torch.nn.Module, fn: Callable[[Any], Any], recurse: bool = True) -> torch.nn.Module:
-    """`Module._apply` as it is for real tensors: each parameter stays the same object, with new data.
-
-    torch 2.11 to 2.15 swaps fake parameters, which fails where a weak reference exists, and replaces a real parameter
-    that becomes fake, which unties tied weights and leaves optimizers with the old one.
-    """
-    if recurse:
-        for module in self.children():
-            module._apply(fn)
-    for parameter in self._parameters.values():
-        if parameter is not None:
-            _convert(parameter, fn)
-            if parameter.grad is not None:
-                _convert(parameter.grad, fn)
-    for name, buffer in self._buffers.items():
-        if buffer is not None:
-            self._buffers[name] = fn(buffer)
-    return self
-
-
-def _convert(tensor: torch.Tensor, fn: Callable[[Any], Any]) -> None:
-    with torch.no_grad():
-        converted = fn(tensor)
-    if converted is tensor:
-        return
-    if is_traceable_wrapper_subclass(tensor):
-        _swap(tensor, converted)
-    elif isinstance(converted, FakeTensor):
-        _become(tensor, converted)
-    else:
-        tensor.data = converted
-
-
-def _swap(wrapper: torch.Tensor, converted: torch.Tensor) -> None:
-    """A tensor that holds others (DTensor) takes new ones: torch swaps it (`Module._apply`)."""
-    if isinstance(wrapper, torch.nn.Parameter):
-        converted = torch.nn.Parameter(converted, requires_grad=wrapper.requires_grad)
-    grad, wrapper.grad = wrapper.grad, None
-    torch.utils.swap_tensors(wrapper, converted)
-    if grad is not None:
-        wrapper.grad = grad
-
-
-def _become(tensor: torch.Tensor, fake: torch.Tensor) -> None:
-    """`tensor.data = fake`, whatever the tensor was: it stays the same object, and references to it stay good. No op is
-    dispatched, as none is for real tensors."""
-    kept = {
-        name: value
-        for name, value in vars(tensor).items()
-        if name not in vars(fake) and not name.startswith("_memgraph_")
-    }
-    fake.requires_grad_(tensor.requires_grad)
-    if isinstance(tensor, torch.nn.Parameter):
-        fake._is_param = True
-    torch._C._swap_tensor_impl(tensor, fake)
-    tensor.__class__, fake.__class__ = fake.__class__, tensor.__class__
-    vars(tensor).clear()
-    vars(tensor).update(vars(fake) | kept)
-    vars(fake).clear()
-
-
-@contextlib.contextmanager
-def _recurrent_weights_flatten() -> Iterator[None]:
-    """Recurrent modules put their weights into one buffer with cuDNN's help; they tell shared parameters from others by
-    their addresses, which fake tensors do not have."""
-    original = torch.nn.RNNBase.flatten_parameters
-
-    def flatten(self: torch.nn.RNNBase) -> None:
-        if not any(isinstance(param, FakeTensor) for param in self._flat_weights):
-            original(self)
-        else:
-            flatten_parameters(self, _become)
-
-    with replaced(torch.nn.RNNBase, "flatten_parameters", flatten):
-        yield
 
 
 _CUDA = (torch.cuda, torch.cuda.memory, torch.cuda.random, torch.cuda.streams)

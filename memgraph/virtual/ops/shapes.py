@@ -16,7 +16,7 @@ from torch._ops import OpOverload
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 from memgraph.trace import TensorSpec
-from memgraph.virtual.raw import storage_of
+from memgraph.virtual.raw import make_subclass, storage_of
 
 Key = tuple[Any, ...]
 
@@ -129,7 +129,7 @@ class Shapes:
             first = FakeTensor(mode, meta, device)
             self._states[device] = dict(vars(first))
             return first
-        fake = Tensor._make_subclass(FakeTensor, meta, False, dispatch_device=True, device_for_backend_keys=device)  # type: ignore[call-arg]
+        fake = make_subclass(FakeTensor, meta, False, dispatch_device=True, device_for_backend_keys=device)  # type: ignore[call-arg]
         torch._C._set_throw_on_mutable_data_ptr(fake)
         fake.__dict__.update(state)
         return fake
