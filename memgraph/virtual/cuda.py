@@ -51,7 +51,7 @@ def memory_statistics(allocator: Allocator) -> Statistics:
     """What is in use now, in bytes and in numbers, for each pool and for all; peaks of the four totals."""
     stats = Statistics(
         num_alloc_retries=allocator.num_alloc_retries, num_ooms=allocator.num_ooms,
-        max_split_size=allocator.config.max_split_size or -1, num_sync_all_streams=0,
+        max_split_size=allocator.config.max_split_size or -1, num_sync_all_streams=allocator.num_sync_all_streams,
     )  # fmt: skip
     for segment in allocator.segments.values():
         for pool in ("all", "small_pool" if segment.small else "large_pool"):
@@ -210,6 +210,7 @@ def answers(gpu: GpuSpec, allocator: Allocator, empty_cache: Callable[[], None],
         "get_allocator_backend": lambda: "native",
         "get_sync_debug_mode": lambda: 0,
         "set_sync_debug_mode": nothing,
+        "_sleep": nothing,
         "_record_memory_history": nothing,
         "_dump_snapshot": _no_snapshot,
         "synchronize": lambda *_, **__: synchronize_device(),

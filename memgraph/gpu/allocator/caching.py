@@ -63,7 +63,7 @@ class Allocator:
         self._awaiting_bytes = self._peak_awaited = 0
         self.requested = self.allocated = self.reserved = 0
         self.peak_requested = self.peak_allocated = self.peak_reserved = 0
-        self.num_ooms = self.num_alloc_retries = 0
+        self.num_ooms = self.num_alloc_retries = self.num_sync_all_streams = 0
         self.segments: dict[int, Segment] = {}
         self.torch = torch
         self.ties = Ties.of(torch)
@@ -132,6 +132,7 @@ class Allocator:
     def empty_cache(self) -> None:
         """Give every segment without a block in use back to the card. Blocks that wait for other streams are waited for
         first (`synchronize_and_free_events`)."""
+        self.num_sync_all_streams += 1
         for block in list(self.awaiting):
             self.complete(block)
             if self.on_return is not None:

@@ -12,27 +12,33 @@ from torch._ops import OpOverload
 
 _READ = frozenset(
     {
-        "_local_scalar_dense", "bincount", "equal", "index", "masked_select", "nonzero", "repeat_interleave",
-        "unique_consecutive", "unique_dim", "_unique", "_unique2",
+        "_linalg_check_errors", "_local_scalar_dense", "_unique", "_unique2", "bincount", "equal", "masked_select",
+        "nonzero", "unique_consecutive", "unique_dim",
     }
 )  # fmt: skip
-"""Those whose CUDA kernels copy something to the host, for a value or for the size of their result (`item_and_sync`,
+"""Those whose CUDA kernels copy something to the host, for a value or for the size of their result (`item`,
 `memcpy_and_sync`, `cudaStreamSynchronize` in aten/src/ATen/native/cuda: CUDAScalar.cu, Nonzero.cu, Unique.cu, …)."""
+_MASKED = frozenset({"index", "index_put", "index_put_", "_index_put_impl_"})
 _COPIES = frozenset({"_to_copy", "copy_", "_copy_from"})
 
 
 def host_waits(func: OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
-    """Whether a call does. A copy between host and device does unless it is `non_blocking` (`copy_kernel_cuda` of
-    aten/src/ATen/native/cuda/Copy.cu)."""
+    """Whether a call does."""
     name = func._schema.name.removeprefix("aten::")
-    if name == "index":
+    if name in _MASKED:  # a mask is turned into indices, whose number is asked
         return any(isinstance(index, Tensor) and index.dtype in (torch.bool, torch.uint8) for index in args[1])
+    if name in _COPIES:
+        return _crosses(args, kwargs)
     if name == "repeat_interleave":
         return func._overloadname != "self_int" and kwargs.get("output_size") is None
-    return name in _READ or (name in _COPIES and _crosses(args, kwargs))
+    if name == "multinomial":  # the probabilities are looked at (aten/src/ATen/native/Distributions.cpp)
+        return args[1] == 1 or not (len(args) > 2 and args[2])
+    return name in _READ
 
 
 def _crosses(args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
+    """Whether it copies between host and device, and waits (`copy_kernel_cuda` of
+    aten/src/ATen/native/cuda/Copy.cu)."""
     ends = {tensor.device.type for tensor in args if isinstance(tensor, Tensor)}
     if kwargs.get("device") is not None:
         ends.add(torch.device(kwargs["device"]).type)
