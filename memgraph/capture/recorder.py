@@ -39,6 +39,7 @@ from memgraph.errors import MemgraphError, UsageError
 from memgraph.gpu.call import Call
 from memgraph.trace import Category, Op, Role, TensorSpec
 from memgraph.virtual.ops.dispatch import run_composite
+from memgraph.virtual.ops.higher_order import eager_form
 from memgraph.virtual.ops.host_waits import host_waits
 from memgraph.virtual.ops.shapes import Recipe, Shapes
 from memgraph.virtual.random import VirtualGenerator
@@ -165,12 +166,16 @@ class Recorder(FakeTensorMode):
     supports_higher_order_operators = True
 
     def _higher_order(self, func: HigherOrderOperator, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-        """An op that is called with functions, as compiled code does to restore random numbers: what torch does with
-        it for fake tensors, whose ops come back here.
+        """An op that is called with functions: what an eager run makes of it, whose ops come back here; else, as of
+        those with which compiled code restores random numbers, what torch does for fake tensors.
 
         Raises:
             MemgraphError: torch knows nothing to do.
         """
+        eager = eager_form(func) if self.recording and not self._here.inside else None
+        if eager is not None:
+            with self:
+                return eager(*args, **kwargs)
         # from torch 2.13 on most are here, and the table leads back to us
         fake: Any = registered_hop_fake_fns.get(func)  # type: ignore[call-overload]
         if fake is not None:

@@ -41,6 +41,8 @@ class Request:
     mask_needs_grad: bool
     allowed: frozenset[Backend]
     """As `torch.backends.cuda.*_sdp_enabled` and `sdpa_kernel` allow."""
+    order: tuple[Backend, ...] = ()
+    """As `sdpa_kernel(…, set_priority=True)` wants them tried; the card's own order where it is empty."""
 
 
 @dataclass(frozen=True)
@@ -52,9 +54,10 @@ class Choice:
 
 
 def choose(request: Request, capability: tuple[int, int]) -> Choice:
-    """The first kernel in torch's order of preference that takes the call; the math path takes every one."""
+    """The first kernel in torch's order of preference that takes the call; the math path where none does, which is
+    refused itself if it is not allowed."""
     refusals: list[str] = []
-    for backend in preference(capability):
+    for backend in request.order or preference(capability):
         reason = refusal(backend, request, capability)
         if reason is None:
             return Choice(backend, tuple(refusals))
@@ -64,10 +67,10 @@ def choose(request: Request, capability: tuple[int, int]) -> Choice:
 
 def preference(capability: tuple[int, int]) -> tuple[Backend, ...]:
     """cuDNN first on Hopper and data-centre Blackwell (with cuDNN 9.15 or later, which torch 2.11 to 2.15 bring), last
-    elsewhere."""
+    elsewhere, after the math path: it is taken only where that is not allowed (`Context.h`, `sdp_priority_order`)."""
     if capability[0] in (9, 10):
         return Backend.CUDNN, Backend.FLASH, Backend.EFFICIENT, Backend.MATH
-    return Backend.FLASH, Backend.EFFICIENT, Backend.MATH
+    return Backend.FLASH, Backend.EFFICIENT, Backend.MATH, Backend.CUDNN
 
 
 def refusal(backend: Backend, request: Request, capability: tuple[int, int]) -> str | None:
@@ -78,6 +81,8 @@ def refusal(backend: Backend, request: Request, capability: tuple[int, int]) -> 
         return None
     if len(request.query.shape) != 4:
         return "needs four dimensions"
+    if 0 in (request.query.shape[2], request.key.shape[2]):
+        return "sequences of length 0"  # `check_nonzero_sequence_lengths_dense`
     own = {Backend.CUDNN: _cudnn, Backend.FLASH: _flash, Backend.EFFICIENT: _efficient}[backend]
     return own(request, capability) or _strided(backend, request)
 
@@ -94,15 +99,19 @@ def _strided(backend: Backend, request: Request) -> str | None:
     return None
 
 
-def _cudnn(request: Request, _capability: tuple[int, int]) -> str | None:
+def _cudnn(request: Request, capability: tuple[int, int]) -> str | None:
+    """Heads wider than 128 are for Hopper and data-centre Blackwell (`check_cudnn_tensor_shapes`)."""
     width = request.query.shape[-1]
+    if capability < (8, 0):
+        return "needs compute capability 8.0"
     if request.query.dtype not in _HALF:
         return f"{request.query.dtype} is not a half type"
-    if width % 8 or width > 256 or request.value.shape[-1] % 8:
+    widest = 256 if capability[0] in (9, 10) else 128
+    if width % 8 or width > widest or request.value.shape[-1] % 8:
         return f"head dimension {width}"
     if request.mask_needs_grad:
         return "the mask needs a gradient"
-    if request.query.shape[2] == 1 and request.needs_grad and request.key.shape[2] == 1:
+    if request.key.shape[2] == 1 or (request.query.shape[2] == 1 and request.dropout):
         return "sequences of length 1"
     return None
 
@@ -119,7 +128,17 @@ def _flash(request: Request, capability: tuple[int, int]) -> str | None:
         return f"head dimension {width}"
     if not request.grouped and request.query.shape[1] != request.key.shape[1]:
         return "different numbers of heads"
+    if request.causal and request.query.shape[2] != request.key.shape[2]:
+        return "causal, with queries and keys of different lengths"
+    if request.needs_grad and _no_wide_backward(width, request.dropout, capability):
+        return f"no gradient for head dimension {width} on this card"
     return None
+
+
+def _no_wide_backward(width: int, dropout: float, capability: tuple[int, int]) -> bool:
+    """Source: `check_requires_grad_and_head_dim_gt192_constraints_on_sm86_89_or_120`."""
+    small = (8, 6) <= capability <= (8, 9) or capability[0] == 12
+    return small and width > 192 and (width <= 224 or bool(dropout))
 
 
 def _efficient(request: Request, capability: tuple[int, int]) -> str | None:

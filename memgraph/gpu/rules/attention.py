@@ -9,15 +9,17 @@ cuDNN's own workspaces were measured on an H200 with cuDNN 9.19: `tests/data/ops
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from memgraph.gpu.call import Call, Steps, TensorMeta
-from memgraph.gpu.rules.layout import Plan, ceil_div, permuted
+from memgraph.gpu.rules.layout import Plan, ceil_div, permuted, tensors
 
 if TYPE_CHECKING:
     from memgraph.gpu.specs import GpuSpec
 
 Version = tuple[int, int]
+Rule = Callable[[Call, "GpuSpec", Version], "Steps | None"]
 _FLOAT = 4
 _CUDNN_ALIGNMENT = 256
 """Bytes that cuDNN's attention asks for whatever its size; measured."""
@@ -34,11 +36,11 @@ def _cudnn_forward(call: Call, gpu: GpuSpec, version: Version) -> Steps:
     returns result, statistics, seed, offset. For a single query cuDNN splits the keys and takes more (67,712 bytes for
     32 rows of 64 and 2048 keys); how much in other cases is not known."""
     plan = Plan(call)
-    one = call.args[0].shape[2] == 1
+    estimated = call.args[0].shape[2] == 1 or gpu.capability[0] != 9
     statistics = len(call.outputs) == 4
     for index in (2, 3, 0, 1) if statistics else (1, 2, 0):
         plan.output(index)
-    plan.temporary(_CUDNN_ALIGNMENT, "cuDNN workspace (estimate)" if one else "cuDNN workspace")
+    plan.temporary(_CUDNN_ALIGNMENT, "cuDNN workspace (estimate)" if estimated else "cuDNN workspace")
     return plan.steps()
 
 
@@ -52,7 +54,7 @@ def _cudnn_backward(call: Call, gpu: GpuSpec, version: Version) -> Steps:
     size = batch * heads * length * (width + 1) * _FLOAT + _CUDNN_ALIGNMENT
     if key.shape[1] != heads:
         size += 2 * batch * heads * key.shape[2] * width * query.itemsize
-    plan.temporary(size, "cuDNN workspace")
+    plan.temporary(size, "cuDNN workspace" if gpu.capability[0] == 9 else "cuDNN workspace (estimate)")
     return plan.steps()
 
 
@@ -192,13 +194,22 @@ def _round(value: int, to: int) -> int:
     return ceil_div(value, to) * to
 
 
+def _unless_empty(rule: Rule) -> Rule:
+    """Where there is nothing to attend to, no kernel runs."""
+
+    def ruled(call: Call, gpu: GpuSpec, version: Version) -> Steps | None:
+        return rule(call, gpu, version) if all(tensor.numel for tensor in tensors(call.args[:3])) else ()
+
+    return ruled
+
+
 RULES = {
-    "_scaled_dot_product_cudnn_attention": _cudnn_forward,
-    "_scaled_dot_product_cudnn_attention_backward": _cudnn_backward,
-    "_scaled_dot_product_flash_attention": _flash_forward,
-    "_scaled_dot_product_flash_attention_backward": _flash_backward,
-    "_flash_attention_forward": _flash_rows_forward,
-    "_flash_attention_backward": _flash_rows_backward,
-    "_scaled_dot_product_efficient_attention": _efficient_forward,
-    "_scaled_dot_product_efficient_attention_backward": _efficient_backward,
+    "_scaled_dot_product_cudnn_attention": _unless_empty(_cudnn_forward),
+    "_scaled_dot_product_cudnn_attention_backward": _unless_empty(_cudnn_backward),
+    "_scaled_dot_product_flash_attention": _unless_empty(_flash_forward),
+    "_scaled_dot_product_flash_attention_backward": _unless_empty(_flash_backward),
+    "_flash_attention_forward": _unless_empty(_flash_rows_forward),
+    "_flash_attention_backward": _unless_empty(_flash_rows_backward),
+    "_scaled_dot_product_efficient_attention": _unless_empty(_efficient_forward),
+    "_scaled_dot_product_efficient_attention_backward": _unless_empty(_efficient_backward),
 }

@@ -140,7 +140,7 @@ def _align(plan: Plan, indices: Indices) -> None:
 def _index(call: Call, gpu: GpuSpec, version: Version) -> Steps | None:
     """`index(self, indices)`."""
     plan, indices = Plan(call), call.args[1]
-    found = _found(indices, call.outputs[0].shape) if call.outputs else None
+    found = _found(indices, call.outputs[0].shape) if call.outputs else 0  # nothing is selected: there is no storage
     longs = _as_longs(plan, indices, found, gpu)
     if longs is None:
         return None
@@ -253,7 +253,8 @@ def _masked_select(call: Call, gpu: GpuSpec, version: Version) -> Steps:
     shape = broadcast([source.shape, mask.shape]) or (1,)
     wide = expanded(mask, shape)
     held = nonzero_scratch(plan, wide, gpu)
-    plan.temporary(call.outputs[0].numel * len(shape) * 8, "positions of the mask")
+    selected = call.outputs[0].numel if call.outputs else 0
+    plan.temporary(selected * len(shape) * 8, "positions of the mask")
     select_scratch(plan, wide, held, gpu)
     plan.output()
     return plan.steps()
@@ -263,7 +264,7 @@ def _masked_scatter(call: Call, gpu: GpuSpec, version: Version) -> Steps | None:
     """`masked_scatter(self, mask, source)`, in place or not: where in the source each selected element is."""
     plan, (target, mask, source) = Plan(call), call.args[:3]
     plan.output()
-    wide = expanded(mask, target.shape if not plan.has_output else call.outputs[0].shape)
+    wide = expanded(mask, broadcast([target.shape, mask.shape]))
     if wide.numel > cub.MAX_SCAN:
         return None
     plan.temporary(8 * wide.numel, "prefix sum of the mask")

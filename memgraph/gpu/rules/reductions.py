@@ -119,7 +119,7 @@ def _norm(call: Call, gpu: GpuSpec, version: Version) -> Steps:
     plan.output()
     dims = dims_of(call.arg(2, "dim"), len(source.shape))
     dtype = _target_dtype(call, source.dtype)
-    if any(source.shape[dim] != 1 for dim in dims or range(len(source.shape))):
+    if source.shape and any(source.shape[dim] != 1 for dim in dims or range(len(source.shape))):
         reduce_as(plan, source, dims, bool(call.arg(3, "keepdim", False)), dtype, gpu)
     return plan.steps()
 

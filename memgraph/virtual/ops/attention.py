@@ -46,6 +46,8 @@ def attention_as_on(
         _same_dtype(query, key, value)
         mask = _additive(attn_mask, query)
         backend = backend_of(gpu, query, key, value, mask, dropout_p, is_causal, enable_gqa)
+        if backend is Backend.MATH and not torch.backends.cuda.math_sdp_enabled():
+            raise RuntimeError("No available kernel. Aborting execution.")  # as `select_sdp_backend`
         return _KERNELS[backend](query, key, value, mask, dropout_p, is_causal, scale)
 
     return {aten.scaled_dot_product_attention.default: attention}
@@ -123,14 +125,26 @@ def _request(
     return Request(
         _meta(query), _meta(key), _meta(value), None if mask is None else _meta(mask), dropout, causal, grouped,
         _needs_grad(query, key, value), mask is not None and mask.requires_grad and torch.is_grad_enabled(),
-        allowed_backends(),
+        allowed_backends(), wanted_order(),
     )  # fmt: skip
 
 
+_DEFAULT_ORDER = [1, 2, 0, 3, 4]
+"""As `Context.h` has it, `SDPBackend` by number: flash, efficient, math, cuDNN, that of a third party."""
+_BY_NUMBER = {0: Backend.MATH, 1: Backend.FLASH, 2: Backend.EFFICIENT, 3: Backend.CUDNN}
+
+
+def wanted_order() -> tuple[Backend, ...]:
+    """What `sdpa_kernel([...], set_priority=True)` says; empty where nothing was said."""
+    order = torch._C._get_sdp_priority_order()  # type: ignore[attr-defined]
+    return () if order == _DEFAULT_ORDER else tuple(_BY_NUMBER[number] for number in order if number in _BY_NUMBER)
+
+
 def allowed_backends() -> frozenset[Backend]:
-    """What `torch.backends.cuda` and `sdpa_kernel` allow."""
+    """What `torch.backends.cuda` and `sdpa_kernel` allow; cuDNN's is not deterministic."""
+    strict = torch.are_deterministic_algorithms_enabled() and not torch.is_deterministic_algorithms_warn_only_enabled()
     enabled = {
-        Backend.CUDNN: torch.backends.cuda.cudnn_sdp_enabled(),
+        Backend.CUDNN: torch.backends.cuda.cudnn_sdp_enabled() and not strict,
         Backend.FLASH: torch.backends.cuda.flash_sdp_enabled(),
         Backend.EFFICIENT: torch.backends.cuda.mem_efficient_sdp_enabled(),
         Backend.MATH: torch.backends.cuda.math_sdp_enabled(),

@@ -66,7 +66,7 @@ def composites(backend_of: BackendOf) -> Mapping[OpOverload, Callable[..., Any]]
 
 
 def _heads(tensor: Tensor, heads: int) -> Tensor:
-    return tensor.view(tensor.shape[0], -1, heads, tensor.shape[-1] // heads).transpose(1, 2)
+    return tensor.view(*tensor.shape[:2], heads, tensor.shape[-1] // heads).transpose(1, 2)
 
 
 def _by_hand(
@@ -85,7 +85,7 @@ def _by_hand(
     torch.bmm(scores.view(batch * heads, length, length), v, out=q)
     weights = scores if need_weights else None
     del scores
-    joined = q.view(batch, heads, length, -1).permute(0, 2, 1, 3).contiguous().view(batch, length, width)
+    joined = q.view(batch, heads, length, width // heads).permute(0, 2, 1, 3).contiguous().view(batch, length, width)
     result = F.linear(joined, out_weight, out_bias)
     if weights is None:
         return result, query.new_empty(0)

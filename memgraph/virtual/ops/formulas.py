@@ -65,10 +65,56 @@ def _masked_scatter_backward(grad: Tensor, mask: Tensor, sizes: Sequence[int]) -
     return selected.view(sizes)
 
 
+def _cov(
+    source: Tensor, *, correction: int = 1, fweights: Tensor | None = None, aweights: Tensor | None = None
+) -> Tensor:
+    """aten/src/ATen/native/Correlation.cpp. It asks the device whether the weights can be used, and goes on where they
+    can: the answer is taken to be yes."""
+    rows = source if source.dim() == 2 else source.view(1, -1)
+    weights = _weights(rows, fweights, aweights)
+    if weights is None:
+        return run_composite(aten.cov.default, source, correction=correction)
+    total = weights.sum()
+    mean = (rows * weights).sum(1) / total
+    factor = total if correction == 0 else total - correction
+    if aweights is not None and correction:
+        factor = total - correction * (weights * aweights).sum() / total
+    factor.le(0)
+    if rows.shape[1] == 1 and (fweights is None) != (aweights is None):
+        centred = rows.zero_() if rows.is_floating_point() or rows.is_complex() else rows.zero_().float()
+    else:
+        centred = rows - mean.unsqueeze(1)
+    product = torch.mm(centred, (centred * weights).t().conj())
+    if product.is_complex():
+        product = torch.complex(product.real, torch.zeros_like(product.real))
+    return torch.true_divide(product, factor).squeeze()
+
+
+def _weights(rows: Tensor, fweights: Tensor | None, aweights: Tensor | None) -> Tensor | None:
+    """The product of both, each checked as `cov` does."""
+    for name, weights, fits in (
+        ("fweights", fweights, lambda dtype: not dtype.is_floating_point and not dtype.is_complex),
+        ("aweights", aweights, lambda dtype: dtype.is_floating_point),
+    ):
+        if weights is None:
+            continue
+        if weights.dim() > 1 or weights.numel() != rows.shape[1] or not fits(weights.dtype):
+            raise RuntimeError(
+                f"cov(): expected {name} to be a row with one {'integer' if name == 'fweights' else 'real number'} "
+                f"for each of {rows.shape[1]} observations, but got {tuple(weights.shape)} of {weights.dtype}"
+            )
+        if weights.numel():
+            weights.min().ge(0)
+    if fweights is None or aweights is None:
+        return aweights if fweights is None else fweights
+    return fweights * aweights
+
+
 COMPOSITES: dict[OpOverload, Callable[..., Any]] = {
     aten.linear.default: _linear,
     aten.value_selecting_reduction_backward.default: _value_selecting_reduction_backward,
     aten._embedding_bag_backward.default: _embedding_bag_backward,
     aten._is_all_true.default: _is_all_true,
+    aten.cov.default: _cov,
     aten.masked_scatter_backward.default: _masked_scatter_backward,
 }

@@ -16,6 +16,7 @@ from torch._ops import OpOverload
 from torch._subclasses.fake_tensor import FakeTensor, unset_fake_temporarily
 
 from memgraph.gpu.rules.layout import contiguous_stride
+from memgraph.virtual.ops import linalg, quantized
 from memgraph.virtual.values import known as values
 
 aten = torch.ops.aten
@@ -57,12 +58,24 @@ def kernels(state: Callable[[str], None]) -> Mapping[OpOverload, Kernel]:
         aten.multi_margin_loss_backward.default: _like_second,
         aten.multilabel_margin_loss_backward.default: _like_second,
         aten._grouped_mm.default: _grouped_mm,
+        aten.fractional_max_pool3d_backward.default: _like_second,
+        aten.mse_loss_backward.default: _loss_backward,
+        aten.smooth_l1_loss_backward.default: _loss_backward,
+        aten.huber_loss_backward.default: _loss_backward,
+        **linalg.KERNELS,
+        **quantized.KERNELS,
     }
 
 
 def _like_second(_grad: Tensor, source: Tensor, *_: Any) -> Tensor:
-    """aten/src/ATen/native/cuda/MultiMarginLoss.cu, MultiLabelMarginCriterion.cu."""
+    """aten/src/ATen/native/cuda/MultiMarginLoss.cu, MultiLabelMarginCriterion.cu, FractionalMaxPool3d.cu."""
     return torch.empty_like(source, memory_format=torch.contiguous_format)
+
+
+def _loss_backward(_grad: Tensor, source: Tensor, *_: Any) -> Any:
+    """Of no elements: torch's formula (torch/_decomp/decompositions.py) divides by their number, which no kernel of
+    CUDA's is asked to."""
+    return NotImplemented if source.numel() else torch.zeros_like(source)
 
 
 def _col2im(columns: Tensor, size: Sequence[int], kernel: Sequence[int], *_: Any) -> Tensor:

@@ -34,6 +34,7 @@ BY_VALUE = frozenset(
         aten.masked_select.default,
         aten.equal.default,
         aten.allclose.default,
+        aten._unique.default,
         aten._unique2.default,
         aten.unique_dim.default,
         aten.unique_consecutive.default,
@@ -44,7 +45,7 @@ BY_VALUE = frozenset(
 """Ops whose result, or its size, depends on values."""
 
 _CONDITIONS = frozenset({aten.equal.default, aten.allclose.default})
-_FLAGS = {aten._unique2.default: 2, aten.unique_consecutive.default: 1}
+_FLAGS = {aten._unique.default: 2, aten._unique2.default: 2, aten.unique_consecutive.default: 1}
 """The place of `return_inverse`, which `return_counts` follows."""
 _UNBOUNDED = frozenset({aten.repeat_interleave.Tensor, aten.bincount.default})
 _SIZED = frozenset({aten.nonzero.default, aten.masked_select.default, aten.index.Tensor, *_FLAGS, *_UNBOUNDED})
@@ -246,11 +247,12 @@ class Assumptions:
             return values.of_assumed_size(_empty(mode, _indexed_shape(tensor, args[1], size), tensor.dtype))
         if func in _FLAGS:
             inverse, counts = _wanted(func, args, kwargs)
-            return (
+            results = (
                 _empty(mode, (size,), tensor.dtype),
                 _empty(mode, tuple(tensor.shape) if inverse else (0,), torch.int64),
                 _empty(mode, (size if counts else 0,), torch.int64),
             )
+            return results[: len(func._schema.returns)]
         return _empty(mode, (size,), torch.int64)
 
 

@@ -202,8 +202,36 @@ def test_only_the_efficient_kernel_gives_a_mask_its_gradient() -> None:
 
 def test_the_order_of_preference() -> None:
     assert preference((9, 0))[0] is Backend.CUDNN
-    assert preference((8, 6)) == (Backend.FLASH, Backend.EFFICIENT, Backend.MATH)
+    assert preference((8, 6)) == (Backend.FLASH, Backend.EFFICIENT, Backend.MATH, Backend.CUDNN)
     assert preference((12, 0))[0] is Backend.FLASH
+
+
+def test_cudnn_is_taken_on_any_card_where_nothing_else_is_allowed() -> None:
+    """Context.h, `sdp_priority_order`: after the math path."""
+    plain = request(VARIANTS["plain"])
+    alone = dataclasses.replace(plain, allowed=frozenset({Backend.CUDNN}))
+    assert choose(alone, (8, 6)).backend is Backend.CUDNN
+    assert choose(dataclasses.replace(alone, allowed=frozenset({Backend.CUDNN, Backend.MATH})), (8, 6)).backend is (
+        Backend.MATH
+    )
+    assert choose(alone, (7, 5)).refusals[-1] == "cudnn: needs compute capability 8.0"
+    first = dataclasses.replace(plain, order=(Backend.CUDNN, Backend.FLASH))
+    assert choose(first, (8, 6)).backend is Backend.CUDNN
+
+
+@pytest.mark.parametrize("lengths", [(0, 8), (8, 0), (0, 0)])
+def test_where_there_is_nothing_to_attend_to_the_math_path_is_taken(lengths: tuple[int, int]) -> None:
+    queries, keys = lengths
+    wanted = request(Variant((2, 4, queries, 64), (2, 4, keys, 64)))
+    assert choose(wanted, (9, 0)).backend is choose(wanted, (8, 6)).backend is Backend.MATH
+
+
+def test_flash_wants_causal_sequences_of_one_length_and_narrow_heads_for_gradients_on_small_cards() -> None:
+    uneven = request(Variant((2, 4, 64, 64), (2, 4, 32, 64), causal=True))
+    assert "flash: causal, with queries and keys of different lengths" in choose(uneven, (8, 0)).refusals
+    wide = request(Variant((2, 4, 64, 208), (2, 4, 64, 208)))
+    assert choose(wide, (8, 0)).backend is Backend.FLASH
+    assert choose(wide, (8, 6)).backend is Backend.EFFICIENT
 
 
 # By hand.

@@ -1,0 +1,60 @@
+"""Ops that are called with functions, where they are not compiled: what an eager run makes of them.
+
+torch has a fake form of most, for tracing, which returns results and says nothing of what is held on the way:
+`flex_attention`'s eager form holds all scores. Sources: torch/_higher_order_ops.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch._C import DispatchKey
+from torch._ops import HigherOrderOperator
+
+_MADE_OF_OTHERS = frozenset(
+    {
+        "associative_scan", "flex_attention", "flex_attention_backward", "foreach_map", "hints_wrapper", "map_impl",
+        "out_dtype", "while_loop", "while_loop_stack_output",
+    }
+)  # fmt: skip
+"""Those whose eager form is one that takes a mode's place as it finds it."""
+
+
+def eager_form(func: HigherOrderOperator) -> Callable[..., Any] | None:
+    """The function that an eager run calls, to be called with the recorder as the active mode; None for those that only
+    compiled code calls, or that launch a kernel."""
+    name = func.name()
+    if name in _MADE_OF_OTHERS:
+        return func.py_kernels.get(DispatchKey.CompositeExplicitAutograd)
+    return _OURS.get(name)
+
+
+def _cond(pred: Any, true_branch: Callable[..., Any], false_branch: Callable[..., Any], operands: Any) -> Any:
+    """cond.py, `cond_op_dense`, which like the three below refuses to run under a mode."""
+    return true_branch(*operands) if pred else false_branch(*operands)
+
+
+def _scan(combine: Callable[..., Any], init: Any, xs: Any, additional: Any) -> Any:
+    """scan.py, `scan_op_dense`."""
+    from torch._higher_order_ops.scan import generic_scan
+
+    return generic_scan(combine, init, xs, additional_inputs=additional)
+
+
+def _invoke_subgraph(subgraph: Callable[..., Any], _identifier: str, *operands: Any) -> Any:
+    """invoke_subgraph.py."""
+    return subgraph(list(operands)) if getattr(subgraph, "_boxed_call", False) else subgraph(*operands)
+
+
+def _strict_mode(function: Callable[..., Any], operands: Any) -> Any:
+    """strict_mode.py, `strict_mode_op_dense`."""
+    return function(*operands)
+
+
+_OURS: Mapping[str, Callable[..., Any]] = {
+    "cond": _cond,
+    "scan": _scan,
+    "invoke_subgraph": _invoke_subgraph,
+    "strict_mode": _strict_mode,
+}
