@@ -33,6 +33,7 @@ def virtual_gpu(
     memory: int | None = None,
     alloc_conf: str | None = None,
     select: float = 1.0,
+    torch: str | None = None,
     world: int | None = None,
     rank: int = 0,
     **settings: Any,
@@ -44,6 +45,7 @@ def virtual_gpu(
         memory: bytes that PyTorch's allocator may take; default the card's memory less its CUDA context.
         alloc_conf: as the environment variable PYTORCH_CUDA_ALLOC_CONF, which is the default.
         select: the share of their bound that sizes which depend on data are taken to be, 0 to 1.
+        torch: the release of the machine that will run it, `2.11`; default the one that is installed.
         world: ranks in all, for code that uses `torch.distributed`: it is rank `rank` of them, on NCCL.
         rank: which of them this is, from 0.
         settings: anything worth keeping in the trace: `batch=8`, `note="before the change"`.
@@ -58,7 +60,9 @@ def virtual_gpu(
     from memgraph.capture.session import VirtualGpu
 
     here = None if world is None else place_of(world, rank)
-    return VirtualGpu(gpu, memory=memory, alloc_conf=alloc_conf, settings=settings, fraction=select, place=here)
+    return VirtualGpu(
+        gpu, memory=memory, alloc_conf=alloc_conf, settings=settings, fraction=select, torch=torch, place=here
+    )
 
 
 def predict(options: Options, progress: Progress | None = None) -> Trace:
@@ -136,6 +140,7 @@ def run_script(
     alloc_conf: str | None = None,
     steps: int | None = None,
     fraction: float = 1.0,
+    torch: str | None = None,
     place: Place | None = None,
 ) -> tuple[Trace, Ended]:
     """Run a training script, unmodified, on a virtual GPU, as `python script.py arguments` would.
@@ -144,6 +149,7 @@ def run_script(
         script: a file, or with `module` a module's name.
         steps: end it after so many optimizer steps.
         fraction: of their bound that sizes which depend on data are taken to be.
+        torch: the release of the machine that will run it, `2.11`.
         place: the rank of a world that the script is, from `memgraph.world.place.place`.
 
     Returns:
@@ -156,7 +162,7 @@ def run_script(
 
     return run(
         script, arguments, module=module, gpu=gpu, memory=memory, alloc_conf=alloc_conf, steps=steps, fraction=fraction,
-        place=place,
+        torch=torch, place=place,
     )  # fmt: skip
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +24,8 @@ TASKS = (
     "audio-classification",
 )  # fmt: skip
 """What a model of transformers may be trained for: the names in `models/tasks.py`."""
+TORCH_OLDEST, TORCH_NEWEST = (2, 11), (2, 15)
+"""Releases whose allocator and library rules are known."""
 COMPILES = ("none", "default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
 
 
@@ -71,6 +74,8 @@ class Options:
     `torch._functorch.config.activation_memory_budget`."""
     alloc_conf: str | None = None
     """As PYTORCH_CUDA_ALLOC_CONF; None for what the environment says."""
+    torch: str | None = None
+    """The torch of the machine that will run it, `2.11`; None for the one that is installed."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "checkpoint", _checkpoint(self.checkpoint))
@@ -94,6 +99,7 @@ class Options:
         ):
             if number is not None and (type(number) is not int or number < 1):
                 raise UsageError(f"{name} is {number}: it must be a whole number, at least 1")
+        torch_release(self.torch)
         if self.clip is not None and not 0 < self.clip < math.inf:
             raise UsageError(f"clip is {self.clip}: it must be a number above 0")
         if not 0 <= self.activation_memory_budget <= 1:
@@ -116,6 +122,22 @@ class Options:
             "clip": self.clip, "accumulate": self.accumulate, "compile": self.compile,
             "activation_memory_budget": self.activation_memory_budget,
         }  # fmt: skip
+
+
+def torch_release(text: str | None) -> tuple[int, int] | None:
+    """`2.11` or `2.11.0+cu130` as (2, 11).
+
+    Raises:
+        UsageError: it is no release whose allocator is known.
+    """
+    if text is None:
+        return None
+    found = re.fullmatch(r"(\d{1,3})\.(\d{1,3})(\.\d[\w.+]*)?", text)
+    release = (int(found[1]), int(found[2])) if found else None
+    if release is None or not TORCH_OLDEST <= release <= TORCH_NEWEST:
+        low, high = (".".join(map(str, version)) for version in (TORCH_OLDEST, TORCH_NEWEST))
+        raise UsageError(f"torch {text[:40]} is not known: give a release from {low} to {high}")
+    return release
 
 
 def _checkpoint(value: str) -> str:

@@ -31,6 +31,7 @@ from memgraph.gpu.allocator.caching import Allocator
 from memgraph.gpu.allocator.config import AllocatorConfig
 from memgraph.gpu.cudnn.ask import asker
 from memgraph.gpu.specs import GpuSpec, find
+from memgraph.options import torch_release
 from memgraph.trace import Buffer, Category, TensorSpec, Trace
 from memgraph.trace.garbage import no_garbage_collection
 from memgraph.virtual import cuda, patches
@@ -66,6 +67,7 @@ class VirtualGpu:
         settings: what is run, for the trace.
         refuse: called when an allocation does not fit; default is to go on and say so in the trace.
         fake_everywhere: large CPU tensors hold no values wherever they are made.
+        torch: the release of the machine that will run it, `2.11`; default the one that is installed.
         place: which rank of which world it is; None where `torch.distributed` is left alone.
     """
 
@@ -79,6 +81,7 @@ class VirtualGpu:
         refuse: Refusal | None = None,
         fake_everywhere: bool = False,
         fraction: float = 1.0,
+        torch: str | None = None,
         place: Place | None = None,
     ) -> None:
         self.place = place
@@ -89,7 +92,8 @@ class VirtualGpu:
         self.settings = dict(settings or {}) | ({} if place is None else {"world": place.world, "rank": place.rank})
         self._alloc_conf = alloc_conf if alloc_conf is not None else _configured()
         config = AllocatorConfig.parse(self._alloc_conf)
-        version = torch_version()
+        self.release = torch_release(torch)
+        version = self.release or torch_version()
         self.ledger = Ledger(Allocator(self.memory, config, torch=version, total=self.spec.memory), refuse)
         self.kinds = Kinds(self.spec, version, fake_everywhere=fake_everywhere)
         self.assumptions = Assumptions(fraction)
@@ -168,9 +172,9 @@ class VirtualGpu:
         )  # fmt: skip
         return categorize(
             trace=Trace(
-                origin="predicted", gpu=self.spec.name, memory=self.memory, torch=torch.__version__,
+                origin="predicted", gpu=self.spec.name, memory=self.memory, torch=self._torch,
                 settings=self._told(), ops=recorder.described_ops(), buffers=buffers, events=ledger.events(),
-                phases=ledger.finished_phases(), assumptions=(*self.assumptions.stated, *self._estimates()),
+                phases=ledger.finished_phases(), assumptions=self._assumed(),
                 unknown_ops=tuple(sorted(self.kinds.unknown)), compilation=self.compiling.compilation(),
                 held=self.keeping.held(), rounds=tuple(recorder.stage.rounds),
             ),
@@ -215,6 +219,22 @@ class VirtualGpu:
     def _assume_here(self, text: str) -> None:
         source = self.recorder.sources.current()
         self.assumptions.state(f"{text} at {source}" if source else text)
+
+    def _assumed(self) -> tuple[str, ...]:
+        return (*self.assumptions.stated, *self._estimates(), *self._elsewhere())
+
+    @property
+    def _torch(self) -> str:
+        installed = self.release in (None, torch_version())
+        return torch.__version__ if installed or self.release is None else ".".join(map(str, self.release))
+
+    def _elsewhere(self) -> list[str]:
+        if self.release in (None, torch_version()):
+            return []
+        return [
+            f"it is as on torch {self._torch}: its allocator, and what its libraries take; where torch {self._torch} "
+            f"calls other ops than {torch.__version__}, which is installed here, they are the installed one's"
+        ]
 
     def _estimates(self) -> list[str]:
         if not self.kinds.convolves:

@@ -27,6 +27,7 @@ from memgraph.world.place import Place, place
     "--memory", metavar="SIZE", help="What PyTorch may take, like 24GiB.  [default: the card's, less its context]"
 )
 @click.option("--alloc-conf", help="As PYTORCH_CUDA_ALLOC_CONF.  [default: the environment's]")
+@click.option("--torch", metavar="RELEASE", help="Of the machine that will run it, like 2.11.  [default: installed]")
 @click.option("--steps", type=click.IntRange(min=1), metavar="N", help="Stop after N optimizer steps.")
 @click.option(
     "--select", type=click.FloatRange(0, 1), default=1.0, show_default=True, metavar="SHARE",
@@ -52,7 +53,7 @@ from memgraph.world.place import Place, place
 @click.argument("script")
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def run(
-    gpu: str | None, memory: str | None, alloc_conf: str | None, steps: int | None, select: float,
+    gpu: str | None, memory: str | None, alloc_conf: str | None, torch: str | None, steps: int | None, select: float,
     world: int | None, rank: int | None, gpus_per_node: int | None, module: bool,
     top: int, form: str, output: Path | None, force: bool, script: str, arguments: tuple[str, ...],
 ) -> None:  # fmt: skip
@@ -77,7 +78,7 @@ def run(
 
     trace, ended = run_script(
         script, arguments, module=module, gpu=gpu, memory=size, alloc_conf=alloc_conf, steps=steps, fraction=select,
-        place=here,
+        torch=torch, place=here,
     )  # fmt: skip
     sys.stdout.flush()
     if output is not None:

@@ -78,6 +78,9 @@ RUN_OPTIONS = (
         help="Of its activations that a compiled model may save.",
     ),
     click.option("--alloc-conf", help="As PYTORCH_CUDA_ALLOC_CONF.  [default: the environment's]"),
+    click.option(
+        "--torch", metavar="RELEASE", help="Of the machine that will run it, like 2.11.  [default: installed]"
+    ),
 )
 
 
@@ -106,7 +109,7 @@ def target_options(command: Command) -> Command:
 RUN_NAMES = (
     "model", "task", "batch", "seq", "gpu", "memory", "amp", "dtype", "optimizer", "optimizer_impl", "steps",
     "settings", "checkpoint", "freeze", "zero_grad", "clip", "accumulate", "compile", "activation_memory_budget",
-    "alloc_conf",
+    "alloc_conf", "torch",
 )  # fmt: skip
 
 

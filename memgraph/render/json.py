@@ -11,6 +11,7 @@ from memgraph.analyze.compilation import by_layer, saved_bytes
 from memgraph.analyze.findings import findings
 from memgraph.analyze.laws import Growth, Law
 from memgraph.analyze.peak import categories, verdict
+from memgraph.analyze.placements import reserved_interval
 from memgraph.analyze.steps import Steps, steps
 from memgraph.analyze.streams import bounds, reserved_by_stream, uses_streams
 from memgraph.render.schema import SCHEMA
@@ -39,6 +40,7 @@ def report(
             **({"active": peak.active} if trace.waits else {}),
         },
         **_streams(trace),
+        **({"reserved_interval": list(found)} if (found := reserved_interval(trace)) else {}),
         "after_load": after._asdict(),
         "allocations": len(trace.buffers),
         "fits": fit.fits,

@@ -16,6 +16,7 @@ from memgraph.analyze.findings import findings
 from memgraph.analyze.laws import Law
 from memgraph.analyze.leaks import verdict_on_steps
 from memgraph.analyze.peak import Verdict, categories, verdict
+from memgraph.analyze.placements import reserved_interval
 from memgraph.analyze.steps import steps
 from memgraph.analyze.streams import bounds, reserved_by_stream
 from memgraph.analyze.timeline import bins
@@ -123,8 +124,18 @@ def _peak(trace: Trace, paint: Paint) -> str:
         ("after load", *(format_bytes(size) for size in trace.after_load)),
     ]
     table = _table(rows, ("", "requested", "allocated", "reserved"), ("left", "right", "right", "right"))
-    streams = "".join(f"{_fill(text)}\n" for text in _streams(trace))
+    streams = "".join(f"{_fill(text)}\n" for text in (*_streams(trace), *_placements(trace)))
     return f"{table}\n\n{_fill(_moment(trace.peak))}\n{streams}{_verdict(verdict(trace), paint)}"
+
+
+def _placements(trace: Trace) -> Iterator[str]:
+    """Where the driver decides over reserved bytes."""
+    found = reserved_interval(trace)
+    if found is not None:
+        low, high = format_bytes(found.low), format_bytes(found.high)
+        yield f"Reserved is {low} to {high}, by where the driver puts segments: so torch {trace.torch} breaks ties."
+        if found.high > trace.memory >= found.low:
+            yield f"It fits in some of these placements, and not in those above {format_bytes(trace.memory)}."
 
 
 def _streams(trace: Trace) -> Iterator[str]:

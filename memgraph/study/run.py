@@ -49,7 +49,11 @@ def _run(options: Options, progress: Progress) -> tuple[Trace, VirtualGpu]:
     entry = resolve(options.model, options.task)
     plan = _plan(options)
     gpu = VirtualGpu(
-        options.gpu or default_gpu(), memory=options.memory, alloc_conf=options.alloc_conf, fake_everywhere=True
+        options.gpu or default_gpu(),
+        memory=options.memory,
+        alloc_conf=options.alloc_conf,
+        fake_everywhere=True,
+        torch=options.torch,
     )
     with gpu, _failures_named(options.model):
         job = entry.build(options.set, options.batch, options.seq)
@@ -67,7 +71,7 @@ def _run(options: Options, progress: Progress) -> tuple[Trace, VirtualGpu]:
 def run_script(
     script: str, arguments: Sequence[str] = (), *, module: bool = False, gpu: str | None = None,
     memory: int | None = None, alloc_conf: str | None = None, steps: int | None = None, fraction: float = 1.0,
-    place: Place | None = None,
+    torch: str | None = None, place: Place | None = None,
 ) -> tuple[Trace, Ended]:  # fmt: skip
     """A training script, unmodified, on a virtual GPU. As `memgraph.api.run_script`."""
     from memgraph.capture.script import run_script as run_on
@@ -75,7 +79,13 @@ def run_script(
 
     settings = {"script": " ".join([script, *arguments])}
     with VirtualGpu(
-        gpu or default_gpu(), memory=memory, alloc_conf=alloc_conf, settings=settings, fraction=fraction, place=place
+        gpu or default_gpu(),
+        memory=memory,
+        alloc_conf=alloc_conf,
+        settings=settings,
+        fraction=fraction,
+        torch=torch,
+        place=place,
     ) as card:
         ended = run_on(card, script, arguments, module=module, steps=steps)
         return card.trace, ended

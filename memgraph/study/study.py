@@ -23,7 +23,7 @@ from memgraph.analyze.replay_fast import replay
 from memgraph.errors import UsageError
 from memgraph.gpu.allocator.config import AllocatorConfig
 from memgraph.gpu.specs import GpuSpec, find
-from memgraph.options import Options
+from memgraph.options import Options, torch_release
 from memgraph.study.run import Progress
 from memgraph.study.workers import Workers
 from memgraph.trace import Trace, Usage
@@ -122,10 +122,10 @@ class Study:
 
     @property
     def version(self) -> tuple[int, int]:
-        """(major, minor) of the torch that runs."""
+        """(major, minor) of the torch that runs, or will."""
         from memgraph.capture.session import torch_version
 
-        return torch_version()
+        return torch_release(self.options.torch) or torch_version()
 
     def neighbours(self, trace: Trace) -> list[Trace]:
         """Traces at three other sizes, for `memgraph.analyze.laws`: lengths from half of the trace's own up to it.

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterable
 from typing import Protocol
 
 MIB = 2**20
 _SLOT = 32 * MIB
+_LOTS = 16
 _TOP = 0x7F00_0000_0000
 _LOWEST = 2 * MIB
 """No address that is made up is below it."""
@@ -53,6 +55,35 @@ class Upward:
     def place(self, size: int) -> int:
         address = self._top
         self._top += size
+        return address
+
+
+class Scattered:
+    """Anywhere, without a plan: each segment in a slot of its own, drawn by lot.
+
+    Args:
+        seed: of the lots.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self._dice = random.Random(seed)
+        self._slots: list[int] = []
+        self._top = _LOWEST
+
+    def place(self, size: int) -> int:
+        slots = -(-size // _SLOT)
+        if slots > 1:
+            return self._above(slots)
+        if not self._slots:
+            first = self._above(_LOTS)
+            self._slots = [first + place * _SLOT for place in range(_LOTS)]
+            self._dice.shuffle(self._slots)
+        return self._slots.pop()
+
+    def _above(self, slots: int) -> int:
+        """So many slots that nobody has; a coin decides whether one is left free below them."""
+        self._top += self._dice.randrange(2) * _SLOT
+        address, self._top = self._top, self._top + slots * _SLOT
         return address
 
 
