@@ -29,11 +29,24 @@ _FAR = 400
 """Instructions read ahead for a `raise`."""
 
 
+_GO_ON = {"GenerationMixin._beam_search": True}
+"""Functions whose condition has an answer of its own. transformers, generation/utils.py: whether there are unfinished
+beams, which is known to be False at the length that was asked for."""
+
+
+def slices() -> bool:
+    """Whether the number that is asked for is where a slice begins or ends."""
+    frame = _asking()
+    return frame is not None and dis.opname[frame.f_code.co_code[frame.f_lasti]].startswith("BINARY_S")
+
+
 def goes_on(usual: bool) -> bool:
     """The answer after which the asking code does not raise, or the usual one if both or none does."""
     frame = _asking()
     if frame is None:
         return usual
+    if frame.f_code.co_qualname in _GO_ON:
+        return _GO_ON[frame.f_code.co_qualname]
     raising = tuple(_raises_after(frame.f_code, frame.f_lasti, answer) for answer in (False, True))
     return usual if raising[0] == raising[1] else raising[0]
 
