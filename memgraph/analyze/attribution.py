@@ -106,7 +106,7 @@ def _common(paths: Iterable[str]) -> str:
 
 def _phrase(buffer: Buffer, op: Op, name: str, module: str) -> str:
     if name:
-        singular = {Category.PARAMETER: "parameter "}.get(buffer.category, "")
+        singular = {Category.PARAMETER: "parameter ", Category.BUFFER: "buffer "}.get(buffer.category, "")
         return f"{singular}{name}"
     what = op.name.removeprefix("aten.").rpartition(".")[0] or "something outside any op"
     kind = {Role.OUTPUT: "output of", Role.TEMPORARY: "temporary of", Role.LIBRARY: "library workspace of"}[buffer.role]

@@ -14,12 +14,14 @@ BY = ("auto", "buffer", "kind", "block", "module", "op", "category")
 `block`: the module up to its first number; `auto`: `buffer` where the largest show nearly everything, else `kind`."""
 
 STACK = (
-    Category.PARAMETER, Category.OPTIMIZER, Category.GRADIENT, Category.INPUT, Category.ACTIVATION,
+    Category.PARAMETER, Category.OPTIMIZER, Category.GRADIENT, Category.BUFFER, Category.INPUT, Category.CACHE,
+    Category.ACTIVATION,
     Category.UNSHARDED, Category.WORKSPACE, Category.COMMUNICATION, Category.TEMPORARY, Category.UNKNOWN,
 )  # fmt: skip
 """From the bottom up: what stays is below, what comes and goes is above."""
 
-_STAYS = (Category.PARAMETER, Category.OPTIMIZER, Category.GRADIENT)
+_STAYS = (Category.PARAMETER, Category.BUFFER, Category.OPTIMIZER, Category.GRADIENT)
+_APART = (*_STAYS, Category.UNKNOWN)
 """What is left of these is a band of its own at its place, rather than among the rest."""
 _ENOUGH = 0.9
 """Share of the highest moment that single buffers have to show for `auto` to draw them one by one."""
@@ -33,8 +35,8 @@ class Band(NamedTuple):
 
     name: str
     """What it is, in a phrase."""
-    category: Category
-    """Of all of its buffers; `unknown` for the rest."""
+    category: Category | None
+    """Of all of its buffers; None for a rest of several."""
     buffers: tuple[int, ...]
     """Indices, in order of allocation."""
     rest: bool = False
@@ -48,7 +50,7 @@ def op_of(trace: Trace, buffer: Buffer) -> Op:
 
 def module_of(trace: Trace, buffer: Buffer) -> str:
     """The module that a buffer belongs to: by its own name (`exp_avg of head.weight`: `head`), else the one running."""
-    if buffer.name and buffer.category in (Category.PARAMETER, Category.OPTIMIZER, Category.GRADIENT):
+    if buffer.name and buffer.category in _STAYS:
         return buffer.name.rpartition(" of ")[2].rpartition(".")[0]
     return op_of(trace, buffer).module
 
@@ -158,16 +160,16 @@ def changes(trace: Trace, of: Sequence[int], start: int, stop: int) -> Iterator[
 def _named(trace: Trace, by: str, groups: dict[Hashable, list[int]], chosen: set[Hashable]) -> list[Band]:
     """The chosen groups, and the others together."""
     found: list[Band] = []
-    left: dict[Category, list[int]] = {}
+    left: dict[Category | None, list[int]] = {}
     for name, members in groups.items():
-        category = trace.buffers[members[0]].category
+        category: Category | None = trace.buffers[members[0]].category
         if name in chosen:
             found.append(Band(_phrase(trace, by, members), category, tuple(members)))
         else:
-            left.setdefault(category if category in _STAYS else Category.UNKNOWN, []).extend(members)
+            left.setdefault(category if category in _APART else None, []).extend(members)
     for category, members in left.items():
         alone = all(band.category is not category for band in found)
-        title = f"{'' if alone else 'other '}{category}" if category in _STAYS else f"{len(members):,} others"
+        title = f"{'' if alone else 'other '}{category}" if category else f"{len(members):,} others"
         found.append(Band(title, category, tuple(sorted(members)), rest=True))
     return found
 
@@ -186,7 +188,6 @@ def _phrase(trace: Trace, by: str, members: list[int]) -> str:
 
 def _place(trace: Trace, band: Band) -> tuple[int, bool, int, int]:
     """Where in the stack: what stays below; then what is freed last, so that little has to move when it goes."""
-    on_top = band.rest and band.category not in _STAYS
-    level = len(STACK) if on_top else STACK.index(band.category)
+    level = STACK.index(band.category) if band.category else len(STACK)
     last = max(trace.lives[index].stop for index in band.buffers)
     return level, band.rest, -last, trace.lives[band.buffers[0]].start

@@ -16,7 +16,7 @@ from memgraph.analyze.factors import Factors, changed_sizes, formula_between, la
 from memgraph.analyze.laws import aligned, same_ops
 from memgraph.trace import Buffer, Category, Op, Peak, Role, Trace
 
-_NAMED = (Category.PARAMETER, Category.GRADIENT, Category.OPTIMIZER, Category.INPUT)
+_NAMED = (Category.PARAMETER, Category.BUFFER, Category.GRADIENT, Category.OPTIMIZER, Category.INPUT)
 _DEPTH = 3
 """Components of a module's path: `decoder.blocks.*`."""
 _NO_OP = Op("", -1)

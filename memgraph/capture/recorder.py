@@ -477,8 +477,10 @@ class Recorder(FakeTensorMode):
     def mark_model(self, root: torch.nn.Module) -> None:
         """Its parameters and buffers, by their names."""
         self.paths.name(root)
-        for name, tensor in [*root.named_parameters(), *root.named_buffers()]:
-            self.mark(tensor, Category.PARAMETER, name_parameter(tensor, name))
+        parameters, buffers = root.named_parameters(), root.named_buffers()
+        for category, named in ((Category.PARAMETER, parameters), (Category.BUFFER, buffers)):
+            for name, tensor in named:
+                self.mark(tensor, category, name_parameter(tensor, name))
 
     def _entered(self, root: torch.nn.Module) -> None:
         if torch._C._current_autograd_node() is not None:  # a checkpoint recomputes a part of the forward

@@ -307,7 +307,7 @@ class VirtualGpu:
                     self.recorder.mark(value, Category.OPTIMIZER, f"{key} of {name}" if name else str(key))
         self.recorder.storages.check()
         self.keeping.ended("step")
-        self.recorder.stage.optimizer_ends()
+        self.recorder.stage.optimizer_ends(inside_autograd=torch._C._current_autograd_node() is not None)
         if self.after_step is not None:
             self.after_step()
 

@@ -16,6 +16,7 @@ class Stage:
         self.name = ""
         self.rounds: list[int] = []
         """At which events a model was called from outside any."""
+        self._stepping = self._stepped = False
         self.set("load")
 
     def set(self, name: str) -> None:
@@ -27,6 +28,7 @@ class Stage:
     def next_step(self) -> None:
         """A new step begins with its input."""
         self.step += 1
+        self._stepped = False
         self.name = ""
         self.set("input")
 
@@ -43,7 +45,7 @@ class Stage:
         """An outermost module's forward starts. True if that begins a forward phase, and not a recomputation."""
         if self.name in ("optimizer",):
             return False
-        if self.name == "load":
+        if self.name == "load" or self._stepped:
             self.next_step()
         self.set("forward")
         self.rounds.append(len(self._ledger))
@@ -56,14 +58,21 @@ class Stage:
         return self.current
 
     def inside_autograd(self) -> int:
-        """An op runs in autograd's backward; the index of its phase."""
-        self.set("backward")
+        """An op runs in autograd's backward; the index of its phase. An optimizer may step there, in a hook."""
+        if not self._stepping:
+            self.set("backward")
         return self.current
 
     def optimizer_starts(self) -> None:
         """`optimizer.step()` is called."""
+        self._stepping = True
         self.set("optimizer")
 
-    def optimizer_ends(self) -> None:
-        """`optimizer.step()` returns."""
-        self.next_step()
+    def optimizer_ends(self, *, inside_autograd: bool = False) -> None:
+        """`optimizer.step()` returns; inside the backward, the step goes on until a model is called again."""
+        self._stepping = False
+        if inside_autograd:
+            self._stepped = True
+            self.set("backward")
+        else:
+            self.next_step()

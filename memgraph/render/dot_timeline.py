@@ -233,7 +233,7 @@ def _short(name: str, room: int = int((_LIST - 88) / _LETTER)) -> str:
 
 
 def _tip(trace: Trace, band: Band, laws: Mapping[int, str]) -> str:
-    lines = [band.name, str(band.category)]
+    lines = [band.name, str(band.category or "of several categories")]
     if len(band.buffers) > 1:
         lines.append(f"{len(band.buffers):,} buffers over the run")
         lines.append(f"the first: {story(trace, band.buffers[0])}" if not band.rest else "what is not told apart")

@@ -1,6 +1,6 @@
 """The colours of every picture: Okabe and Ito's, which people with colour-blindness tell apart.
 
-Source: M. Okabe, K. Ito, "Color Universal Design", 2008; two more from P. Tol's "muted" scheme, 2021.
+Source: M. Okabe, K. Ito, "Color Universal Design", 2008; more from P. Tol's "muted" scheme, 2021.
 """
 
 from __future__ import annotations
@@ -12,17 +12,21 @@ from memgraph.trace import Category
 
 COLOURS = {
     Category.PARAMETER: "#0072b2",
+    Category.BUFFER: "#88ccee",
     Category.OPTIMIZER: "#56b4e9",
     Category.GRADIENT: "#d55e00",
     Category.INPUT: "#f0e442",
     Category.ACTIVATION: "#e69f00",
+    Category.CACHE: "#44aa99",
     Category.WORKSPACE: "#009e73",
     Category.TEMPORARY: "#cc79a7",
     Category.UNSHARDED: "#332288",
     Category.COMMUNICATION: "#882255",
     Category.UNKNOWN: "#b4b4b4",
 }
-"""By category; `unknown` is also the colour of what is not told apart."""
+"""By category."""
+OTHERS = "#dddddd"
+"""What is not told apart."""
 
 CURVES = ("#222222", "#7a3ea8", "#117733")
 """Lines over the boxes: requested, and whatever is laid over it."""
@@ -31,12 +35,12 @@ _SHADES = (0.0, 0.3, 0.15, 0.45)
 """Share of white in neighbours of one category, so that each is seen."""
 
 
-def shades(categories: Iterable[Category]) -> tuple[str, ...]:
+def shades(categories: Iterable[Category | None]) -> tuple[str, ...]:
     """A colour for each band of a stack: its category's, in shades that set neighbours apart."""
-    seen: Counter[Category] = Counter()
+    seen: Counter[Category | None] = Counter()
     found = []
     for category in categories:
-        found.append(lighter(COLOURS[category], _SHADES[seen[category] % len(_SHADES)]))
+        found.append(lighter(COLOURS[category] if category else OTHERS, _SHADES[seen[category] % len(_SHADES)]))
         seen[category] += 1
     return tuple(found)
 

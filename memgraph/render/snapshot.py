@@ -20,6 +20,7 @@ _LARGE = 2**20
 """Bytes from which on a request comes from the large pool: `kSmallSize` of CUDACachingAllocator."""
 _KINDS = {
     Category.PARAMETER: "parameter", Category.GRADIENT: "gradient", Category.OPTIMIZER: "optimizer_state",
+    Category.BUFFER: "parameter", Category.CACHE: "activation",
     Category.ACTIVATION: "activation", Category.INPUT: "input", Category.TEMPORARY: "temporary",
     Category.WORKSPACE: "temporary", Category.COMMUNICATION: "temporary", Category.UNSHARDED: "parameter",
     Category.UNKNOWN: "unknown",

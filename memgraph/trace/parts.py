@@ -18,9 +18,13 @@ class Category(enum.StrEnum):
     """What a buffer is for. Known from what the run did with it, never guessed from a name."""
 
     PARAMETER = "parameters"
+    BUFFER = "buffers"
+    """Tensors of modules that are no parameters: running statistics, tables, masks."""
     GRADIENT = "gradients"
     OPTIMIZER = "optimizer state"
     ACTIVATION = "activations"
+    CACHE = "KV cache"
+    """Keys and values that are kept for the tokens to come."""
     INPUT = "inputs"
     TEMPORARY = "temporaries"
     WORKSPACE = "workspace"

@@ -81,7 +81,7 @@ def test_no_two_boxes_overlap_and_the_highest_stack_is_the_peak() -> None:
     for stack in columns.values():
         stack.sort(key=lambda box: -box.bottom)
         for below, above in itertools.pairwise(stack):
-            assert above.bottom == pytest.approx(below.top, abs=0.1)  # on top of it: no gap, no overlap
+            assert above.bottom == pytest.approx(below.top, abs=1.5 / FINE)  # on top of it: no gap, no overlap
     highest = max(sum(box.bottom - box.top for box in stack) for stack in columns.values())
     assert highest == pytest.approx(trace.peak.requested * scale.up, abs=0.5)
 
