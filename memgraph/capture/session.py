@@ -50,6 +50,7 @@ from memgraph.virtual.saving import tensors_are_saved
 from memgraph.virtual.storages import storages_are_there
 from memgraph.virtual.subclasses import subclasses_are_made
 from memgraph.virtual.threads import threads_take_part
+from memgraph.virtual.triton_kernels import triton_kernels_do_nothing
 from memgraph.virtual.values.assumed import Assumptions
 from memgraph.virtual.values.reading import tensors_are_read
 from memgraph.world.place import Place
@@ -124,6 +125,7 @@ class VirtualGpu:
             stack.enter_context(tensors_are_read(self._assume_here))
             stack.enter_context(storages_are_there(self.recorder.storages))
             stack.enter_context(legacy_types_are_there())
+            stack.enter_context(triton_kernels_do_nothing(self.spec, self._assume_here))
             stack.enter_context(tensors_are_saved(self.recorder, self._assume_here))
             stack.enter_context(
                 patches.cuda_answers(
