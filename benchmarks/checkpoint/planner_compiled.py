@@ -80,9 +80,7 @@ class CompiledPlanner(Planner):
         return [[by_op[op] for op in sorted(kept)] for kept in reversed(sets) if kept]
 
 
-def _with_less(
-    kept: frozenset[int], by_op: dict[int, Result], cost: Callable[[frozenset[int]], int]
-) -> frozenset[int]:
+def _with_less(kept: frozenset[int], by_op: dict[int, Result], cost: Callable[[frozenset[int]], int]) -> frozenset[int]:
     """Without one of them, or with a smaller one in its place."""
     now = cost(kept)
     ways = [(kept - {op}, by_op[op].size) for op in kept]

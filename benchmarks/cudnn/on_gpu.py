@@ -1,8 +1,8 @@
 """On a GPU: what cuDNN proposes through a handle, what PyTorch allocates, and how many clusters the card holds.
 
-    python -m benchmarks.cudnn.on_gpu handle CASES.json FILE.json.gz      (engine, knobs, notes, workspace of the first)
-    python -m benchmarks.cudnn.on_gpu pytorch CASES.json FILE.json.gz [tf32=off] [deterministic=on]
-    python -m benchmarks.cudnn.on_gpu clusters                             (by the thread blocks of a cluster)
+python -m benchmarks.cudnn.on_gpu handle CASES.json FILE.json.gz      (engine, knobs, notes, workspace of the first)
+python -m benchmarks.cudnn.on_gpu pytorch CASES.json FILE.json.gz [tf32=off] [deterministic=on]
+python -m benchmarks.cudnn.on_gpu clusters                             (by the thread blocks of a cluster)
 """
 
 from __future__ import annotations

@@ -30,10 +30,12 @@ _SEGMENTS = (Action.SEGMENT_ALLOC, Action.SEGMENT_FREE)
 def as_columns(trace: Trace) -> dict[str, Any]:
     """A measured trace as record_runs.py writes it: every allocator event, by columns."""
     actions, buffers, _, addresses, sizes = (column.tolist() for column in trace.events.columns)
+    streams = [buffer.stream for buffer in trace.buffers]
     return {
         "settings": dict(trace.settings), "gpu": trace.gpu, "torch": trace.torch,
         "phases": [list(phase) for phase in trace.phases], "actions": actions, "buffers": buffers,
         "addresses": addresses, "sizes": sizes, "requested": [buffer.size for buffer in trace.buffers],
+        **({"streams": streams} if any(streams) else {}),
     }  # fmt: skip
 
 
@@ -43,23 +45,25 @@ def write(path: Path, run: Mapping[str, Any]) -> None:
 
 
 def pack(run: Mapping[str, Any]) -> dict[str, Any]:
-    """A run of record_runs.py without what can be derived: a free names its buffer by its place among the living."""
+    """A run of record_runs.py without what can be derived: a free names its buffer by its place among the living. The
+    streams of its buffers are kept where there are several."""
     live: list[int] = []
     freed = []
     for action, buffer in zip(run["actions"], run["buffers"], strict=True):
         if action == Action.ALLOC:
             live.append(buffer)
-        elif action == Action.FREE:
+        elif action in (Action.FREE, Action.FREE_REQUESTED, Action.FREE_COMPLETED):
             place = len(live) - 1 - live[::-1].index(buffer)
             freed.append(len(live) - 1 - place)
-            del live[place]
+            if action != Action.FREE_REQUESTED:
+                del live[place]
     segments = [
         (address, size)
         for action, address, size in zip(run["actions"], run["addresses"], run["sizes"], strict=True)
         if action in _SEGMENTS
     ]
     kept = {name: run[name] for name in ("settings", "gpu", "torch", "phases", "actions", "requested")}
-    compiled = {name: run[name] for name in ("benchmarks", "padded") if name in run}
+    compiled = {name: run[name] for name in ("benchmarks", "padded", "streams") if name in run}
     return {**kept, **compiled, "freed": freed, "segments": segments}
 
 
@@ -75,25 +79,36 @@ def unpack(run: Mapping[str, Any], torch: str | None = None) -> Trace:
     events = Events()
     segments = iter(run["segments"])
     requests = iter(enumerate(run["requested"]))
+    streams = run.get("streams") or [0] * len(run["requested"])
     freed = iter(run["freed"])
     live: list[tuple[int, Any]] = []
     for action in map(Action, run["actions"]):
         if action == Action.ALLOC:
             index, size = next(requests)
-            live.append((index, allocator.malloc(size)))
+            live.append((index, allocator.malloc(size, streams[index])))
             events.append(_event(action, *live[-1]))
-        elif action == Action.FREE:
-            index, block = live.pop(len(live) - 1 - next(freed))
-            events.append(_event(action, index, block))
-            allocator.free(block)
+        elif action in (Action.FREE, Action.FREE_REQUESTED, Action.FREE_COMPLETED):
+            place = len(live) - 1 - next(freed)
+            events.append(_event(action, *live[place]))
+            _return(allocator, action, live[place][1])
+            if action != Action.FREE_REQUESTED:
+                del live[place]
         else:
             address, size = next(segments)
             events.append(Event(action, -1, -1, address, size))
     return Trace(
         origin="measured", gpu=run["gpu"], memory=2**50, torch=run["torch"], settings=run["settings"], ops=(),
-        buffers=tuple(Buffer(size, -1) for size in run["requested"]), events=events,
+        buffers=tuple(Buffer(size, -1, stream=stream) for size, stream in zip(run["requested"], streams, strict=True)),
+        events=events,
         phases=tuple(Phase(*phase) for phase in run["phases"]),
     )  # fmt: skip
+
+
+def _return(allocator: Allocator, action: Action, block: Block) -> None:
+    if action == Action.FREE_COMPLETED:
+        allocator.complete(block)
+    else:
+        allocator.free(block, wait=action == Action.FREE_REQUESTED)
 
 
 def allocated_by(trace: Trace, torch: str, addresses: SegmentAddresses | None = None) -> tuple[Usage, Usage]:
@@ -108,9 +123,9 @@ def allocated_by(trace: Trace, torch: str, addresses: SegmentAddresses | None = 
         if place == load:
             after_load = Usage(allocator.requested, allocator.allocated, allocator.reserved)
         if action == Action.ALLOC:
-            blocks[buffer] = allocator.malloc(trace.buffers[buffer].size)
-        elif action == Action.FREE:
-            allocator.free(blocks.pop(buffer))
+            blocks[buffer] = allocator.malloc(trace.buffers[buffer].size, trace.buffers[buffer].stream)
+        elif action in (Action.FREE, Action.FREE_REQUESTED, Action.FREE_COMPLETED):
+            _return(allocator, Action(action), blocks[buffer])
     return after_load, Usage(allocator.peak_requested, allocator.peak_allocated, allocator.peak_reserved)
 
 

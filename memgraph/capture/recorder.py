@@ -33,7 +33,7 @@ from memgraph.capture.no_kernel import says_that_no_kernel_is_there, without_ker
 from memgraph.capture.operators import Inside, Kinds, Operator
 from memgraph.capture.provenance import ForwardOps, ModulePaths, Place, SourceLines, recomputing
 from memgraph.capture.stage import Stage
-from memgraph.capture.storages import Storages
+from memgraph.capture.storages import Storages, storages_of
 from memgraph.capture.tags import Arguments, GraphCall, Tags, name_parameter, parameter_name
 from memgraph.errors import MemgraphError, UsageError
 from memgraph.gpu.call import Call
@@ -443,7 +443,8 @@ class Recorder(FakeTensorMode):
 
     def record_stream(self, tensor: Tensor, stream: torch.Stream) -> None:
         """As `Tensor.record_stream`: the tensor's memory is used on this stream too."""
-        self.use(tensor.untyped_storage()._cdata, stream.stream_id)
+        for storage in storages_of(tensor):
+            self.use(storage._cdata, stream.stream_id)
 
     def use(self, storage: int, stream: int) -> None:
         """A storage, by its `_cdata`, is used on a stream."""

@@ -240,3 +240,11 @@ def _each(outputs: Any) -> Iterator[Any]:
             yield from _each(output)
     else:
         yield outputs
+
+
+def storages_of(tensor: Tensor) -> list[torch.UntypedStorage]:
+    """Those that hold a tensor's data on the device: a wrapper has none of its own."""
+    if isinstance(tensor, FakeTensor):
+        return [part.untyped_storage() for part in parts_of(tensor)]
+    names, _ = tensor.__tensor_flatten__() if hasattr(tensor, "__tensor_flatten__") else ((), None)
+    return [storage for name in names for storage in storages_of(getattr(tensor, name))]

@@ -107,6 +107,11 @@ class VirtualStream(torch.Stream):
         return self.stream_id
 
     @property
+    def native_handle(self) -> int:
+        """The same."""
+        return self.stream_id
+
+    @property
     def _as_parameter_(self) -> ctypes.c_void_p:
         return ctypes.c_void_p(self.cuda_stream)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 from collections.abc import Iterator
 
@@ -161,6 +162,26 @@ def test_its_own_stream_is_no_other() -> None:
     block.record_stream(side)
     del block
     assert active() == 0
+
+
+@pytest.mark.usefixtures("gpu")
+def test_a_tensor_that_holds_others_is_recorded_with_them() -> None:
+    parts = [mebibytes(1), mebibytes(3)]
+    jagged = torch.nested.nested_tensor(parts, layout=torch.jagged, device="cuda")
+    del parts
+    jagged.record_stream(torch.cuda.Stream())
+    del jagged
+    gc.collect()
+    assert active() - torch.cuda.memory_allocated() >= 4 * MIB
+
+
+@pytest.mark.usefixtures("gpu")
+def test_sparse_tensors_are_recorded_with_their_parts() -> None:
+    indices, values = torch.zeros(2, 3, dtype=torch.long, device="cuda"), torch.ones(3, device="cuda")
+    sparse = torch.sparse_coo_tensor(indices, values, (4, 4))
+    sparse.record_stream(torch.cuda.Stream())
+    del sparse, indices, values
+    assert active() - torch.cuda.memory_allocated() == 2 * 512  # indices and values
 
 
 WAITS = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from benchmarks.recordings.packed import as_columns, pack, unpack
 from memgraph.analyze.served import placed, served, through
 from memgraph.analyze.streams import reserved_by_stream
 from memgraph.gpu.allocator.caching import Allocator
@@ -56,3 +57,15 @@ def test_a_recording_on_one_stream_less_would_be_wrong() -> None:
 def vars_of(trace: object) -> dict[str, object]:
     """Its fields."""
     return {name: getattr(trace, name) for name in trace.__dataclass_fields__}  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("rank", RANKS)
+def test_a_rank_is_packed_with_its_streams(rank: str) -> None:
+    trace, told = recorded(rank)
+    back = unpack(pack(as_columns(trace)))
+    assert [list(column) for column in back.events.columns[:4]] == [list(column) for column in trace.events.columns[:4]]
+    assert [buffer[:2] + (buffer.stream,) for buffer in back.buffers] == [
+        (buffer.size, -1, buffer.stream) for buffer in trace.buffers
+    ]
+    # blocks as they were, not requests rounded up
+    assert (*back.peak[:2], back.peak.active, back.peak.reserved) == tuple(told.values())
