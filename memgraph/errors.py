@@ -3,13 +3,28 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
+
+_LONGEST = 200
+"""Signs of a value that a message repeats."""
+_VALUES = re.compile(r"'[^']{200,}'|\"[^\"]{200,}\"|\S{200,}")
+"""What is in quotes, and words."""
+
+
+def shortened(value: str) -> str:
+    """Both ends of a long text."""
+    return value if len(value) <= _LONGEST else f"{value[:120]}...{value[-40:]}"
 
 
 class MemgraphError(Exception):
     """Base of every error that memgraph raises on purpose: one line, with the next step."""
 
     exit_code = 1
+
+    def __str__(self) -> str:
+        """The line, without all of a value that was far too long."""
+        return _VALUES.sub(lambda value: shortened(value[0]), super().__str__())
 
 
 class UsageError(MemgraphError):

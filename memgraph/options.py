@@ -29,6 +29,10 @@ TORCH_OLDEST, TORCH_NEWEST = (2, 11), (2, 15)
 COMPILES = ("none", "default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
 
 
+MOST = {"batch": 2**30, "seq": 2**30, "memory": 2**62, "steps": 10_000, "accumulate": 10_000}
+"""What is more is a slip of the keyboard, or a run without end: micro-batches are traced one by one."""
+
+
 @dataclass(frozen=True)
 class Options:
     """A training step to predict. Sizes of memory are bytes.
@@ -99,6 +103,13 @@ class Options:
         ):
             if number is not None and (type(number) is not int or number < 1):
                 raise UsageError(f"{name} is {number}: it must be a whole number, at least 1")
+            if number is not None and number > MOST[name]:
+                raise UsageError(f"{name} is {number}: it may be {MOST[name]:,} at most")
+        if self.steps * self.accumulate > MOST["steps"]:
+            raise UsageError(
+                f"{self.steps} steps of {self.accumulate} micro-batches: {MOST['steps']:,} in all may be traced; from "
+                "the third step on they are alike"
+            )
         torch_release(self.torch)
         if self.clip is not None and not 0 < self.clip < math.inf:
             raise UsageError(f"clip is {self.clip}: it must be a number above 0")

@@ -53,7 +53,7 @@ ROOMS = {
     "torch": ("virtual", "world", "capture", "models", "plan.apply", "plan.chain", "api", "study.run"),
     "networkx": ("plan", "analyze"),
     "graphviz": ("render.dot",),
-    "tabulate": ("render.table",),
+    "tabulate": ("render.words",),
     "click": ("cli",),
     "tqdm": ("cli",),
     "scipy": ("plan",),
@@ -67,7 +67,7 @@ ROOMS = {
 AT_TOP = {
     "torch": ("virtual", "world", "capture", "models", "plan.apply", "plan.chain"),
     "click": ("cli",),
-    "tabulate": ("render.table",),
+    "tabulate": ("render.words",),
 }
 """Where it may even be imported when the module is; elsewhere only inside a function, when it is needed."""
 
@@ -263,7 +263,7 @@ def test_a_third_party_out_of_its_room_is_noticed(name: str, source: str) -> Non
     [
         ("api", "def f():\n    import torch"),
         ("models.settings", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import torch"),
-        ("render.table_diff", "from tabulate import tabulate"),
+        ("render.words", "from tabulate import tabulate"),
         ("plan.apply", "import torch"),
         ("cli.run", "from memgraph.capture.ended import Ended"),
     ],

@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from memgraph.cli.format import format_option
+from memgraph.cli.numbers import a_number
 from memgraph.cli.progress import ProgressBar
 from memgraph.cli.several import Chosen, one, run_options
 from memgraph.errors import DoesNotFit, MemgraphError, UsageError, unknown_name
@@ -28,7 +29,8 @@ _PICTURES = (".svg", ".png", ".pdf", ".dot")
 @click.option("--minimize", type=click.Choice(["time", "memory"]), default="time", show_default=True,
               help="The cheapest plan that fits, or the one with the lowest peak.")  # fmt: skip
 @click.option("--pareto", is_flag=True, help="The whole curve of peak against recompute.")
-@click.option("--host-cost", type=click.FloatRange(min=0), metavar="MICROSECONDS", default=CALL / 1000,
+@click.option("--host-cost", type=click.FloatRange(0, 1e9), metavar="MICROSECONDS", callback=a_number,
+              default=CALL / 1000,
               show_default=True, help="What the host takes to issue one op.")  # fmt: skip
 @click.option("--times", type=click.Path(path_type=Path, dir_okay=False),
               help="What ops take on the card, as `memgraph record --times` measured it.")  # fmt: skip

@@ -13,7 +13,9 @@ from typing import Any
 import click
 
 from memgraph import __version__
-from memgraph.errors import MemgraphError, unknown_name
+from memgraph.cli.streams import streams_are_there
+from memgraph.errors import MemgraphError, shortened, unknown_name
+from memgraph.render.words import shown
 
 INTERRUPTED = 130
 """As a shell reports a process that Ctrl-C ended."""
@@ -66,6 +68,7 @@ class _Commands(click.Group):
 
 
 def _exit_code(run: Callable[[], Any]) -> int:
+    streams_are_there()
     try:
         code = run()
         sys.stdout.flush()  # a reader that went away is noticed here and not at the interpreter's end
@@ -82,12 +85,21 @@ def _exit_code(run: Callable[[], Any]) -> int:
     except BrokenPipeError:
         _forget_stdout()
         return 0
+    except OSError as error:  # whoever else uses files says so in words of its own
+        _forget_stdout()
+        return _say(f"cannot write the answer: {error.strerror or error}", 1)
+    except MemoryError:
+        return _say("this machine has not the memory for that: ask for less, or read a smaller file", 1)
     except SystemExit as ended:  # click ends so, with 1, when the reader of its output went away
         return 0 if type(sys.stdout).__name__.endswith("PacifyFlushWrapper") else int(ended.code or 0)
 
 
 def _say(message: str, code: int) -> int:
-    click.echo(f"memgraph: {' '.join(message.split())}", err=True)
+    for word in sys.argv:
+        for value in filter(None, (word, word.partition("=")[2])):
+            message = message.replace(value, shortened(value))
+    with contextlib.suppress(OSError):  # nobody reads it
+        click.echo(f"memgraph: {shown(' '.join(message.split()))}", err=True)
     return code
 
 

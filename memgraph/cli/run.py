@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 
 from memgraph.capture.ended import Ended
+from memgraph.cli.numbers import a_number
 from memgraph.errors import MemgraphError, UsageError
 from memgraph.render import json as render_json
 from memgraph.render import table
@@ -30,7 +31,7 @@ from memgraph.world.place import Place, place
 @click.option("--torch", metavar="RELEASE", help="Of the machine that will run it, like 2.11.  [default: installed]")
 @click.option("--steps", type=click.IntRange(min=1), metavar="N", help="Stop after N optimizer steps.")
 @click.option(
-    "--select", type=click.FloatRange(0, 1), default=1.0, show_default=True, metavar="SHARE",
+    "--select", type=click.FloatRange(0, 1), callback=a_number, default=1.0, show_default=True, metavar="SHARE",
     help="How much of their bound sizes that depend on data are taken to be.",
 )  # fmt: skip
 @click.option("--world", type=int, metavar="W", help="Run it as `torchrun` does, as one of W ranks on NCCL.")

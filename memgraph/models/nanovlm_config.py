@@ -105,6 +105,10 @@ class NanoVLMConfig:
             raise UsageError(complaint)
 
 
+_MOST, _MOST_BLOCKS = 2**31, 10_000
+"""Larger dimensions are slips of the keyboard; blocks are built one by one."""
+
+
 def _complaints(config: NanoVLMConfig) -> Iterator[str]:
     """What is wrong, a line each. Signs first: the rest divides by these numbers."""
     yield from _out_of_range(config)
@@ -122,6 +126,9 @@ def _out_of_range(config: NanoVLMConfig) -> Iterator[str]:
         least = 0 if field.name in may_be_zero else 1
         if type(value) is int and value < least:
             yield f"{field.name}={value} is too small: use at least {least}"
+        most = _MOST_BLOCKS if field.name.endswith("_n_blocks") else _MOST
+        if type(value) is int and value > most:
+            yield f"{field.name}={value} is too large: use at most {most:,}"
     for name in ("vit_dropout", "lm_dropout"):
         if not 0 <= getattr(config, name) < 1:
             yield f"{name}={getattr(config, name)} is not a probability: use at least 0 and less than 1"

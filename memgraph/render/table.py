@@ -7,8 +7,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
-from tabulate import tabulate
-
 from memgraph.analyze.attribution import Consumer, consumers
 from memgraph.analyze.compilation import by_layer, saved_bytes
 from memgraph.analyze.finding import Finding
@@ -23,10 +21,10 @@ from memgraph.analyze.timeline import bins
 from memgraph.errors import UsageError
 from memgraph.gpu.specs import GpuSpec, find
 from memgraph.render import table_laws
+from memgraph.render.words import WIDTH, fill, shown, tabulate
 from memgraph.trace import Compilation, Peak, Saved, Trace
 from memgraph.units import format_bytes
 
-WIDTH = 80
 _SAVED = 4
 """Kinds of saved tensors that are listed."""
 _RECOMPUTED = 6
@@ -180,7 +178,7 @@ def _verdict(fit: Verdict, paint: Paint) -> str:
 
 def _finding(found: Finding, paint: Paint) -> str:
     """A diagnosis: its sentence, then where, why, and what to write."""
-    head, *rest = textwrap.wrap(_plain(f"{found.name}: {found.what}"), WIDTH, subsequent_indent="  ")
+    head, *rest = textwrap.wrap(shown(f"{found.name}: {found.what}"), WIDTH, subsequent_indent="  ")
     head = head.replace(found.name, paint("red", found.name), 1)
     more = [_fill(f"  {label}: {text}", indent="    ") for label, text in (("why", found.why), ("do", found.help))]
     return "\n".join([head, *rest, *more])
@@ -194,7 +192,7 @@ def _timeline(trace: Trace, paint: Paint) -> str:
     place = next(i for i, column in enumerate(columns) if column.start <= trace.peak.event < column.stop)
     phases = [column.phase for column in columns]
     marks = [
-        _plain(now[:1]) or " " if now != before else " "
+        shown(now[:1]) or " " if now != before else " "
         for now, before in zip(phases, [None, *phases[:-1]], strict=True)
     ]
     marks[place] = paint("red", "^")
@@ -244,12 +242,7 @@ def _notes(title: str, notes: Sequence[str]) -> str:
 
 
 def _fill(text: str, width: int = WIDTH, indent: str = "") -> str:
-    return textwrap.fill(_plain(text), width, subsequent_indent=indent)
-
-
-def _plain(text: str) -> str:
-    """On one line, and without what a terminal would take for a command: names come from files of others."""
-    return "".join(sign if sign.isprintable() else "?" for sign in " ".join(text.split()))
+    return fill(text, width, subsequent_indent=indent)
 
 
 def _short(text: str, room: int = 200) -> str:

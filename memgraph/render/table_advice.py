@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Sequence
 
-from tabulate import tabulate
-
 from memgraph.analyze.advice import MICRO_BATCHES, WHOLE_STEP, Advice, Advised, Price
+from memgraph.render.words import WIDTH, fill, tabulate
 from memgraph.units import format_bytes
 
-WIDTH = 80
 _KINDS = {
     Price.FREE: "costs nothing", Price.TIME: "costs time", Price.NUMBERS: "changes numbers",
     Price.TRAINING: "changes the training",
@@ -30,7 +27,7 @@ def _situation(found: Advised) -> str:
         text = f"It fits: {format_bytes(now.reserved)} of {format_bytes(available)}."
     else:
         text = f"It does not fit: {format_bytes(now.reserved)}, {format_bytes(over)} more than there is."
-    return textwrap.fill(" ".join(filter(None, (text, _floor(found)))), WIDTH)
+    return fill(" ".join(filter(None, (text, _floor(found)))), WIDTH)
 
 
 def _floor(found: Advised) -> str:
@@ -53,8 +50,8 @@ def _table(found: Advised, rows: Sequence[Advice]) -> str:
     if not rows:
         return "None of the changes that are known brings the peak down."
     table = [
-        (textwrap.fill(row.names, 22), format_bytes(row.reserved), "yes" if row.fits else "no",
-         f"{100 * (row.work - 1):+.0f} %", textwrap.fill(_costs(row), 27))
+        (fill(row.names, 22), format_bytes(row.reserved), "yes" if row.fits else "no",
+         f"{100 * (row.work - 1):+.0f} %", fill(_costs(row), 27))
         for row in rows
     ]  # fmt: skip
     return tabulate(
@@ -81,4 +78,4 @@ def _notes(found: Advised) -> str:
     notes = ["Every figure is a fresh trace of that change; work counts floating-point operations a token."]
     if any(row.options.accumulate > WHOLE_STEP for row in found.rows):
         notes.append(f"Steps of more than {WHOLE_STEP} micro-batches were traced with {MICRO_BATCHES} of them.")
-    return textwrap.fill(" ".join(notes), WIDTH)
+    return fill(" ".join(notes), WIDTH)

@@ -5,17 +5,15 @@ from __future__ import annotations
 import re
 import textwrap
 
-from tabulate import tabulate
-
 from memgraph.analyze.bands import short_op
 from memgraph.analyze.cause import signed
 from memgraph.analyze.compare import KINDS, Comparison, Difference, Figure
 from memgraph.analyze.refusal import Refusal
 from memgraph.analyze.served import Placed
 from memgraph.analyze.streams import Bounds
+from memgraph.render.words import WIDTH, fill, shown, tabulate
 from memgraph.units import format_bytes
 
-WIDTH = 80
 _WORDS = {
     "missing": "recorded in or after this op, not predicted: a rule is missing, or the run is another",
     "extra": "predicted, not recorded: a rule is wrong, or the run is another",
@@ -122,7 +120,7 @@ def _differences(found: Comparison, top: int) -> str:
     table = tabulate(rows, ("at the peak", "", "bytes", "what differs"), tablefmt="simple", disable_numparse=True,
                      colalign=("right", "right", "right", "left"))  # fmt: skip
     kinds = dict.fromkeys(row.kind for row in found.differences)
-    return "\n".join([table, "", *(textwrap.fill(f"{kind}: {_WORDS[kind]}", WIDTH) for kind in kinds)])
+    return "\n".join([table, "", *(fill(f"{kind}: {_WORDS[kind]}", WIDTH) for kind in kinds)])
 
 
 def _row(row: Difference) -> tuple[str, str, str, str]:
@@ -130,7 +128,7 @@ def _row(row: Difference) -> tuple[str, str, str, str]:
     rule = f" ({row.rule})" if row.rule else ""
     return (
         signed(row.effect), f"{row.number:,} x", signed(row.bytes),
-        textwrap.fill(f"{row.kind}: {row.op}{where}{rule}", WIDTH - 40, break_on_hyphens=False),
+        fill(f"{row.kind}: {row.op}{where}{rule}", WIDTH - 40, break_on_hyphens=False),
     )  # fmt: skip
 
 
@@ -159,4 +157,4 @@ def _placed(placed: Placed | None) -> str:
 
 def _filled(text: str) -> str:
     """Lines of text that keep a number and its unit together."""
-    return textwrap.fill(re.sub(r"(?<=\d) (?=[%KMGTB])", "\0", text), WIDTH).replace("\0", " ")
+    return textwrap.fill(re.sub(r"(?<=\d) (?=[%KMGTB])", "\xa0", shown(text)), WIDTH).replace("\xa0", " ")

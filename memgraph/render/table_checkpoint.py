@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import re
-import textwrap
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import groupby
 
-from tabulate import tabulate
-
 from memgraph.plan.answer import Answer, Point
 from memgraph.plan.plan_file import Plan, Region, kept_places
+from memgraph.render.words import WIDTH, fill, tabulate
 from memgraph.units import format_bytes
 
-WIDTH = 80
 _KEPT = {
     "nothing": "everything", "linears": "all but the linear layers", "matmuls": "all but the matrix products",
     "attention": "all but the attention", "matmuls+attention": "all but matrix products and attention",
@@ -48,7 +45,7 @@ def _situation(found: Answer) -> str:
         text = f"With everything kept it does not fit {budget}: it takes {format_bytes(peak)}."
     if found.best is not None and found.best is not found.base:
         text += f" With this plan it fits, for {_percent(found.best.share)} more time a step."
-    return textwrap.fill(text, WIDTH)
+    return fill(text, WIDTH)
 
 
 def _percent(share: float) -> str:
@@ -62,7 +59,7 @@ def _plan(plan: Plan) -> str:
         rows.append(("", "the loss", f"the logits, in {plan.loss_chunks} chunks"))
     if not rows:
         return ""
-    table = [(count, textwrap.fill(text, 44), textwrap.fill(kept, 26)) for count, text, kept in rows]
+    table = [(count, fill(text, 44), fill(kept, 26)) for count, text, kept in rows]
     return tabulate(table, ("", "checkpoint", "recompute"), tablefmt="simple", disable_numparse=True)
 
 
@@ -114,7 +111,7 @@ def _peaks(found: Answer, best: Point) -> str:
         rows, ("peak", "requested", "allocated", "reserved", "time"), tablefmt="simple", disable_numparse=True,
         colalign=("left", "right", "right", "right", "right"),
     )  # fmt: skip
-    return f"{table}\n\n{textwrap.fill(_sure(found, best), WIDTH)}"
+    return f"{table}\n\n{fill(_sure(found, best), WIDTH)}"
 
 
 def _sure(found: Answer, best: Point) -> str:
@@ -137,7 +134,7 @@ def _curve(found: Answer) -> str:
          _short(point.plan), point.binding.removeprefix("the "))
         for point in found.curve
     ]  # fmt: skip
-    table = [(*row[:5], textwrap.fill(row[5], 14), textwrap.fill(row[6], 18)) for row in rows]
+    table = [(*row[:5], fill(row[5], 14), fill(row[6], 18)) for row in rows]
     headers = ("time", "requested", "allocated", "reserved", "fits", "plan", "peak in")
     align = ("right", "right", "right", "right", "left", "left", "left")
     return tabulate([(*row[:2], *row[3:]) for row in table], (*headers[:2], *headers[3:]), tablefmt="simple",
@@ -159,7 +156,7 @@ def _refusal(found: Answer) -> str:
         f"{format_bytes(least.peak.requested)} at once and {format_bytes(least.peak.reserved)} reserved, for "
         f"{_percent(least.share)} more time; what binds is {least.binding}."
     )
-    return f"{textwrap.fill(text, WIDTH)}\n{textwrap.fill(_help(least, found), WIDTH)}"
+    return f"{fill(text, WIDTH)}\n{fill(_help(least, found), WIDTH)}"
 
 
 def _help(least: Point, found: Answer) -> str:
@@ -224,4 +221,4 @@ def _notes(found: Answer) -> str:
         f"{found.traces} traces; {_source(found)} and a host that takes "
         f"{found.host_call / 1000:.3g} us an op."
     )
-    return "\n".join([textwrap.fill(text, WIDTH), *(textwrap.fill(f"note: {note}", WIDTH) for note in found.notes)])
+    return "\n".join([fill(text, WIDTH), *(fill(f"note: {note}", WIDTH) for note in found.notes)])

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Sequence
-
-from tabulate import tabulate
 
 from memgraph.analyze.cause import explain, signed
 from memgraph.analyze.diff import Difference, Part
+from memgraph.render.words import WIDTH, fill, tabulate
 from memgraph.units import format_bytes
 
-WIDTH = 80
 _ROOM = WIDTH - 44
 """Beside three sizes and a count."""
 
@@ -48,7 +45,7 @@ def _split(title: str, parts: Sequence[Part], top: int) -> str:
     same = [part for part in parts if not part.change]
     if same:
         size = sum(part.after for part in same)
-        rows.append((*_row(size, size), "", textwrap.fill(f"the same in both: {_names(same)}", _ROOM)))
+        rows.append((*_row(size, size), "", fill(f"the same in both: {_names(same)}", _ROOM)))
     align = ("right", "right", "right", "right", "left")
     return tabulate(rows, ("before", "after", "change", "", title), tablefmt="simple", colalign=align)
 
@@ -60,7 +57,7 @@ def _count(part: Part) -> str:
 
 def _what(part: Part) -> str:
     law = ": ".join(filter(None, (part.law, part.formula)))
-    return textwrap.fill(f"{part.name} ({law})" if law and law != part.name else part.name, _ROOM)
+    return fill(f"{part.name} ({law})" if law and law != part.name else part.name, _ROOM)
 
 
 def _names(parts: Sequence[Part]) -> str:

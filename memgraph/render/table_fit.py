@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Sequence
 
-from tabulate import tabulate
-
 from memgraph.analyze.fit import MOST, Limit
+from memgraph.render.words import WIDTH, fill, tabulate
 from memgraph.units import format_bytes
 
-WIDTH = 80
 _ROOM = WIDTH - 60
 """Beside a card, three figures, a length and a batch."""
 
@@ -21,7 +18,7 @@ def report(limits: Sequence[Limit]) -> str:
     align = ("left", "right", "right", "right", "right", "right", "left")
     table = tabulate(map(_row, limits), headers, tablefmt="simple", colalign=align)
     notes = dict.fromkeys((_how_sure(limits), *(row.note for row in limits if row.note)))
-    return "\n\n".join((table, *(textwrap.fill(note, WIDTH) for note in notes)))
+    return "\n\n".join((table, *(fill(note, WIDTH) for note in notes)))
 
 
 def _how_sure(limits: Sequence[Limit]) -> str:
@@ -35,7 +32,7 @@ def _row(row: Limit) -> tuple[str, str, str, str, str, str, str]:
     return (
         row.gpu, _length(row.seq), batch, format_bytes(row.peak.reserved) if row.peak else "",
         format_bytes(row.available), format_bytes(row.beyond.reserved) if row.beyond else "",
-        textwrap.fill(row.refused.replace(" in the ", ", ").replace(" of step ", " "), _ROOM),
+        fill(row.refused.replace(" in the ", ", ").replace(" of step ", " "), _ROOM),
     )  # fmt: skip
 
 

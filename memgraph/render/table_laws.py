@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Mapping, Sequence
-
-from tabulate import tabulate
 
 from memgraph.analyze.attribution import Consumer
 from memgraph.analyze.laws import Growth, Law
+from memgraph.render.words import WIDTH, fill, tabulate
 from memgraph.units import format_bytes
-
-WIDTH = 80
 
 
 def by_degree(rows: Sequence[Growth]) -> str:
@@ -19,7 +15,7 @@ def by_degree(rows: Sequence[Growth]) -> str:
     total = sum(row.bytes for row in rows) or 1
     table = [
         (row.degree, format_bytes(row.bytes), f"{100 * row.bytes / total:.1f} %", f"{row.buffers:,}",
-         textwrap.fill(f"{row.law.text}; most: {row.example.provenance}", WIDTH - 42))
+         fill(f"{row.law.text}; most: {row.example.provenance}", WIDTH - 42))
         for row in rows
     ]  # fmt: skip
     lines = tabulate(table, ("grows as", "bytes", "share", "buffers", "law"), tablefmt="simple", disable_numparse=True,
@@ -30,7 +26,7 @@ def by_degree(rows: Sequence[Growth]) -> str:
 def laws(found: Mapping[Consumer, Law], top: int) -> str:
     """The largest consumers with their laws."""
     table = [
-        (format_bytes(row.bytes), textwrap.fill(law.text, 26), textwrap.fill(row.provenance, WIDTH - 42))
+        (format_bytes(row.bytes), fill(law.text, 26), fill(row.provenance, WIDTH - 42))
         for row, law in list(found.items())[:top]
     ]
     return tabulate(table, ("largest", "law", "what"), tablefmt="simple", colalign=("right", "left", "left"))

@@ -179,7 +179,8 @@ def answers(gpu: GpuSpec, allocator: Allocator, empty_cache: Callable[[], None],
     """Name in `torch.cuda` → what it is while the virtual GPU is open."""
 
     def memory_info(*_: Any, **__: Any) -> tuple[int, int]:
-        return gpu.memory - gpu.context - allocator.reserved, gpu.memory
+        free = min(gpu.memory - gpu.context, allocator.capacity) - allocator.reserved
+        return max(0, free), gpu.memory
 
     def set_fraction(fraction: float, *_: Any, **__: Any) -> None:
         allocator.set_limit(int(fraction * gpu.memory) if fraction < 1 else None)  # all of it is no limit to torch

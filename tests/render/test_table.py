@@ -136,7 +136,7 @@ def test_long_names_keep_both_ends(tape: Tape) -> None:
         ("aten.mm.default", "", "at mm."),
         ("triton", "", "at triton."),
         ("two\nlines", "a\tb", "at two lines in a b."),
-        ("\x1b[31mred", "", "at ?[31mred."),
+        ("\x1b[31mred", "", "at \\x1b[31mred."),
     ],
 )
 def test_where_the_peak_falls_is_one_plain_sentence(tape: Tape, op: str, module: str, said: str) -> None:

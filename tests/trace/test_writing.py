@@ -70,10 +70,41 @@ def test_a_disk_that_fills_up_leaves_nothing(toy: Trace, tmp_path: Path, monkeyp
             stream.write(content[:5])
         raise OSError(28, "No space left on device")
 
+    monkeypatch.setattr("memgraph.trace.output_file._written_unseen", lambda *_: False)  # as where Linux cannot
     monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(MemgraphError, match=r"cannot write .*t: No space left on device"):
         toy.save(path, force=True)
     assert names(tmp_path) == ["t"] and path.read_bytes() == before
+
+
+def test_a_process_that_is_killed_while_it_writes_leaves_nothing(saved: Path, tmp_path: Path) -> None:
+    code = f"""
+import os, memgraph
+trace = memgraph.load({str(saved)!r})
+os.link = lambda *_, **__: os.kill(os.getpid(), 9)  # all is written, and nothing has a name yet
+trace.save({str(tmp_path / "t")!r})
+"""
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == -9
+    assert names(tmp_path) == [saved.name]
+
+
+def test_a_link_is_written_through_and_stays(toy: Trace, tmp_path: Path) -> None:
+    (tmp_path / "real").write_text("before")
+    (tmp_path / "link").symlink_to("real")
+    with pytest.raises(UsageError, match="link exists"):
+        toy.save(tmp_path / "link")
+    assert (tmp_path / "real").read_text() == "before"
+    toy.save(tmp_path / "link", force=True)
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "real").read_bytes()[:2] == b"\x1f\x8b"
+
+
+def test_a_link_that_leads_nowhere_is_not_replaced(toy: Trace, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to("nowhere")
+    with pytest.raises(UsageError, match="link is a link that leads nowhere"):
+        toy.save(tmp_path / "link")
+    assert names(tmp_path) == ["link"]
+    toy.save(tmp_path / "link", force=True)
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "nowhere").is_file()
 
 
 def test_a_process_that_may_not_write_leaves_nothing(toy: Trace, saved: Path, tmp_path: Path) -> None:

@@ -51,13 +51,15 @@ class OutOfMemory(Exception):
             context: what the process uses of it besides the allocator.
         """
         in_use = self.reserved + context
+        others = max(0, total - context - self.capacity)  # what the allocator was told to leave alone
+        held = f"Other processes are taken to have {_size(others)} memory in use. " if others else ""
         allowed = "" if self.limit is None else f" {_size(self.limit)} allowed;"
         return (
             f"CUDA out of memory. Tried to allocate {_size(self.segment)}. GPU 0 has a total capacity of "
-            f"{_size(total)} of which {_size(max(0, total - in_use))} is free. Including non-PyTorch memory, this "
-            f"process has {_size(in_use)} memory in use.{allowed} Of the allocated memory {_size(self.allocated)} is "
-            f"allocated by PyTorch, and {_size(self.reserved - self.allocated)} is reserved by PyTorch but "
-            f"unallocated.{self._advice()}"
+            f"{_size(total)} of which {_size(max(0, total - in_use - others))} is free. {held}Including "
+            f"non-PyTorch memory, this process has {_size(in_use)} memory in use.{allowed} Of the allocated memory "
+            f"{_size(self.allocated)} is allocated by PyTorch, and {_size(self.reserved - self.allocated)} is reserved "
+            f"by PyTorch but unallocated.{self._advice()}"
         )
 
     def _advice(self) -> str:

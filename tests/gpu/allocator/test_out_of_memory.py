@@ -23,16 +23,25 @@ def refusal(**changes: Any) -> OutOfMemory:
 
 
 def test_the_whole_message() -> None:
-    # 110 in all − 92 − 2 = 16 are free; 92 + 2 in use; 92 − 80.5 reserved and not allocated. The request is for 5, but
+    # 102 in all − 92 − 2 = 8 are free; 92 + 2 in use; 92 − 80.5 reserved and not allocated. The request is for 5, but
     # what could not be had is the segment of 20.
-    assert refusal().message(110 * MIB, 2 * MIB) == (
-        "CUDA out of memory. Tried to allocate 20.00 MiB. GPU 0 has a total capacity of 110.00 MiB of which 16.00 MiB "
+    assert refusal().message(102 * MIB, 2 * MIB) == (
+        "CUDA out of memory. Tried to allocate 20.00 MiB. GPU 0 has a total capacity of 102.00 MiB of which 8.00 MiB "
         "is free. Including non-PyTorch memory, this process has 94.00 MiB memory in use. Of the allocated memory "
         "80.50 MiB is allocated by PyTorch, and 11.50 MiB is reserved by PyTorch but unallocated. If reserved but "
         "unallocated memory is large try setting PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True to avoid "
         "fragmentation.  See documentation for Memory Management  "
         "(https://docs.pytorch.org/docs/stable/notes/cuda.html#optimizing-memory-usage-with-pytorch-cuda-alloc-conf)"
     )
+
+
+def test_the_sizes_add_up_where_less_than_the_card_may_be_used() -> None:
+    # 24,000 MiB: 100 for the allocator, 8 of which are free, 300 for the context, and the rest for others.
+    said = refusal().message(24000 * MIB, 300 * MIB)
+    assert (
+        "a total capacity of 23.44 GiB of which 8.00 MiB is free. Other processes are taken to have 23.05 GiB " in said
+    )
+    assert "memory in use. Including non-PyTorch memory, this process has 392.00 MiB memory in use. Of" in said
 
 
 def test_what_is_allowed_is_said_where_there_is_a_limit() -> None:
