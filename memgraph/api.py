@@ -142,6 +142,7 @@ def run_script(
     fraction: float = 1.0,
     torch: str | None = None,
     place: Place | None = None,
+    change: str | None = None,
 ) -> tuple[Trace, Ended]:
     """Run a training script, unmodified, on a virtual GPU, as `python script.py arguments` would.
 
@@ -151,6 +152,8 @@ def run_script(
         fraction: of their bound that sizes which depend on data are taken to be.
         torch: the release of the machine that will run it, `2.11`.
         place: the rank of a world that the script is, from `memgraph.world.place.place`.
+        change: something to change that the script does not know of: `fused`, `no-foreach`, `no-cache`, `checkpoint`
+            or `no-grad`.
 
     Returns:
         The trace, and how the script ended.
@@ -162,7 +165,7 @@ def run_script(
 
     return run(
         script, arguments, module=module, gpu=gpu, memory=memory, alloc_conf=alloc_conf, steps=steps, fraction=fraction,
-        torch=torch, place=place,
+        torch=torch, place=place, change=change,
     )  # fmt: skip
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from memgraph.analyze.failures import failures
 from memgraph.analyze.finding import Finding
 from memgraph.analyze.leaks import leaks
 from memgraph.analyze.unread import unread
 from memgraph.trace import Trace
 
-_RULES = (leaks, unread)
+_RULES = (failures, leaks, unread)
 
 
 def findings(trace: Trace) -> tuple[Finding, ...]:

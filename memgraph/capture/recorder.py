@@ -104,6 +104,8 @@ class Recorder(FakeTensorMode):
         """^C fell where it could not be raised; it is at the next op."""
         self.place: Callable[[], Place | None] | None = None
         """Says of an op that runs in generated code where it comes from."""
+        self.before_call: Callable[[torch.nn.Module], None] | None = None
+        """Told of each model that is called from outside any, before it runs."""
         self.after_call: Callable[[], None] | None = None
         """Called when a model is called again with nothing between that trains it."""
         self.entries: list[Callable[..., Any]] = []
@@ -487,6 +489,8 @@ class Recorder(FakeTensorMode):
         if torch._C._current_autograd_node() is not None:  # a checkpoint recomputes a part of the forward
             return
         self.leader = threading.get_ident()
+        if self.before_call is not None:
+            self.before_call(root)
         if self.stage.name == "forward" and self.after_call is not None:
             self.after_call()
         if self.stage.model_called():

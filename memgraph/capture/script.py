@@ -25,7 +25,7 @@ def raise_out_of_memory(gpu: VirtualGpu) -> None:
     """From here on an allocation that does not fit raises `torch.cuda.OutOfMemoryError`, in PyTorch's words."""
 
     def refuse(error: OutOfMemory) -> None:
-        raise torch.cuda.OutOfMemoryError(error.message(gpu.spec.memory, gpu.spec.context))
+        raise torch.cuda.OutOfMemoryError(error.message(gpu.spec.memory, gpu.spec.context)) from None
 
     gpu.ledger.refuse = refuse
 

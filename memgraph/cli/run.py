@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
-import traceback
 from pathlib import Path
 
 import click
 
-from memgraph.capture.ended import Ended
+from memgraph.capture.ended import Ended, users_traceback
 from memgraph.cli.numbers import a_number
 from memgraph.errors import MemgraphError, UsageError
 from memgraph.render import json as render_json
@@ -34,6 +34,10 @@ from memgraph.world.place import Place, place
     "--select", type=click.FloatRange(0, 1), callback=a_number, default=1.0, show_default=True, metavar="SHARE",
     help="How much of their bound sizes that depend on data are taken to be.",
 )  # fmt: skip
+@click.option(
+    "--change", type=click.Choice(["fused", "no-foreach", "no-cache", "checkpoint", "no-grad"]),
+    help="Run it with this change, which the script does not know of; `memgraph advise SCRIPT` tries all.",
+)  # fmt: skip
 @click.option("--world", type=int, metavar="W", help="Run it as `torchrun` does, as one of W ranks on NCCL.")
 @click.option("--rank", type=int, metavar="R", help="Which of them, from 0.  [default: 0]")
 @click.option("--gpus-per-node", type=int, metavar="N", help="Ranks of one node.  [default: up to 8]")
@@ -55,7 +59,7 @@ from memgraph.world.place import Place, place
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def run(
     gpu: str | None, memory: str | None, alloc_conf: str | None, torch: str | None, steps: int | None, select: float,
-    world: int | None, rank: int | None, gpus_per_node: int | None, module: bool,
+    change: str | None, world: int | None, rank: int | None, gpus_per_node: int | None, module: bool,
     top: int, form: str, output: Path | None, force: bool, script: str, arguments: tuple[str, ...],
 ) -> None:  # fmt: skip
     """Run a training script, unmodified, on a virtual GPU.
@@ -79,13 +83,25 @@ def run(
 
     trace, ended = run_script(
         script, arguments, module=module, gpu=gpu, memory=size, alloc_conf=alloc_conf, steps=steps, fraction=select,
-        torch=torch, place=here,
+        torch=torch, place=here, change=change,
     )  # fmt: skip
     sys.stdout.flush()
     if output is not None:
         trace.save(output, force=force)
     _report(trace, form, top)
+    if form == "table" and not trace.fits:
+        click.echo(f"\nnext: {_advise(gpu, memory, module, script, arguments)}", err=True)
     end(ended)
+
+
+def _advise(gpu: str | None, memory: str | None, module: bool, script: str, arguments: tuple[str, ...]) -> str:
+    """The command that tries what would make it fit."""
+    options = [
+        *(("--gpu", gpu) if gpu else ()),
+        *(("--memory", memory) if memory else ()),
+        *(("-m",) if module else ()),
+    ]
+    return shlex.join(["memgraph", "advise", *options, script, *arguments])
 
 
 def place_of(world: int | None, rank: int | None, per_node: int | None) -> Place | None:
@@ -111,8 +127,7 @@ def _report(trace: Trace, form: str, top: int) -> None:
 def end(ended: Ended) -> None:
     """End as the script did: with its exit code, its message or its traceback."""
     if ended.error is not None:
-        text = "".join(traceback.format_exception(ended.error)).rstrip()
-        click.echo(text, err=True)
+        click.echo(users_traceback(ended.error), err=True)
         raise MemgraphError(f"the script failed: {type(ended.error).__name__}: {ended.error}")
     if ended.message:
         click.echo(ended.message, err=True)

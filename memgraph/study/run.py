@@ -71,22 +71,26 @@ def _run(options: Options, progress: Progress) -> tuple[Trace, VirtualGpu]:
 def run_script(
     script: str, arguments: Sequence[str] = (), *, module: bool = False, gpu: str | None = None,
     memory: int | None = None, alloc_conf: str | None = None, steps: int | None = None, fraction: float = 1.0,
-    torch: str | None = None, place: Place | None = None,
+    torch: str | None = None, place: Place | None = None, change: str | None = None,
 ) -> tuple[Trace, Ended]:  # fmt: skip
     """A training script, unmodified, on a virtual GPU. As `memgraph.api.run_script`."""
     from memgraph.capture.script import run_script as run_on
+    from memgraph.capture.script_changes import SCRIPT_CHANGES
     from memgraph.capture.session import VirtualGpu
 
     settings = {"script": " ".join([script, *arguments])}
-    with VirtualGpu(
-        gpu or default_gpu(),
-        memory=memory,
-        alloc_conf=alloc_conf,
-        settings=settings,
-        fraction=fraction,
-        torch=torch,
-        place=place,
-    ) as card:
+    with (
+        VirtualGpu(
+            gpu or default_gpu(),
+            memory=memory,
+            alloc_conf=alloc_conf,
+            settings=settings,
+            fraction=fraction,
+            torch=torch,
+            place=place,
+        ) as card,
+        SCRIPT_CHANGES[change](card) if change else contextlib.nullcontext(),
+    ):
         ended = run_on(card, script, arguments, module=module, steps=steps)
         return card.trace, ended
 

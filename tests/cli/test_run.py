@@ -170,3 +170,42 @@ def test_a_measurement_of_batch_sizes_prints_its_table_to_the_end(ours: Ours) ->
     assert result.code == 0, result.err
     lines = result.out.splitlines()
     assert "T4" in lines[0] and "batch   1:" in lines[1] and "out of memory" in lines[-1]
+
+
+def test_an_out_of_memory_ends_in_the_users_own_line(folder: Path, ours: Ours) -> None:
+    """What runs the script and what stands for the card are no frames of it; the report says what to try."""
+    write(
+        folder,
+        "big.py",
+        """
+        import torch
+        def fill():
+            return torch.nn.functional.relu(torch.zeros(2**33, device="cuda"))
+        fill()
+        """,
+    )
+    result = ours("big.py", options=())
+    trace = result.err.partition("Traceback")[2]
+    assert [line.strip() for line in trace.splitlines() if line.strip().startswith("File")] == [
+        'File "big.py", line 5, in <module>',
+        'File "big.py", line 4, in fill',
+    ]
+    assert "memgraph/" not in trace.partition("OutOfMemoryError")[0]
+    assert "32.00 GiB were asked for by zeros" in result.err
+    assert "\nnext: memgraph advise --gpu t4 big.py" in result.err
+
+
+def test_an_error_of_the_script_keeps_its_cause(folder: Path, ours: Ours) -> None:
+    write(
+        folder,
+        "wrong.py",
+        """
+        try:
+            {}["a"]
+        except KeyError as error:
+            raise ValueError("no a") from error
+        """,
+    )
+    err = ours("wrong.py").err
+    assert "KeyError: 'a'" in err and "direct cause" in err and "ValueError: no a" in err
+    assert "memgraph/" not in err and "runpy" not in err

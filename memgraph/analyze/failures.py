@@ -1,0 +1,176 @@
+"""Why a run was out of memory: what was asked for and by what, what was alive, what was reserved and of no use, and
+what the same requests do where segments grow."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import Counter
+from typing import NamedTuple
+
+from memgraph.analyze.attribution import Consumer, consumers
+from memgraph.analyze.finding import Finding
+from memgraph.analyze.leaks import leaks
+from memgraph.gpu.allocator.caching import Allocator
+from memgraph.gpu.allocator.config import AllocatorConfig
+from memgraph.gpu.allocator.out_of_memory import OutOfMemory
+from memgraph.gpu.allocator.rounding import SMALL_BUFFER, SMALL_SIZE
+from memgraph.gpu.allocator.ties import NEWEST
+from memgraph.trace import Action, Category, Op, Phase, Trace
+from memgraph.units import format_bytes
+
+_LARGEST = 3
+_KINDS = 4
+
+
+class Failure(NamedTuple):
+    """A request that ended a run. Bytes."""
+
+    event: int
+    size: int
+    """What was asked for."""
+    missing: int
+    """How much more than was left it needed from the card."""
+    op: Op | None
+    phase: Phase
+    alive: int
+    categories: tuple[tuple[Category, int], ...]
+    """What was alive by kind, the largest first."""
+    largest: tuple[Consumer, ...]
+    free: int
+    """Reserved and not in use."""
+    piece: int
+    """The largest free piece that this request might have taken."""
+    other_pool: int
+    """What is free in segments for requests of the other size, up to 1 MiB or above."""
+    grows: bool | None
+    """Whether segments that grow would have served it; None where that cannot be said."""
+
+
+def failure(trace: Trace) -> Failure | None:
+    """The request that ended the run; None if none did: it fitted, or went on."""
+    actions = trace.events.columns[0]
+    if Action.OUT_OF_MEMORY not in actions:
+        return None
+    event = len(actions) - 1 - actions[::-1].index(Action.OUT_OF_MEMORY)
+    if Action.ALLOC in actions[event:]:
+        return None
+    size = trace.events[event].size
+    usage = trace.usage_at(event)
+    sizes: Counter[Category] = Counter()
+    for index in trace.live_at(event):
+        sizes[trace.buffers[index].category] += trace.buffers[index].size
+    piece, other = _free_pieces(trace, event, small=size <= SMALL_SIZE)
+    return Failure(
+        event, size, max(0, size - max(0, trace.memory - usage.reserved)), trace.op_at(event), trace.phase_at(event),
+        usage.requested, tuple(sizes.most_common(_KINDS)), consumers(trace, event)[:_LARGEST],
+        usage.reserved - usage.allocated, piece, other, _served_if_growing(trace, event),
+    )  # fmt: skip
+
+
+def failures(trace: Trace) -> tuple[Finding, ...]:
+    """The failure in words, if the run ended in one."""
+    found = failure(trace)
+    if found is None:
+        return ()
+    source = found.op.source if found.op else ""
+    return (Finding("out-of-memory", _asked(found), source, f"{_alive(found)}. {_reserved(found)}",
+                    "; ".join(remedies(trace, found)), found.missing),)  # fmt: skip
+
+
+def _asked(found: Failure) -> str:
+    op = found.op
+    by = f" by {op.name.removeprefix('aten.').rpartition('.')[0] or op.name}" if op else ""
+    place = f" in {op.module}" if op and op.module else ""
+    line = f", {op.source}" if op and op.source else ""
+    when = f", in the {found.phase.name} of step {found.phase.step}" if found.phase.name else ""
+    lacking = f"{format_bytes(found.missing)} more than was left" if found.missing else "in one piece"
+    return f"{format_bytes(found.size)} were asked for{by}{place}{line}{when}: {lacking}."
+
+
+def _alive(found: Failure) -> str:
+    kinds = ", ".join(f"{kind} {format_bytes(size)}" for kind, size in found.categories)
+    rows = ", ".join(f"{format_bytes(row.bytes)} {row.count:,} x {row.provenance}" for row in found.largest)
+    return f"{format_bytes(found.alive)} were alive: {kinds}; the largest: {rows}"
+
+
+def _reserved(found: Failure) -> str:
+    if not found.free:
+        return "Nothing reserved was free"
+    text = f"{format_bytes(found.free)} were reserved but free"
+    if found.size <= SMALL_SIZE or found.piece < found.size:
+        text += f", its largest piece {format_bytes(found.piece)}"
+    return text + (f"; {format_bytes(found.other_pool)} of it in the other pool" if found.other_pool else "")
+
+
+def remedies(trace: Trace, found: Failure) -> list[str]:
+    """What would help most by the bytes that were alive, three of them at most."""
+    texts = ["PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True (traced: the same requests then fit up to here)"] * bool(
+        found.grows
+    )
+    texts += [f"{one.where}: {one.help}" for one in leaks(trace)[:1]]
+    alive = dict(found.categories)
+    trains = any(phase.name in ("backward", "optimizer") for phase in trace.phases)
+    if alive.get(Category.ACTIVATION, 0) + alive.get(Category.TEMPORARY, 0) >= found.alive // 4:
+        texts += ["a smaller batch", "torch.utils.checkpoint around the blocks"] if trains else ["a smaller batch"]
+        texts += [] if trains else ["torch.no_grad() where nothing is trained"]
+    if found.phase.name == "optimizer":
+        texts += ["the optimizer with fused=True or foreach=False"]
+    return texts[:3] or ["a smaller batch, or a larger card"]
+
+
+# What was free.
+
+
+def _free_pieces(trace: Trace, event: int, *, small: bool) -> tuple[int, int]:
+    """The largest free piece in the segments for such a request, and what is free in the others."""
+    segments: dict[int, int] = {}
+    blocks: dict[int, int] = {}
+    for action, _, _, address, size in trace.events[:event]:
+        if action is Action.SEGMENT_ALLOC:
+            segments[address] = size
+        elif action is Action.SEGMENT_FREE:
+            segments.pop(address, None)
+        elif action is Action.ALLOC:
+            blocks[address] = size
+        elif action is Action.FREE:
+            blocks.pop(address, None)
+    ordered = sorted(blocks)
+    piece = other = 0
+    for start, size in segments.items():
+        inside = ordered[bisect_left(ordered, start) : bisect_left(ordered, start + size)]
+        gaps = _gaps(start, start + size, inside, blocks)
+        if (size == SMALL_BUFFER) is small:
+            piece = max(piece, *gaps, 0)
+        else:
+            other += sum(gaps)
+    return piece, other
+
+
+def _gaps(start: int, stop: int, inside: list[int], blocks: dict[int, int]) -> list[int]:
+    """Free stretches of a segment."""
+    gaps, at = [], start
+    for address in inside:
+        gaps.append(address - at)
+        at = address + blocks[address]
+    return [*gaps, stop - at]
+
+
+def _served_if_growing(trace: Trace, event: int) -> bool | None:
+    """Whether the same requests, the refused one too, fit where segments grow."""
+    allocator = Allocator(trace.memory, AllocatorConfig(expandable_segments=True), torch=_version(trace.torch))
+    blocks = {}
+    try:
+        for action, buffer, *_ in trace.events[:event]:
+            if action is Action.ALLOC:
+                blocks[buffer] = allocator.malloc(trace.buffers[buffer].size)
+            elif action is Action.FREE:
+                allocator.free(blocks.pop(buffer))
+        allocator.malloc(trace.events[event].size)
+    except OutOfMemory:
+        return False
+    return True
+
+
+def _version(text: str) -> tuple[int, int]:
+    parts = text.split(".")
+    return (int(parts[0]), int(parts[1])) if len(parts) > 1 and parts[1].isdigit() else NEWEST
