@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import textwrap
 from typing import Any
-
-from tabulate import tabulate
 
 from memgraph.analyze.findings import findings
 from memgraph.analyze.remedies import ScriptAdvised
+from memgraph.render.words import fill, tabulate
 from memgraph.trace import Trace
 from memgraph.units import format_bytes
-
-WIDTH = 80
 
 
 def report(found: ScriptAdvised) -> str:
@@ -35,7 +31,7 @@ def _situation(now: Trace) -> str:
         text = f"It fits: {format_bytes(now.peak.reserved)} of {format_bytes(now.memory)}."
     else:
         text = f"It does not fit {format_bytes(now.memory)}."
-    return "\n".join(textwrap.fill(line, WIDTH) for line in (text, *(one.what for one in findings(now))))
+    return "\n".join(fill(line) for line in (text, *(one.what for one in findings(now))))
 
 
 def _table(found: ScriptAdvised) -> str:
@@ -43,7 +39,7 @@ def _table(found: ScriptAdvised) -> str:
         return "None of the changes that can be made without the script's help makes it need less."
     table = [
         (row.name, format_bytes(row.trace.peak.reserved) if row.trace.fits else "out of memory",
-         "yes" if row.trace.fits else "no", textwrap.fill(row.code, 44))
+         "yes" if row.trace.fits else "no", fill(row.code, 44))
         for row in found.rows
     ]  # fmt: skip
     align = ("left", "right", "left", "left")
