@@ -130,12 +130,12 @@ class Ledger:
             self.names[buffer] = self.names[before]
 
     def check(self) -> None:
-        """What the allocator holds is the sum of what lives.
+        """What the allocator holds is the sum of what lives, and of what waits for other streams.
 
         Raises:
             InvariantError: it is not.
         """
-        live = self.live_bytes
+        live = self.live_bytes + sum(self.sizes[buffer] for buffer in self._waiting.values())
         if live != self.allocator.requested and not self._dead:
             raise InvariantError(
                 f"{live:,} bytes live, and the allocator holds {self.allocator.requested:,}: this is an error of "

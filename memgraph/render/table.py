@@ -146,9 +146,9 @@ def _streams(trace: Trace) -> Iterator[str]:
     if trace.waits:
         active = format_bytes(trace.peak.active)
         yield f"Active at most: {active}; blocks that other streams used count until these are done."
-    for row in bounds(trace):
-        low, high = (format_bytes(size) for size in sorted((row.eager, row.lazy)))
-        yield f"{row.kind.capitalize()} is open between {low} and {high}: no wait says when other streams are done."
+    if rows := bounds(trace):
+        parts = [f"{row.kind} {' to '.join(map(format_bytes, sorted((row.eager, row.lazy))))}" for row in rows]
+        yield f"Open, for no wait says when other streams are done: {', '.join(parts)}."
 
 
 def _moment(peak: Peak) -> str:

@@ -119,8 +119,9 @@ def test_the_report_says_what_streams_did(open_run: Trace, known_run: Trace) -> 
     text = " ".join(table.report(open_run, 5).split())
     assert "Reserved by stream: 32.00 MiB by the default one, 12.00 MiB by stream 1." in text
     assert "Active at most: 44.00 MiB; blocks that other streams used count until these are done." in text
-    assert "Reserved is open between 28.00 MiB and 44.00 MiB: no wait says when other streams are done." in text
-    assert "open between" not in table.report(known_run, 5)
+    assert "Open, for no wait says when other streams are done: requested 28.00 MiB to 44.00 MiB, active " in text
+    assert "reserved 28.00 MiB to 44.00 MiB." in text
+    assert "Open" not in table.report(known_run, 5)
 
 
 def test_the_report_of_one_stream_says_nothing_of_streams() -> None:

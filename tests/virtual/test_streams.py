@@ -258,6 +258,32 @@ def test_emptying_the_cache_waits_for_all_streams(gpu: VirtualGpu) -> None:
     assert [event.action for event in gpu.trace.events][-2:] == [Action.FREE_COMPLETED, Action.SEGMENT_FREE]
 
 
+def test_a_training_loop_that_reads_ahead_on_a_side_stream() -> None:
+    """Each batch of 1 MiB is made on a side stream and used on the default one; the host reads a loss once."""
+    with memgraph.virtual_gpu("h100") as gpu:
+        model = torch.nn.Linear(256, 1).cuda()
+        optimizer, side = torch.optim.SGD(model.parameters()), torch.cuda.Stream()
+        for step in range(4):
+            with torch.cuda.stream(side):
+                x = torch.ones(1024, 256, device="cuda")
+            torch.cuda.current_stream().wait_stream(side)
+            x.record_stream(torch.cuda.current_stream())
+            loss = model(x).mean()
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            if step == 2:
+                loss.item()
+    trace = gpu.trace
+    trace.self_check()
+    batches = [index for index, buffer in enumerate(trace.buffers) if buffer.size == MIB and buffer.stream == 1]
+    lives = [trace.lives[index] for index in batches]
+    ends = [trace.phase_at(life.stop).step for life in lives]
+    # The first two batches come back when the host has read the loss of the third step; that of the third was still
+    # held by its name, and was freed after.
+    assert len(batches) == 4 and ends[:2] == [4, 4] and [life.stop for life in lives[2:]] == [len(trace.events)] * 2
+
+
 # Events.
 
 
