@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import threading
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from memgraph.errors import InvariantError
 from memgraph.gpu.allocator.blocks import Block
@@ -156,6 +156,10 @@ class Ledger:
         """From here on it is phase `name` of step `step`."""
         if not self.phases or self.phases[-1][:2] != (name, step):
             self.phases.append((name, step, len(self)))
+
+    def rows(self, start: int = 0) -> Iterator[tuple[int, int, int, int, int]]:
+        """The events from number `start` on: action, buffer (-1 for none), op, address, bytes."""
+        return zip(*(column[start:] for column in self._columns), strict=True)
 
     def finished_phases(self) -> tuple[Phase, ...]:
         """The phases so far, each up to the start of the next."""

@@ -36,6 +36,7 @@ from memgraph.trace import Buffer, Category, TensorSpec, Trace
 from memgraph.trace.garbage import no_garbage_collection
 from memgraph.virtual import cuda, patches
 from memgraph.virtual.becoming import tensors_become_others
+from memgraph.virtual.cuda_build import looks_built_for_cuda
 from memgraph.virtual.current_stream import current_number, streams_exist
 from memgraph.virtual.device import ensure_engine_thread, select_device, virtual_device
 from memgraph.virtual.legacy_types import legacy_types_are_there
@@ -116,6 +117,7 @@ class VirtualGpu:
         self._entered = True
         with contextlib.ExitStack() as stack:
             stack.callback(self._close)
+            stack.enter_context(looks_built_for_cuda(self.kinds.torch_version))
             stack.enter_context(virtual_device())
             stack.enter_context(streams_exist(self.ledger.order, self.recorder.use, self._assume_here))
             self.ledger.current_stream = current_number()
@@ -127,11 +129,10 @@ class VirtualGpu:
             stack.enter_context(legacy_types_are_there())
             stack.enter_context(triton_kernels_do_nothing(self.spec, self._assume_here))
             stack.enter_context(tensors_are_saved(self.recorder, self._assume_here))
-            stack.enter_context(
-                patches.cuda_answers(
-                    cuda.answers(self.spec, self.ledger.allocator, self.ledger.empty_cache, self._devices())
-                )
-            )
+            answers = cuda.answers(
+                self.spec, self.ledger, self.ledger.empty_cache, self._devices(), self._frames_of
+            )  # fmt: skip
+            stack.enter_context(patches.cuda_answers(answers))
             stack.enter_context(cuda_kernels_exist())
             self._take_the_gpus_paths(stack)
             library = asker()
@@ -252,6 +253,15 @@ class VirtualGpu:
             f"the workspace that cuDNN takes for {name} on this GPU was not measured and is an estimate"
             for name in sorted(self.kinds.estimated)
         ]
+
+    def _frames_of(self, number: int) -> list[dict[str, Any]]:
+        """Where an op comes from, as a call stack: the op, then the module."""
+        if number < 0:
+            return []
+        op = self.recorder.ops[number]
+        file, _, line = op.source.rpartition(":")
+        inner = {"filename": file, "line": int(line) if line.isdecimal() else 0, "name": op.name}
+        return [inner, {"filename": "module", "line": 0, "name": op.module}] if op.module else [inner]
 
     def _take_the_gpus_paths(self, stack: contextlib.ExitStack) -> None:
         """Ops that do something else on this GPU than on this build of torch."""

@@ -3,8 +3,8 @@ model."""
 
 from __future__ import annotations
 
+import os
 import types
-import warnings
 from collections.abc import Callable, Container, Mapping
 from typing import Any
 
@@ -14,8 +14,13 @@ from torch.cuda._utils import _get_device_index
 from memgraph.gpu.allocator.blocks import Block, Segment
 from memgraph.gpu.allocator.caching import Allocator
 from memgraph.gpu.specs import GpuSpec
+from memgraph.virtual.history import Book, FramesOf, History
 from memgraph.virtual.random import VirtualGenerator
+from memgraph.virtual.statistics import Statistics
 from memgraph.virtual.streams import VirtualEvent, VirtualExternalStream, VirtualStream, synchronize_device
+
+ARCHITECTURES = ("sm_75", "sm_80", "sm_86", "sm_90", "sm_100", "sm_120")
+"""What the wheels for CUDA 13 have kernels for (.ci/manywheel/build_cuda.sh of pytorch/pytorch)."""
 
 
 class Ranges:
@@ -23,11 +28,6 @@ class Ranges:
 
     def __getattr__(self, name: str) -> Callable[..., int]:
         return lambda *_, **__: 0
-
-
-def _no_snapshot(filename: str = "dump_snapshot.pickle", *_: Any, **__: Any) -> None:
-    warnings.warn(f"{filename} is not written on a virtual GPU: save the trace (memgraph run -o run.memgraph), and "
-                  f"memgraph timeline run.memgraph -o {filename} draws it", stacklevel=2)  # fmt: skip
 
 
 def device_properties(gpu: GpuSpec) -> Any:
@@ -38,35 +38,6 @@ def device_properties(gpu: GpuSpec) -> Any:
         max_threads_per_multi_processor=gpu.max_threads_per_sm, warp_size=32, is_integrated=0, is_multi_gpu_board=0,
         regs_per_multiprocessor=65536, L2_cache_size=gpu.l2, gcnArchName="", uuid="",
     )  # fmt: skip
-
-
-class Statistics(dict[str, int]):
-    """As `torch.cuda.memory_stats`. A figure that the model does not count is not there, rather than wrong."""
-
-    def __missing__(self, name: str) -> int:
-        raise KeyError(f"{name}: memgraph's model of the allocator does not count this")
-
-
-def memory_statistics(allocator: Allocator) -> Statistics:
-    """What is in use now, in bytes and in numbers, for each pool and for all; peaks of the four totals."""
-    stats = Statistics(
-        num_alloc_retries=allocator.num_alloc_retries, num_ooms=allocator.num_ooms,
-        max_split_size=allocator.config.max_split_size or -1, num_sync_all_streams=allocator.num_sync_all_streams,
-    )  # fmt: skip
-    for segment in allocator.segments.values():
-        for pool in ("all", "small_pool" if segment.small else "large_pool"):
-            for name, value in _in_segment(segment, allocator.awaiting).items():
-                stats[f"{name}.{pool}.current"] = stats.get(f"{name}.{pool}.current", 0) + value
-    for name in _COUNTED:
-        for pool in ("all", "small_pool", "large_pool"):
-            stats.setdefault(f"{name}.{pool}.current", 0)
-    peaks = {
-        "allocated_bytes": allocator.peak_allocated,
-        "requested_bytes": allocator.peak_requested,
-        "reserved_bytes": allocator.peak_reserved,
-        "active_bytes": allocator.peak_active,
-    }
-    return Statistics(**stats, **{f"{name}.all.peak": value for name, value in peaks.items()})
 
 
 def _in_segment(segment: Segment, awaiting: Container[Block]) -> dict[str, int]:
@@ -87,18 +58,6 @@ _COUNTED = (
     "allocated_bytes", "active_bytes", "requested_bytes", "reserved_bytes", "inactive_split_bytes", "allocation",
     "active", "segment", "inactive_split",
 )  # fmt: skip
-
-
-def nested_statistics(allocator: Allocator) -> dict[str, Any]:
-    """As `torch.cuda.memory_stats_as_nested_dict`."""
-    nested: dict[str, Any] = {}
-    for name, value in memory_statistics(allocator).items():
-        *outer, last = name.split(".")
-        place = nested
-        for part in outer:
-            place = place.setdefault(part, {})
-        place[last] = value
-    return nested
 
 
 def memory_snapshot(allocator: Allocator) -> list[dict[str, Any]]:
@@ -127,16 +86,6 @@ def _state(block: Block, awaiting: Container[Block]) -> str:
     if not block.in_use:
         return "inactive"
     return "active_pending_free" if block in awaiting else "active_allocated"
-
-
-def memory_summary(allocator: Allocator) -> str:
-    """In the manner of `torch.cuda.memory_summary`, of what the model counts. Bytes."""
-    stats = memory_statistics(allocator)
-    rows = [f"{'':<24}{'current':>18}{'peak':>18}"]
-    for name in _COUNTED:
-        peak = stats.get(f"{name}.all.peak")
-        rows.append(f"{name:<24}{stats[f'{name}.all.current']:>18,}{'' if peak is None else f'{peak:,}':>18}")
-    return "\n".join([*rows, f"CUDA OOMs: {stats['num_ooms']}; cudaMalloc retries: {stats['num_alloc_retries']}"])
 
 
 class Devices:
@@ -175,8 +124,27 @@ ACCELERATOR = {name: name for name in _SAME} | {
 """What `torch.accelerator` answers as `torch.cuda` does, and under which name."""
 
 
-def answers(gpu: GpuSpec, allocator: Allocator, empty_cache: Callable[[], None], devices: Devices) -> Mapping[str, Any]:
+def at_rest(gpu: GpuSpec, allocator: Allocator) -> Mapping[str, Any]:
+    """What NVML answers: the memory in use as it is, and the rest as of a card that does nothing, for nothing runs."""
+    idle = dict.fromkeys(("utilization", "memory_usage", "temperature", "power_draw", "clock_rate"), lambda *_, **__: 0)
+    return {
+        **idle,
+        "device_memory_used": lambda *_, **__: gpu.context + allocator.reserved,
+        "list_gpu_processes": lambda *_, **__: (
+            f"GPU:0\nprocess {os.getpid():>10d} uses {(gpu.context + allocator.reserved) / 2**20:>12.3f} MB GPU memory"
+        ),
+    }
+
+
+def answers(gpu: GpuSpec, book: Book, empty_cache: Callable[[], None], devices: Devices, frames_of: FramesOf
+            ) -> Mapping[str, Any]:  # fmt: skip
     """Name in `torch.cuda` → what it is while the virtual GPU is open."""
+    allocator, statistics = book.allocator, Statistics(book)
+    history = History(book, frames_of, lambda: memory_snapshot(allocator))
+
+    def reset_peaks(*_: Any, **__: Any) -> None:
+        allocator.reset_peaks()
+        statistics.reset_peaks()
 
     def memory_info(*_: Any, **__: Any) -> tuple[int, int]:
         free = min(gpu.memory - gpu.context, allocator.capacity) - allocator.reserved
@@ -206,14 +174,14 @@ def answers(gpu: GpuSpec, allocator: Allocator, empty_cache: Callable[[], None],
         "is_current_stream_capturing": lambda: False,
         "_exchange_device": devices.select,
         "_maybe_exchange_device": devices.select,
-        "get_arch_list": lambda: [f"sm_{gpu.capability[0]}{gpu.capability[1]}"],
+        "get_arch_list": lambda: list(ARCHITECTURES),
         "get_gencode_flags": lambda: "",
         "get_allocator_backend": lambda: "native",
         "get_sync_debug_mode": lambda: 0,
         "set_sync_debug_mode": nothing,
         "_sleep": nothing,
-        "_record_memory_history": nothing,
-        "_dump_snapshot": _no_snapshot,
+        "_record_memory_history": history.record,
+        "_snapshot": history.snapshot,
         "synchronize": lambda *_, **__: synchronize_device(),
         "ipc_collect": nothing,
         "Stream": VirtualStream,
@@ -232,15 +200,16 @@ def answers(gpu: GpuSpec, allocator: Allocator, empty_cache: Callable[[], None],
         "empty_cache": empty_cache,
         "mem_get_info": memory_info,
         "set_per_process_memory_fraction": set_fraction,
-        "memory_stats": lambda *_, **__: memory_statistics(allocator),
-        "memory_stats_as_nested_dict": lambda *_, **__: nested_statistics(allocator),
+        "memory_stats": lambda *_, **__: statistics.now(),
+        "memory_stats_as_nested_dict": lambda *_, **__: statistics.nested(),
         "memory_snapshot": lambda *_, **__: memory_snapshot(allocator),
-        "memory_summary": lambda *_, **__: memory_summary(allocator),
         "memory_allocated": lambda *_, **__: allocator.allocated,
         "max_memory_allocated": lambda *_, **__: allocator.peak_allocated,
         "memory_reserved": lambda *_, **__: allocator.reserved,
         "max_memory_reserved": lambda *_, **__: allocator.peak_reserved,
-        "reset_peak_memory_stats": lambda *_, **__: allocator.reset_peaks(),
-        "reset_max_memory_allocated": lambda *_, **__: allocator.reset_peaks(),
-        "reset_accumulated_memory_stats": nothing,
+        "reset_peak_memory_stats": reset_peaks,
+        "reset_max_memory_allocated": reset_peaks,
+        "reset_max_memory_cached": reset_peaks,
+        "reset_accumulated_memory_stats": lambda *_, **__: statistics.reset_sums(),
+        **at_rest(gpu, allocator),
     }

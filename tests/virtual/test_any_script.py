@@ -126,7 +126,7 @@ def events_streams_and_ranges() -> None:
         torch.zeros(3, device="cuda").record_stream(stream)
     torch.cuda.current_stream().wait_stream(stream)
     assert start.elapsed_time(start) == 0.0
-    assert "allocated_bytes" in torch.cuda.memory_summary()
+    assert "Allocated memory" in torch.cuda.memory_summary()
     assert torch.accelerator.current_accelerator() == torch.device("cuda")
 
 
@@ -261,6 +261,4 @@ def test_statistics_count_blocks_of_each_pool() -> None:
         assert stats["inactive_split_bytes.all.current"] == (2 * 2**20 - 1024) + 17 * 2**20
         assert torch.cuda.memory_stats_as_nested_dict()["segment"]["large_pool"]["current"] == 1
         assert [segment["total_size"] for segment in torch.cuda.memory_snapshot()].count(2 * 2**20) == 1
-        with pytest.raises(KeyError, match="does not count this"):
-            stats["allocated_bytes.small_pool.peak"]
         held.clear()

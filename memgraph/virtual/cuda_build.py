@@ -1,0 +1,40 @@
+"""What a build of torch for CUDA says of itself, said by a CPU-only one while a virtual GPU is open.
+
+Scripts and libraries ask at import (torch_geometric prints `torch.__config__.show()`), and choose by the answers. The
+figures are those of the wheels that `pip install torch` brings. On a build for CUDA its own answers stay.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+from memgraph.virtual.patches import replaced
+
+_CUDA = {(2, 11): "13.0", (2, 12): "13.0", (2, 13): "13.0", (2, 14): "13.0", (2, 15): "13.2"}
+_CUDNN = {(2, 11): 91900, (2, 15): 92600}
+
+
+@contextlib.contextmanager
+def looks_built_for_cuda(version: tuple[int, int]) -> Iterator[None]:
+    """While open, torch answers as a build for CUDA of this (major, minor) version. To be entered before the virtual
+    device, under which a CPU-only build refuses to describe itself."""
+    if torch.version.cuda is not None:
+        yield
+        return
+    cuda, cudnn = _CUDA.get(version, _CUDA[2, 15]), _CUDNN.get(version, _CUDNN[2, 11])
+    described = f"{torch.__config__.show().rstrip()}\n  - CUDA Runtime {cuda}\n  - CuDNN {cudnn / 10000:.2f}\n"
+    changes: list[tuple[Any, str, Any]] = [
+        (torch.version, "cuda", cuda),
+        (torch.__config__, "show", lambda: described),
+        (torch.backends.cuda, "is_built", lambda: True),
+        (torch.backends.cudnn, "version", lambda: cudnn),
+        (torch.backends.cudnn, "is_available", lambda: True),
+    ]
+    with contextlib.ExitStack() as stack:
+        for owner, name, value in changes:
+            stack.enter_context(replaced(owner, name, value))
+        yield
