@@ -25,7 +25,7 @@ MAY_IMPORT = {
     "children": set(),
     "options": BASE,
     "trace": WAIST,
-    "files": WAIST | {"files"},
+    "files": WAIST | {"files", "gpu"},
     "gpu": BASE | {"gpu"},
     "models": BASE | {"models"},
     "virtual": WAIST | {"gpu", "virtual"},
@@ -43,7 +43,7 @@ MAY_IMPORT = {
     "__init__": WAIST | {"files", "options", "api"},
 }
 """By the first part of a module's name, its room: what it may see. cli → api → study → capture → {world, virtual} →
-trace; cli → render → analyze → trace; gpu, files and trace see nothing above them."""
+trace; cli → render → analyze → trace; gpu and trace see nothing above them, and files see these two."""
 
 ALSO = {"cli.record": {"capture"}, "cli.run": {"capture", "world"}}
 """Two commands say how a script ended, one as which rank it ran."""

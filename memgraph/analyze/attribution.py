@@ -108,7 +108,7 @@ def _phrase(buffer: Buffer, op: Op, name: str, module: str) -> str:
     if name:
         singular = {Category.PARAMETER: "parameter ", Category.BUFFER: "buffer "}.get(buffer.category, "")
         return f"{singular}{name}"
-    what = op.name.removeprefix("aten.").rpartition(".")[0] or "something outside any op"
+    what = op.name.removeprefix("aten.").rpartition(".")[0] or op.name or "something outside any op"
     kind = {Role.OUTPUT: "output of", Role.TEMPORARY: "temporary of", Role.LIBRARY: "library workspace of"}[buffer.role]
     place = f" in {module}" if module else ""
     source = f", {op.source}" if op.source else ""

@@ -25,10 +25,11 @@ class Verdict(NamedTuple):
     """Whether the run fits its card. Bytes."""
 
     fits: bool
+    """Nothing was refused, and what was taken is not more than there is, as far as that is known."""
     reserved: int
     """What the allocator took at most, or would have taken."""
     available: int
-    """What the allocator may take."""
+    """What the allocator may take; 0 where no card is known."""
     margin: int
     """Available less reserved; negative if it does not fit."""
     context: int
@@ -57,4 +58,5 @@ def verdict(trace: Trace) -> Verdict:
     except UsageError:
         context = memory = 0
     reserved = trace.peak.reserved
-    return Verdict(trace.fits, reserved, trace.memory, trace.memory - reserved, context, memory)
+    margin = trace.memory - reserved
+    return Verdict(trace.fits and (margin >= 0 or not trace.memory), reserved, trace.memory, margin, context, memory)

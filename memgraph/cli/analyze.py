@@ -11,6 +11,7 @@ from pathlib import Path
 import click
 
 from memgraph.analyze.laws import growth, laws_for
+from memgraph.analyze.peak import verdict
 from memgraph.cli.format import format_option
 from memgraph.cli.target import target_options
 from memgraph.errors import DoesNotFit
@@ -67,7 +68,7 @@ def analyze(
             click.echo(f"\n{table_laws.by_degree(grown)}")
         if trace.origin == "predicted" and isinstance(trace.settings.get("batch"), int):
             click.echo(f"\n{_next_steps(trace, by, output)}")
-    if not trace.fits:
+    if not verdict(trace).fits:
         click.get_current_context().exit(DoesNotFit.exit_code)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -115,11 +116,32 @@ RUN_NAMES = (
 
 def _saved(path: Path) -> Trace:
     flags = given(RUN_NAMES)
+    card = {name: flags.pop(name) for name in ("gpu", "memory") if name in flags}
     if flags:
         raise UsageError(
             f"{next(iter(flags.values()))} describes a run, and {path} is one already: give one or the other"
         )
-    return load(path)
+    trace = load(path)
+    if card and trace.origin == "predicted":
+        raise UsageError(f"{next(iter(card.values()))} describes a run, and {path} is one that was predicted for "
+                         f"{trace.gpu}: predict it for the other card")  # fmt: skip
+    return _against(trace) if card else trace
+
+
+def _against(trace: Trace) -> Trace:
+    """A recording, held against the card that is named: what ran on another card is not what would run on this."""
+    from memgraph.gpu.specs import find
+
+    chosen = click.get_current_context().params
+    card = find(chosen["gpu"]) if chosen["gpu"] is not None else None
+    size = parse_bytes(chosen["memory"]) if chosen["memory"] is not None else None
+    assert card is not None or size is not None
+    memory = size if size is not None else card.memory - card.context if card is not None else 0
+    note = f"recorded on {'an unknown card' if trace.gpu == 'unknown' else trace.gpu}; held against " + (
+        card.title if card is not None else "the memory that was named"
+    )
+    return dataclasses.replace(trace, memory=memory, gpu=card.name if card else trace.gpu,
+                               assumptions=(*trace.assumptions, note))  # fmt: skip
 
 
 def given(names: Iterable[str]) -> dict[str, str]:

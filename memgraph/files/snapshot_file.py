@@ -6,24 +6,31 @@ keeps events, not the dictionaries they came in: a gigabyte is common.
 
 from __future__ import annotations
 
-from array import array
-from collections.abc import Iterable, Mapping, Sequence
+import dataclasses
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from memgraph.errors import TraceError
+from memgraph.errors import TraceError, UsageError
 from memgraph.files import plain_pickle
 from memgraph.files.plain_pickle import Forget, Items, PickleError
-from memgraph.trace import Action, Buffer, Event, Events, Op, Phase, Trace
+from memgraph.files.snapshot_history import Block, History, ReadHistory, Segment
+from memgraph.files.snapshot_kinds import with_categories
+from memgraph.files.snapshot_lines import ops_of
+from memgraph.files.snapshot_phases import phases
+from memgraph.gpu.allocator.config import AllocatorConfig
+from memgraph.trace import Trace
 
 _WRONG = (LookupError, TypeError, ValueError, AttributeError, OverflowError, RecursionError)
 """What goes wrong in a snapshot that is not what it should be."""
-_FRAMES = 100_000
-"""Distinct frames that are kept in mind."""
+_USED = ("active_allocated", "active_awaiting_free", "active_pending_free")
+"""States of a block whose bytes are not there for others; the last was its name before torch 2.1."""
+_LINES = "lines of a backward are those of the forward ops in reverse order, as autograd runs them"
 
 
 def load_snapshot(path: Path) -> Trace:
-    """Read a snapshot of PyTorch, of the device on which most happened.
+    """Read a snapshot of PyTorch, of the device on which most happened: a pickle of `_dump_snapshot`, or of the list of
+    `torch.cuda.memory_snapshot()`.
 
     Raises:
         TraceError: it is not plain data, damaged, or no snapshot.
@@ -44,206 +51,107 @@ def load_snapshot(path: Path) -> Trace:
     return trace
 
 
-def _trace(path: Path, data: Mapping[str, Any]) -> Trace:
-    traces = [getattr(trace, "taken", None) or _History() for trace in data["device_traces"]]
-    device = max(range(len(traces)), key=lambda index: len(traces[index]))
-    segments = [segment for segment in data.get("segments", ()) if segment.get("device", 0) == device]
-    history = traces[device].read(segments)
-    reserved = most = 0
-    for action, size in zip(history.events.columns[0], history.events.columns[4], strict=True):
-        reserved += size * (int(action == Action.SEGMENT_ALLOC) - int(action == Action.SEGMENT_FREE))
-        most = max(most, reserved)
-    before = history.before
-    phases = (Phase("before", 0, 0, before),) * bool(before) + (Phase("recorded", 1, before, len(history.events)),)
-    ops = tuple(op._replace(phase=len(phases) - 1) for op in history.ops)
-    return Trace(
-        origin="measured", gpu="unknown", memory=most, torch="unknown", settings=_settings(path, data), ops=ops,
-        buffers=history.buffers, events=history.events, phases=phases, assumptions=history.notes,
+def _trace(path: Path, data: Any) -> Trace:
+    whole: Mapping[str, Any] = {"segments": data, "device_traces": []} if isinstance(data, list) else data
+    traces = [getattr(trace, "taken", None) or History() for trace in whole["device_traces"]]
+    rows = list(whole.get("segments", ()))
+    device = _device(traces, rows)
+    history = traces[device] if device < len(traces) else History()
+    config, notes = _config(whole, rows)
+    segments = [_segment(row, history) for row in rows if int(row.get("device", 0)) == device]
+    read_ = history.read(segments, config)
+    others = sorted({int(row.get("device", 0)) for row in rows} | {n for n, one in enumerate(traces) if len(one)})
+    more = (f"devices {', '.join(map(str, others))} are in the snapshot; this is device {device}",) * (len(others) > 1)
+    return explained(Trace(
+        origin="measured", gpu="unknown", memory=0, torch="unknown", settings=_settings(path, whole), ops=(),
+        buffers=read_.buffers, events=read_.events, phases=(), assumptions=(*read_.notes, *notes, *more),
+    ), read_)  # fmt: skip
+
+
+def explained(trace: Trace, history: ReadHistory) -> Trace:
+    """The trace with what its stacks, lives and sizes say: phases, ops, and what each buffer is for."""
+    found = phases(history.events, history.sites, history.before)
+    buffers = with_categories(history.buffers, history.events, history.sites, found)
+    ops, buffers, events = ops_of(buffers, history.events, history.sites, found)
+    guessed = (_LINES,) * any(op.forward >= 0 for op in ops)
+    return dataclasses.replace(
+        trace, ops=ops, buffers=buffers, events=events, phases=found, assumptions=(*trace.assumptions, *guessed)
+    )
+
+
+def _device(traces: Sequence[History], segments: Iterable[Mapping[str, Any]]) -> int:
+    """The one on which most happened, or that holds most where no history was kept."""
+    held: dict[int, int] = {}
+    for row in segments:
+        device = int(row.get("device", 0))
+        held[device] = held.get(device, 0) + int(row["total_size"])
+    count = {number: len(trace) for number, trace in enumerate(traces)}
+    return max({*held, *count} or {0}, key=lambda device: (count.get(device, 0), held.get(device, 0), -device))
+
+
+def _segment(row: Mapping[str, Any], history: History) -> Segment:
+    """A segment as any torch since 2.0 writes it. Before 2.1 blocks had no addresses, and kept what they had held."""
+    address, stream = int(row["address"]), int(row.get("stream", 0))
+    return Segment(
+        address, int(row["total_size"]), bool(row.get("is_expandable", False)),
+        tuple(_blocks(row, address, history, history.stream(stream))),
     )  # fmt: skip
+
+
+def _blocks(row: Mapping[str, Any], address: int, history: History, stream: int) -> Iterator[Block]:
+    at = address
+    for block in row["blocks"]:
+        start, size = int(block.get("address", at)), int(block["size"])
+        at = start + size
+        if block["state"] in _USED:
+            told: Mapping[str, Any] = next(iter(block.get("history") or ()), {})
+            wanted = int(block.get("requested_size") or told.get("real_size") or size)
+            maker = history.stack(block.get("frames") or told.get("frames"))
+            yield Block(start, size, wanted, maker, stream, block["state"] != _USED[0])
+
+
+def _config(data: Mapping[str, Any], segments: Iterable[Mapping[str, Any]]) -> tuple[AllocatorConfig, tuple[str, ...]]:
+    """The allocator's settings, as far as they are known."""
+    notes: tuple[str, ...] = ()
+    try:
+        config = AllocatorConfig.parse(_told(data))
+    except UsageError as error:
+        config, notes = AllocatorConfig(), (f"the allocator's settings were not understood: {error}",)
+    grows = any(row.get("is_expandable") for row in segments)
+    return (dataclasses.replace(config, expandable_segments=True) if grows else config), notes
+
+
+def _told(data: Mapping[str, Any]) -> str:
+    settings = data.get("allocator_settings") or {}
+    return str(settings.get("PYTORCH_CUDA_ALLOC_CONF") or settings.get("PYTORCH_ALLOC_CONF") or "")
 
 
 def _settings(path: Path, data: Mapping[str, Any]) -> dict[str, Any]:
     """The allocator's own, where the snapshot has them."""
-    told = data.get("allocator_settings", {}).get("PYTORCH_CUDA_ALLOC_CONF", "")
-    return {"snapshot": path.name, **({"alloc_conf": str(told)} if told else {})}
+    return {"snapshot": path.name, **({"alloc_conf": told} if (told := _told(data)) else {})}
 
 
 def _take(items: Items, entry: dict[Any, Any], forget: Forget) -> bool:
-    """An entry of torch's history, as soon as it is whole and in its list. Each has a list of frames of its own; its op
-    stands for it."""
+    """An entry of torch's history, as soon as it is whole and in its list. Each has a list of frames of its own; its
+    site stands for it."""
     if "action" not in entry:
         return False
     if not hasattr(items, "taken"):
-        items.taken = _History()
+        items.taken = History()
     items.taken.follow(entry)
     frames = entry.get("frames")
     if type(frames) is Items:
-        forget(frames, items.taken.op(frames))
+        forget(frames, items.taken.stack(frames))
     return True
 
 
-# Entries to events.
-
-
-class ReadHistory(NamedTuple):
-    """Entries as a trace has them."""
-
-    buffers: tuple[Buffer, ...]
-    events: Events
-    ops: tuple[Op, ...]
-    before: int
-    """Events at the front for what was there before the recording began."""
-    notes: tuple[str, ...]
-
-
-def read(entries: Iterable[Mapping[str, Any]], segments: Sequence[Mapping[str, Any]] = ()) -> ReadHistory:
-    """torch's history as buffers and events. A block is taken to be its request rounded up to 512 bytes.
-
-    Args:
-        entries: of one device, as torch has them.
-        segments: those at the end. With them, what was there before the recording began is known too, and comes first;
-            blocks that nobody saw allocated had sizes that are multiples of 512.
-    """
-    history = _History()
-    for entry in entries:
+def read(snapshot: Mapping[str, Any], device: int) -> ReadHistory:
+    """One device of a snapshot as torch has it in memory, `torch.cuda.memory._snapshot()`."""
+    history = History()
+    for entry in snapshot["device_traces"][device]:
         history.follow(entry)
-    return history.read(segments)
-
-
-def _place(frame: Mapping[str, Any]) -> tuple[str, str] | None:
-    """A frame of a user's file: its function, and its line."""
-    name = str(frame.get("filename", ""))
-    if not name.endswith(".py") or "/torch/" in name:
-        return None
-    return str(frame.get("name", "")), f"{'/'.join(name.split('/')[-2:])}:{frame.get('line', 0)}"
-
-
-class _Old(NamedTuple):
-    """A block that was there before the recording began."""
-
-    address: int
-    size: int
-    stream: int
-
-
-class _History:
-    """Follows the entries of one device, and keeps them as columns."""
-
-    def __init__(self) -> None:
-        self.sizes, self.makers, self.streams = array("q"), array("q"), array("q")
-        """Of each buffer its requested bytes, the op that made it, and the number of its stream."""
-        self.events = Events()
-        self.ops: dict[tuple[str, str], int] = {}
-        self._frames: dict[int, tuple[Any, tuple[str, str] | None]] = {}
-        self._live: dict[int, int] = {}
-        self._segments: dict[int, int] = {}
-        self._streams = {0: 0}
-        """Numbers of streams by what torch calls them, in the order in which they first allocated."""
-        self._waiting: set[int] = set()
-        """Buffers that were freed and did not come back yet."""
-        self._old_blocks: list[tuple[_Old, int]] = []
-        """Blocks that were there before, each with the place of the event at which it died."""
-        self._old_segments: list[tuple[int, int]] = []
-
-    def __len__(self) -> int:
-        return len(self.events)
-
-    def follow(self, entry: Mapping[str, Any]) -> None:
-        """What was refused has no address."""
-        action, address, size = entry["action"], int(entry.get("addr", 0)), int(entry["size"])
-        if action == "alloc":
-            op = self.op(entry.get("frames"))
-            self._live[address] = len(self.sizes)
-            self.events.append(Event(Action.ALLOC, len(self.sizes), op, address, rounded(size)))
-            self.sizes.append(size)
-            self.makers.append(op)
-            self.streams.append(self._stream(entry))
-        elif action == "free_requested" and address in self._live:
-            buffer = self._live[address]
-            self._waiting.add(buffer)
-            self.events.append(Event(Action.FREE_REQUESTED, buffer, -1, address, rounded(self.sizes[buffer])))
-        elif action == "free_completed" and address in self._live:
-            self._completed(self._live.pop(address), address)
-        elif action == "free_completed":
-            self._old_blocks.append((_Old(address, size, self._stream(entry)), len(self.events)))
-            self.events.append(Event(Action.FREE, -1, -1, address, rounded(size)))  # its buffer is named at the end
-        elif action in ("segment_alloc", "segment_map"):
-            self._segments[address] = size
-            self.events.append(Event(Action.SEGMENT_ALLOC, -1, -1, address, size))
-        elif action in ("segment_free", "segment_unmap"):
-            if self._segments.pop(address, None) is None:
-                self._old_segments.append((address, size))
-            self.events.append(Event(Action.SEGMENT_FREE, -1, -1, address, size))
-        elif action == "oom":
-            self.events.append(Event(Action.OUT_OF_MEMORY, -1, -1, 0, max(1, size)))
-
-    def _completed(self, buffer: int, address: int) -> None:
-        """A block came back: right after it was freed, or when other streams were done with it. torch's first histories
-        do not tell the two apart."""
-        actions, buffers = self.events.columns[:2]
-        waited = buffer in self._waiting
-        self._waiting.discard(buffer)
-        if waited and buffers[-1] == buffer:
-            actions[-1] = Action.FREE
-            return
-        action = Action.FREE_COMPLETED if waited else Action.FREE
-        self.events.append(Event(action, buffer, -1, address, rounded(self.sizes[buffer])))
-
-    def _stream(self, told: Mapping[str, Any]) -> int:
-        return self._streams.setdefault(int(told.get("stream", 0)), len(self._streams))
-
-    def op(self, frames: Any) -> int:
-        """The op that stands for the innermost frame of a user's file; -1 if there is none."""
-        if isinstance(frames, int):
-            return frames if -1 <= frames < len(self.ops) else -1
-        for frame in frames or ():
-            place = self._known(frame)
-            if place is not None:
-                return self.ops.setdefault(place, len(self.ops))
-        return -1
-
-    def _known(self, frame: Mapping[str, Any]) -> tuple[str, str] | None:
-        """Stacks share their frames, so each is looked at once."""
-        known = self._frames.get(id(frame))
-        if known is None or known[0] is not frame:
-            if len(self._frames) > _FRAMES:
-                self._frames.clear()
-            known = self._frames[id(frame)] = frame, _place(frame)
-        return known[1]
-
-    def read(self, segments: Sequence[Mapping[str, Any]]) -> ReadHistory:
-        """All of it, with what was there before at the front."""
-        ops = tuple(Op(name or "outside any function", 0, "", line) for name, line in self.ops)
-        buffers = tuple(
-            Buffer(size, maker, stream=stream)
-            for size, maker, stream in zip(self.sizes, self.makers, self.streams, strict=True)
-        )
-        if not segments and not self._old_blocks and not self._old_segments:
-            return ReadHistory(buffers, self.events, ops, 0, ())
-        stayed = [
-            _Old(int(block["address"]), int(block["requested_size"] or block["size"]), self._stream(segment))
-            for segment in segments
-            for block in segment["blocks"]
-            if str(block["state"]).startswith("active") and int(block["address"]) not in self._live
-        ]
-        old = [(int(s["address"]), int(s["total_size"])) for s in segments if int(s["address"]) not in self._segments]
-        return self._with_before(ops, buffers, [*self._old_segments, *old], stayed)
-
-    def _with_before(
-        self, ops: tuple[Op, ...], buffers: tuple[Buffer, ...], segments: Sequence[tuple[int, int]],
-        stayed: Sequence[_Old],
-    ) -> ReadHistory:  # fmt: skip
-        """What was there before comes first among the events and last among the buffers."""
-        front = Events(Event(Action.SEGMENT_ALLOC, -1, -1, address, size) for address, size in segments)
-        blocks = [block for block, _ in self._old_blocks] + list(stayed)
-        for number, (address, size, _) in enumerate(blocks, len(buffers)):
-            front.append(Event(Action.ALLOC, number, -1, address, rounded(size)))
-        for number, (_, place) in enumerate(self._old_blocks, len(buffers)):
-            self.events.columns[1][place] = number
-        events = Events(columns=[one + two for one, two in zip(front.columns, self.events.columns, strict=True)])
-        held = (f"{len(blocks):,} buffers were there before the recording began",) * bool(blocks)
-        old = (Buffer(block.size, -1, stream=block.stream) for block in blocks)
-        return ReadHistory((*buffers, *old), events, ops, len(front), held)
+    rows = [row for row in snapshot.get("segments", ()) if int(row.get("device", 0)) == device]
+    return history.read([_segment(row, history) for row in rows], _config(snapshot, rows)[0])
 
 
 def rounded(size: int) -> int:

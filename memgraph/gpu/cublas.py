@@ -33,6 +33,9 @@ MATRIX_OPS = frozenset(
 )
 """Ops that call cuBLAS or cuBLASLt."""
 
+KEPT = frozenset({4096 * 8 * KIB, (4096 * 2 + 16 * 8) * KIB, 1024 * KIB})
+"""Bytes of the workspaces below, unless the environment says otherwise."""
+
 _LT_OPS = frozenset({"addmm", "_addmm_activation"})
 
 

@@ -156,10 +156,15 @@ def _moment(peak: Peak) -> str:
         return "Nothing was allocated."
     op = peak.op.removeprefix("aten.").rpartition(".")[0] or peak.op or "no op"
     place = f" in {peak.module}" if peak.module else ""
-    return f"The peak falls in the {peak.phase or 'run'} of step {peak.step}, at {op}{place}."
+    if peak.phase in ("", "recorded", "before"):
+        return f"The peak falls at {op}{place}." if peak.phase == "recorded" else "The peak is what was there at first."
+    return f"The peak falls in the {peak.phase} of step {peak.step}, at {op}{place}."
 
 
 def _verdict(fit: Verdict, paint: Paint) -> str:
+    if not fit.available:
+        lost = "Something was refused: it ran out of memory. " if not fit.fits else ""
+        return _fill(f"{lost}It does not say on which card: --gpu or --memory says what it would have to fit.")
     if fit.fits:
         head = paint("green", f"Fits: {format_bytes(fit.margin)} of {format_bytes(fit.available)} left.")
     else:

@@ -201,7 +201,8 @@ def test_what_was_there_before_a_recording_began_is_counted(tmp_path: Path) -> N
 
 
 def test_frames_say_where(tmp_path: Path) -> None:
-    """The innermost that is not torch's own; a stack that comes again is the same op."""
+    """The innermost line that is not torch's own, and the function of torch that it calls; a stack that comes again is
+    the same op."""
     frames = [{"filename": "/x/torch/nn/functional.py", "name": "linear", "line": 9},
               {"filename": "/home/me/train.py", "name": "forward", "line": 12}]  # fmt: skip
     shared = entry("alloc", 512, 100, frames)
@@ -209,7 +210,7 @@ def test_frames_say_where(tmp_path: Path) -> None:
     other = entry("alloc", 2048, 7, [*frames])
     trace = loaded(tmp_path, [entry("segment_alloc", 0, 2**21), shared, again, other])
     (op,) = trace.ops
-    assert (op.name, op.source) == ("forward", "me/train.py:12")
+    assert (op.name, op.source) == ("linear", "me/train.py:12")
     assert [buffer.op for buffer in trace.buffers] == [0, 0, 0]
 
 
@@ -230,12 +231,12 @@ def test_a_snapshot_is_read_without_keeping_its_dictionaries(monkeypatch: pytest
     """When an entry is followed, at most the batch of it is in memory: the pickler writes a thousand at once."""
     import gc
 
-    from memgraph.files import snapshot_file
+    from memgraph.files import snapshot_file, snapshot_history
 
     entries = [entry("alloc", 512 * n, 100 + n, [{"filename": "/a.py", "name": "f", "line": n}]) for n in range(5000)]
     text = pickle.dumps({"device_traces": [[entry("segment_alloc", 0, 2**24), *entries]]})
     most = 0
-    follow = snapshot_file._History.follow
+    follow = snapshot_history.History.follow
 
     def counting(self: Any, taken: Any) -> None:
         nonlocal most
@@ -243,7 +244,7 @@ def test_a_snapshot_is_read_without_keeping_its_dictionaries(monkeypatch: pytest
         if taken["size"] % 500 == 0:
             most = max(most, sum(type(one) is plain_pickle.Pairs and "action" in one for one in gc.get_objects()))
 
-    monkeypatch.setattr(snapshot_file._History, "follow", counting)
+    monkeypatch.setattr(snapshot_history.History, "follow", counting)
     data = plain_pickle.load(io.BytesIO(text), snapshot_file._take)
     assert len(data["device_traces"][0].taken) == 5001
     assert 0 < most <= 1001
@@ -279,14 +280,13 @@ def entries(*rows: tuple[str, int, int, int]) -> list[dict[str, Any]]:
 
 def test_streams_are_numbered_as_they_come_and_blocks_wait_for_them() -> None:
     side, other = 0x7F0010, 0x7F0020
-    history = read(
-        entries(
-            ("segment_alloc", 0, 2**21, other), ("alloc", 0, 1000, other), ("alloc", 1024, 1000, side),
-            ("alloc", 2048, 1000, 0), ("free_requested", 0, 1000, other), ("alloc", 3072, 512, other),
-            ("free_completed", 0, 1000, other), ("free_requested", 1024, 1000, side),
-            ("free_completed", 1024, 1000, side), ("free_requested", 2048, 1000, 0),
-        )
+    told = entries(
+        ("segment_alloc", 0, 2**21, other), ("alloc", 0, 1000, other), ("alloc", 1024, 1000, side),
+        ("alloc", 2048, 1000, 0), ("free_requested", 0, 1000, other), ("alloc", 3072, 512, other),
+        ("free_completed", 0, 1000, other), ("free_requested", 1024, 1000, side),
+        ("free_completed", 1024, 1000, side), ("free_requested", 2048, 1000, 0),
     )  # fmt: skip
+    history = read({"device_traces": [told]}, 0)
     assert [buffer.stream for buffer in history.buffers] == [1, 2, 0, 1]
     assert [(event.action.name, event.buffer) for event in history.events][4:] == [
         ("FREE_REQUESTED", 0), ("ALLOC", 3), ("FREE_COMPLETED", 0), ("FREE", 1), ("FREE_REQUESTED", 2)
@@ -294,5 +294,6 @@ def test_streams_are_numbered_as_they_come_and_blocks_wait_for_them() -> None:
 
 
 def test_a_history_that_does_not_tell_when_a_free_was_asked_for() -> None:
-    history = read(entries(("segment_alloc", 0, 2**21, 0), ("alloc", 0, 1000, 0), ("free_completed", 0, 1000, 0)))
+    told = entries(("segment_alloc", 0, 2**21, 0), ("alloc", 0, 1000, 0), ("free_completed", 0, 1000, 0))
+    history = read({"device_traces": [told]}, 0)
     assert [event.action.name for event in history.events] == ["SEGMENT_ALLOC", "ALLOC", "FREE"]

@@ -52,11 +52,11 @@ class History:
         """Turn torch's snapshot into a trace."""
         self.statistics["end"] = _statistics()
         properties = torch.cuda.get_device_properties(torch.cuda.current_device())
-        read = snapshot_file.read(snapshot["device_traces"][torch.cuda.current_device()])
+        read = snapshot_file.read(snapshot, torch.cuda.current_device())
         self._trace = Trace(
             origin="measured", gpu=properties.name, memory=self._cap or properties.total_memory,
-            torch=torch.__version__, settings={**self.settings, "statistics": self.statistics}, ops=read.ops,
-            buffers=read.buffers, events=read.events, phases=_phases(self._marks, read.events),
+            torch=torch.__version__, settings={**self.settings, "statistics": self.statistics}, ops=(),
+            buffers=read.buffers, events=read.events, phases=_phases(self._marks, read.events, read.before),
         )  # fmt: skip
 
 
@@ -92,11 +92,17 @@ def _total() -> int:
     return int(torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory)
 
 
-def _phases(marks: list[tuple[str, int, int]], events: Events) -> tuple[Phase, ...]:
+def _phases(marks: list[tuple[str, int, int]], events: Events, before: int = 0) -> tuple[Phase, ...]:
     """Each mark stands before the event that follows as many allocations as had been made; a segment that was taken
-    for that allocation comes after the mark too."""
+    for that allocation comes after the mark too.
+
+    Args:
+        before: events at the front for what was there before the first mark.
+    """
     actions = events.columns[0]
-    positions = [_with_segment(actions, index) for index, action in enumerate(actions) if action == Action.ALLOC]
+    positions = [
+        _with_segment(actions, index) for index in range(before, len(actions)) if actions[index] == Action.ALLOC
+    ]
     positions.append(len(events))
     base = marks[0][2]
     starts = [positions[min(count - base, len(positions) - 1)] for _, _, count in marks] + [len(events)]

@@ -1,0 +1,234 @@
+"""The entries of torch's memory history, as they come, as buffers and events.
+
+What was there before the recording began is found from how it ended: the segments of a snapshot less what was allocated
+since. What a block takes beyond its request follows from where it was put (`gpu/allocator/followed.py`), and for blocks
+that are there at the end the file says it.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from memgraph.files.plain_pickle import Items
+from memgraph.files.stacks import NOWHERE, Site, site
+from memgraph.gpu.allocator.config import AllocatorConfig
+from memgraph.gpu.allocator.followed import Followed
+from memgraph.trace import Action, Buffer, Event, Events
+
+_STACKS = 100_000
+"""Distinct stacks that are kept in mind."""
+_FREED = (int(Action.FREE), int(Action.FREE_REQUESTED))
+
+
+class Block(NamedTuple):
+    """A block of a snapshot's segments that is in use. Bytes."""
+
+    address: int
+    size: int
+    requested: int
+    site: int
+    stream: int
+    waits: bool
+    """It was freed, and waits for other streams."""
+
+
+class Segment(NamedTuple):
+    """Memory that was taken from the card."""
+
+    address: int
+    size: int
+    expandable: bool
+    blocks: tuple[Block, ...]
+
+
+class ReadHistory(NamedTuple):
+    """Entries as a trace has them; an op of a buffer is an index into `sites`."""
+
+    buffers: tuple[Buffer, ...]
+    events: Events
+    sites: tuple[Site, ...]
+    before: int
+    """Events at the front for what was there before the recording began."""
+    notes: tuple[str, ...]
+
+
+class History:
+    """Follows the entries of one device, and keeps them as columns."""
+
+    def __init__(self) -> None:
+        self.sizes, self.makers, self.streams = array("q"), array("q"), array("q")
+        """Of each buffer its requested bytes, the site that made it, and its stream."""
+        self.events = Events()
+        self.sites: dict[Site, int] = {}
+        self._stacks: dict[Any, tuple[Any, int]] = {}
+        self._live: dict[int, int] = {}
+        self._numbers = {0: 0}
+        self._asked = -1
+        self._waiting: dict[int, int] = {}
+        self._old: list[tuple[int, int, int, int]] = []
+        """Address, bytes, stream, and the place of the event at which a block died that was there before."""
+        self._whole: dict[int, bool] = {}
+
+    def __len__(self) -> int:
+        return len(self.events)
+
+    def follow(self, entry: Mapping[str, Any]) -> None:
+        """The next entry. What was refused has no address."""
+        action, address, size = entry["action"], int(entry.get("addr", 0)), int(entry["size"])
+        if self._asked >= 0 and not (action == "free_completed" and address == self._asked):
+            self._wait(self._asked)
+        self._asked = -1
+        if action == "alloc":
+            self._alloc(address, size, self.stack(entry.get("frames")), int(entry.get("stream", 0)))
+        elif action == "free_requested":
+            self._asked = address
+        elif action == "free_completed":
+            self._freed(address, size, int(entry.get("stream", 0)))
+        elif action in ("segment_alloc", "segment_map"):
+            self._write(Action.SEGMENT_ALLOC, -1, -1, address, size)
+            self._whole[len(self.events) - 1] = action == "segment_alloc"
+        elif action in ("segment_free", "segment_unmap"):
+            self._write(Action.SEGMENT_FREE, -1, -1, address, size)
+        elif action == "oom":
+            self._write(Action.OUT_OF_MEMORY, -1, self.stack(entry.get("frames")), 0, max(1, size))
+
+    def _alloc(self, address: int, size: int, maker: int, stream: int) -> None:
+        self._live[address] = len(self.sizes)
+        self._write(Action.ALLOC, len(self.sizes), maker, address, size)
+        self.sizes.append(size)
+        self.makers.append(maker)
+        self.streams.append(self.stream(stream))
+
+    def stream(self, stream: int) -> int:
+        """The number of a stream, 0 for the default one."""
+        return self._numbers.setdefault(stream, len(self._numbers))
+
+    def _freed(self, address: int, size: int, stream: int) -> None:
+        if address in self._waiting:
+            self._write(Action.FREE_COMPLETED, self._waiting.pop(address), -1, address, 0)
+        elif address in self._live:
+            self._write(Action.FREE, self._live.pop(address), -1, address, 0)
+        else:
+            self._old.append((address, size, self.stream(stream), len(self.events)))
+            self._write(Action.FREE, -1, -1, address, 0)  # its buffer is named at the end
+
+    def _wait(self, address: int) -> None:
+        """It was freed, and is not returned at once: other streams used it."""
+        buffer = self._live.pop(address, None)
+        if buffer is not None:
+            self._waiting[address] = buffer
+            self._write(Action.FREE_REQUESTED, buffer, -1, address, 0)
+
+    def _write(self, action: Action, buffer: int, op: int, address: int, size: int) -> None:
+        for column, value in zip(self.events.columns, (action, buffer, op, address, size), strict=True):
+            column.append(value)
+
+    def stack(self, frames: Any) -> int:
+        """The number of the site that a stack is; -1 if it is empty."""
+        if isinstance(frames, int):
+            return frames if -1 <= frames < len(self.sites) else -1
+        if not frames:
+            return -1
+        key = getattr(frames, "same", None) if type(frames) is Items else None
+        if key is None:
+            key = tuple(map(id, frames))
+        known = self._stacks.get(key)
+        if known is None:
+            if len(self._stacks) > _STACKS:
+                self._stacks.clear()
+            found = site(frames)
+            number = -1 if found == NOWHERE else self.sites.setdefault(found, len(self.sites))
+            known = self._stacks[key] = tuple(frames), number  # the frames stay, and so do their ids
+        return known[1]
+
+    # What was there before.
+
+    def read(self, segments: Sequence[Segment], config: AllocatorConfig) -> ReadHistory:
+        """All of it, with what was there before at the front, and the blocks' bytes.
+
+        Args:
+            segments: those at the end; empty if that is not known.
+        """
+        if self._asked >= 0:
+            self._wait(self._asked)
+        blocks = {block.address: block for segment in segments for block in segment.blocks}
+        stayed = [block for address, block in blocks.items()
+                  if address not in self._live and address not in self._waiting]  # fmt: skip
+        front = Events()
+        whole = self._before(front, segments)
+        old = [Block(address, 0, size, -1, stream, False) for address, size, stream, _ in self._old] + stayed
+        for number, block in enumerate(old, len(self.sizes)):
+            for column, value in zip(front.columns, (Action.ALLOC, number, block.site, block.address, 0), strict=True):
+                column.append(value)
+        for number, (_, _, _, place) in enumerate(self._old, len(self.sizes)):
+            self.events.columns[1][place] = number
+        events = Events(columns=[one + two for one, two in zip(front.columns, self.events.columns, strict=True)])
+        waiting = [(number, block) for number, block in enumerate(old, len(self.sizes)) if block.waits]
+        for number, block in waiting:
+            events.append(Event(Action.FREE_REQUESTED, number, -1, block.address, 0))
+        buffers = (
+            *(Buffer(size, op, stream=stream) for size, op, stream in
+              zip(self.sizes, self.makers, self.streams, strict=True)),
+            *(Buffer(block.requested, block.site, stream=block.stream) for block in old),
+        )  # fmt: skip
+        known = {number: block.size for number, block in enumerate(old, len(self.sizes)) if block.size}
+        known |= {buffer: blocks[address].size for address, buffer in self._live.items() if address in blocks}
+        whole |= {place + len(front): value for place, value in self._whole.items()}
+        _measure(events, [buffer.size for buffer in buffers], known, whole, config)
+        held = (f"{len(old):,} buffers were there before the recording began",) * bool(old and len(self.events))
+        return ReadHistory(buffers, events, tuple(self.sites), len(front) if len(self.events) else 0, held)
+
+    def _before(self, front: Events, segments: Sequence[Segment]) -> dict[int, bool]:
+        """Writes down the memory that was taken from the card before; which of it is a segment as a whole."""
+        kinds = {segment.address: not segment.expandable for segment in segments}
+        spans = [(segment.address, segment.address + segment.size) for segment in segments]
+        actions, _, _, addresses, sizes = self.events.columns
+        for place in range(len(actions) - 1, -1, -1):
+            if actions[place] == Action.SEGMENT_ALLOC:
+                spans = _without(spans, addresses[place], addresses[place] + sizes[place])
+            elif actions[place] == Action.SEGMENT_FREE:
+                spans.append((addresses[place], addresses[place] + sizes[place]))
+        whole = {}
+        for start, stop in sorted(spans):
+            whole[len(front)] = kinds.get(start, True)
+            front.append(Event(Action.SEGMENT_ALLOC, -1, -1, start, stop - start))
+        return whole
+
+
+def _without(spans: Iterable[tuple[int, int]], start: int, stop: int) -> list[tuple[int, int]]:
+    """Stretches of addresses less one of them."""
+    rows = []
+    for one, other in spans:
+        if other <= start or stop <= one:
+            rows.append((one, other))
+        else:
+            rows += [(low, high) for low, high in ((one, start), (stop, other)) if low < high]
+    return rows
+
+
+def _measure(
+    events: Events, wanted: Sequence[int], known: Mapping[int, int], whole: Mapping[int, bool], config: AllocatorConfig
+) -> None:
+    """Writes the blocks' bytes into the events, which have none for allocs and frees.
+
+    Args:
+        wanted: requested bytes of each buffer.
+        known: bytes of blocks that somebody knows.
+        whole: of events of the card's memory whether it is a segment as a whole.
+    """
+    followed = Followed(config)
+    actions, buffers, _, addresses, sizes = events.columns
+    taken: dict[int, int] = {}
+    for place, (action, buffer, address) in enumerate(zip(actions, buffers, addresses, strict=True)):
+        if action == Action.ALLOC:
+            taken[buffer] = sizes[place] = followed.take(address, wanted[buffer], known.get(buffer, 0))
+        elif action in _FREED or action == Action.FREE_COMPLETED:
+            sizes[place] = taken[buffer]
+            if action != Action.FREE_REQUESTED:
+                followed.give(address)
+        elif action == Action.SEGMENT_ALLOC:
+            followed.map(address, sizes[place], whole=whole.get(place, True))
+        elif action == Action.SEGMENT_FREE:
+            followed.unmap(address, sizes[place])

@@ -1,0 +1,109 @@
+"""What the buffers of a snapshot are for: by when they were made, how long they lived, and which sizes come again.
+
+Gradients are what a backward leaves behind. Each has the size of its parameter, so of what was there before a recording
+began as many buffers of a size are parameters as there are gradients of it, and those beyond are the optimizer's.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+from memgraph.files.stacks import NOWHERE, Site
+from memgraph.gpu import cublas
+from memgraph.trace import Action, Buffer, Category, Events, Phase, Role
+
+_STATE = 2
+"""Tensors of a parameter's size that an optimizer keeps of it at most, Adam's moments; three with `amsgrad`."""
+
+
+def with_categories(
+    buffers: Sequence[Buffer], events: Events, sites: Sequence[Site], phases: Sequence[Phase]
+) -> tuple[Buffer, ...]:
+    """The buffers with a role and a category."""
+    spans = _spans(events, len(buffers))
+    starts = [phase.start for phase in phases]
+    born = [phases[max(0, bisect_right(starts, start) - 1)] for start, _ in spans]
+    told = [
+        _one(buffer, sites[buffer.op] if buffer.op >= 0 else NOWHERE, phase, stop, len(events))
+        for buffer, phase, (_, stop) in zip(buffers, born, spans, strict=True)
+    ]
+    told = _unfinished(buffers, told, born, len(events))
+    last = max(
+        (start for (start, _), (kind, _) in zip(spans, told, strict=True) if kind is Category.GRADIENT), default=0
+    )
+    stays = [index for index, (start, stop) in enumerate(spans) if start < last < stop]
+    for index, category in _by_sizes(buffers, told, born, stays):
+        told[index] = category, Role.OUTPUT
+    return tuple(
+        buffer._replace(category=category, role=role) for buffer, (category, role) in zip(buffers, told, strict=True)
+    )
+
+
+def _spans(events: Events, count: int) -> list[tuple[int, int]]:
+    start, stop = [0] * count, [len(events)] * count
+    for place, (action, buffer) in enumerate(zip(*events.columns[:2], strict=True)):
+        if action == Action.ALLOC:
+            start[buffer] = place
+        elif action in (Action.FREE, Action.FREE_COMPLETED):
+            stop[buffer] = place
+    return list(zip(start, stop, strict=True))
+
+
+def _one(buffer: Buffer, site: Site, phase: Phase, stop: int, end: int) -> tuple[Category, Role]:
+    """By itself: where it was made, and whether it outlived its phase."""
+    outlives = stop == end and phase.stop < end
+    if site.kind == "library" or (buffer.size in cublas.KEPT and outlives and phase.name == "forward"):
+        return Category.WORKSPACE, Role.LIBRARY
+    if site.kind == "raw":
+        return Category.WORKSPACE, Role.TEMPORARY
+    lasting = {"forward": Category.ACTIVATION, "backward": Category.GRADIENT, "optimizer": Category.OPTIMIZER}
+    if phase.name in lasting:
+        return lasting[phase.name] if stop >= phase.stop else Category.TEMPORARY, Role.OUTPUT
+    by_name = {"input": Category.INPUT, "load": Category.INPUT, "update": Category.TEMPORARY}
+    if site.kind == "model":
+        return Category.PARAMETER, Role.OUTPUT
+    if phase.name in by_name:
+        return by_name[phase.name], Role.OUTPUT
+    return lasting.get(site.phase, Category.UNKNOWN), Role.OUTPUT
+
+
+def _unfinished(
+    buffers: Sequence[Buffer], told: Sequence[tuple[Category, Role]], born: Sequence[Phase], end: int
+) -> list[tuple[Category, Role]]:
+    """A backward in which the recording ends has not let go of its own results: what has no parameter's size is one."""
+    sizes = {
+        buffer.size for buffer, (category, _), phase in zip(buffers, told, born, strict=True)
+        if category is Category.PARAMETER or (category is Category.GRADIENT and phase.stop < end)
+    }  # fmt: skip
+    return [
+        (Category.TEMPORARY, role) if category is Category.GRADIENT and phase.stop == end and buffer.size not in sizes
+        else (category, role)
+        for buffer, (category, role), phase in zip(buffers, told, born, strict=True)
+    ]  # fmt: skip
+
+
+def _by_sizes(
+    buffers: Sequence[Buffer], told: Sequence[tuple[Category, Role]], born: Sequence[Phase], stays: Sequence[int]
+) -> Iterator[tuple[int, Category]]:
+    """Parameters and optimizer state among what nothing else tells, by the sizes of gradients."""
+    gradients: dict[int, Counter[int]] = {}
+    for buffer, (category, _), phase in zip(buffers, told, born, strict=True):
+        if category is Category.GRADIENT:
+            gradients.setdefault(phase.start, Counter())[buffer.size] += 1
+    most = max(gradients.values(), key=Counter.total, default=Counter[int]())
+    made = any(category is Category.OPTIMIZER for category, _ in told)
+    wanted = most.copy()
+    wanted.subtract(buffer.size for buffer, (category, _) in zip(buffers, told, strict=True)
+                    if category is Category.PARAMETER)  # fmt: skip
+    state = Counter({size: 0 if made else _STATE * count for size, count in most.items()})
+    for index in stays:
+        size, (category, _) = buffers[index].size, told[index]
+        if category is Category.UNKNOWN or (category is Category.INPUT and born[index].name == "load"):
+            if wanted[size] > 0:
+                wanted[size] -= 1
+                yield index, Category.PARAMETER
+            elif category is Category.UNKNOWN and state[size] > 0:
+                state[size] -= 1
+                yield index, Category.OPTIMIZER

@@ -1,0 +1,91 @@
+"""The lines of a backward, which has no frames of Python: those of the forward ops that it differentiates.
+
+Autograd runs the nodes of a backward in the reverse order of their making (`sequence_nr`,
+torch/csrc/autograd/engine.cpp), so the last call of `mm` in a forward belongs to the first `MmBackward0` after it.
+Calls are told apart where an op's stack comes again: inside one call each allocation has its own.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+from memgraph.files.stacks import Site
+from memgraph.trace import Action, Buffer, Events, Op, Phase
+
+
+def ops_of(
+    buffers: Sequence[Buffer], events: Events, sites: Sequence[Site], phases: Sequence[Phase]
+) -> tuple[tuple[Op, ...], tuple[Buffer, ...], Events]:
+    """The ops of a run, with buffers and events that name them."""
+    made = _Ops(sites)
+    actions, named, ops, _, _ = events.columns
+    makers = [-1] * len(buffers)
+    for number, phase in enumerate(phases):
+        made.enter(number, phase)
+        for place in range(phase.start, phase.stop):
+            if actions[place] == Action.ALLOC or (actions[place] == Action.OUT_OF_MEMORY and ops[place] >= 0):
+                ops[place] = op = made.op(ops[place])
+                if actions[place] == Action.ALLOC:
+                    makers[named[place]] = op
+            else:
+                ops[place] = -1
+    return tuple(made.ops), tuple(b._replace(op=op) for b, op in zip(buffers, makers, strict=True)), events
+
+
+class _Ops:
+    """Makes ops of sites, one for each of a phase."""
+
+    def __init__(self, sites: Sequence[Site]) -> None:
+        self._sites = sites
+        self.ops: list[Op] = []
+        self._known: dict[tuple[int, int, int], int] = {}
+        self._forwards: defaultdict[str, list[int]] = defaultdict(list)
+        self._call: tuple[str, int] = ("", -1)
+        self._seen: set[int] = set()
+        self._phase, self._name, self._step = -1, "", -1
+
+    def enter(self, number: int, phase: Phase) -> None:
+        """The next phase; what a step's forward made is not differentiated by another's backward."""
+        if phase.name == "forward" and phase.step != self._step:
+            self._forwards.clear()
+            self._step = phase.step
+        self._phase, self._name = number, phase.name
+        self._call, self._seen = ("", -1), set()
+
+    def op(self, number: int) -> int:
+        """The op of an allocation at a site; -1 if nothing is known of it."""
+        if number < 0:
+            return -1
+        site = self._sites[number]
+        backward = bool(site.node)
+        key = site.node if backward else f"{site.op} {site.source}"
+        forward = self._call[1]
+        if key != self._call[0] or number in self._seen:
+            self._seen = set()
+            forward = self._forward(site.node) if backward else -1
+            self._call = key, forward
+            found = self._made(number, forward)
+            if self._name == "forward" and not backward:
+                self._forwards[_plain(site.op)].append(found)
+        self._seen.add(number)
+        return self._made(number, forward)
+
+    def _forward(self, node: str) -> int:
+        made = self._forwards.get(_plain(node.partition("Backward")[0]))
+        return made.pop() if made else -1
+
+    def _made(self, number: int, forward: int) -> int:
+        key = number, self._phase, forward
+        if key not in self._known:
+            site = self._sites[number]
+            source = site.source or (self.ops[forward].source if forward >= 0 else "")
+            self._known[key] = len(self.ops)
+            name = f"{site.op}.default" if site.op.startswith("aten.") else site.op
+            self.ops.append(Op(name or "outside any function", self._phase, "", source, forward=forward))
+        return self._known[key]
+
+
+def _plain(name: str) -> str:
+    """`mm` of `aten.mm` and `Mm`; `nllloss` of `nll_loss_forward` and `NllLoss`."""
+    return name.removeprefix("aten.").removesuffix("_forward").replace("_", "").lower()

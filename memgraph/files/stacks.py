@@ -1,0 +1,149 @@
+"""What the stack of an allocation says: the op, the phase, the user's line.
+
+torch's history (`torch/csrc/profiler/combined_traceback.cpp`) keeps frames of Python, of C++, or both, the innermost
+first. C++ names an ATen op by `at::_ops::NAME::call`, and by `redispatch` below autograd; a backward by its node and
+the engine. A backward runs in a thread of its own, which has no frames of Python.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+_OP = re.compile(r"^at::_ops::(\w+)::(call|redispatch)\(")
+_NODE = re.compile(r"^torch::autograd::(?:generated::)?(\w+)::apply\(")
+_OUTPUT = re.compile(r"^at::detail::empty_|^at::detail::_empty_|empty_strided_cuda|::empty_cuda\(|set_output")
+_LIBRARY = re.compile(
+    r"^at::cuda::getCurrentCUDABlas|getCUDABlasLtWorkspace|CublasHandlePool|getCurrentCUDASparseHandle"
+)
+_ABOVE = re.compile(r"CompositeImplicitAutograd|^at::autocast::|^at::native::(linear|matmul|to|reshape|contiguous)\(")
+_TORCH = re.compile(
+    r"[\\/]torch[\\/](?:_\w+(?:\.py$|[\\/])|(?:amp|ao|autograd|backends|compiler|cpu|cuda|distributed|distributions|export|"
+    r"fft|func|functional|futures|fx|jit|library|linalg|masked|multiprocessing|nested|nn|onnx|optim|overrides|package|"
+    r"profiler|quantization|random|serialization|signal|sparse|special|storage|testing|utils|version|xpu)(?:\.py$|[\\/]))"
+)
+"""A file of torch, however it was installed; a user's folder may be called so too."""
+_STANDARD = re.compile(r"[\\/]lib[\\/]python3[\\.\d]*[\\/](?!(?:site|dist)-packages[\\/])|^<(?!ipython|stdin)|^<frozen")
+_OVERLOAD = re.compile(
+    r"(?<=[a-z0-9_])_(?:[A-Z]\w*|dim_\w+|out|dim|int|default|self|input|names?|low|start|start_step|using_ints|dtype|"
+    r"dtype_layout|device|vec|padding|generator|grad_input|output_mask|correction|other|memory_format)$"
+)
+"""How the names of `at::_ops` end that have an overload's at their end."""
+_MODULE_CALL = ("_call_impl", "_wrapped_call_impl", "__call__")
+_MAKES = frozenset(("__init__", "reset_parameters", "convert", "_apply", "cuda", "to", "to_empty"))
+_NN = re.compile(r"[\\/]torch[\\/]nn[\\/]")
+
+
+class Site(NamedTuple):
+    """Where an allocation was made."""
+
+    op: str
+    """`aten.mm`; a function's name where no frame of C++ names an op; empty if nothing does."""
+    source: str
+    """`folder/file.py:12`, the first line that is neither torch's nor Python's own; empty if there is none."""
+    library: str
+    """The innermost line of torch that is not the user's, `nn/functional.py:3458 in cross_entropy`."""
+    phase: str
+    """`forward`, `backward`, `optimizer`; empty outside any, and where there are no frames."""
+    node: str
+    """Of autograd, in a backward: `MmBackward0`."""
+    kind: str
+    """`tensor`, `raw` for memory that an op asks for without a tensor, `library` for a library's own workspace, `model`
+    for a module that is made or moved."""
+
+
+NOWHERE = Site("", "", "", "", "", "tensor")
+
+
+def site(frames: Iterable[Mapping[str, Any]]) -> Site:
+    """What a stack says, given innermost first."""
+    rows = [(str(f.get("filename") or ""), str(f.get("name") or ""), f.get("line", 0)) for f in frames]
+    script = [row for row in rows if _is_python(row[0])]
+    native = [name for file, name, _ in rows if not _is_python(file)]
+    users = next((row for row in script if not _is_library(row[0])), None)
+    phase, node = _phase(script, native), next((m[1] for name in native if (m := _NODE.match(name))), "")
+    op = _op(native)
+    return Site(
+        f"aten.{op}" if op else _function(script, users), _shown(users) if users else "", _library(script), phase,
+        node, _kind(script, native, phase),
+    )  # fmt: skip
+
+
+@functools.lru_cache(maxsize=65536)
+def _is_python(file: str) -> bool:
+    return file.endswith(".py") or (file.startswith("<") and file.endswith(">"))
+
+
+@functools.lru_cache(maxsize=65536)
+def _is_library(file: str) -> bool:
+    return _TORCH.search(file) is not None or _STANDARD.search(file) is not None
+
+
+def _shown(row: tuple[str, str, Any]) -> str:
+    return f"{_tail(row[0])}:{row[2]}"
+
+
+def _library(script: list[tuple[str, str, Any]]) -> str:
+    if not script or not _is_library(script[0][0]):
+        return ""
+    file, name, line = script[0]
+    return f"{_tail(file)}:{line} in {name}"
+
+
+@functools.lru_cache(maxsize=65536)
+def _tail(file: str) -> str:
+    """The folder and the name."""
+    return "/".join(re.split(r"[/\\]", file)[-2:])
+
+
+def _function(script: list[tuple[str, str, Any]], users: tuple[str, str, Any] | None) -> str:
+    """The function of torch that the user called, if it has a name that says more than `forward`; else the user's."""
+    for file, name, _ in script:
+        if _is_library(file) and name not in (*_MODULE_CALL, "forward", "decorate_context", "wrapper"):
+            return name
+        if (file, name) == (users or ("", ""))[:2]:
+            break
+    return users[1] if users else ""
+
+
+def _op(native: list[str]) -> str:
+    """The op as a dispatch mode sees it: the outermost that is no mere composition of others."""
+    seen = [(place, m[1], m[2]) for place, name in enumerate(native) if (m := _OP.match(name))]
+    for number in range(len(seen) - 1, -1, -1):
+        place, name, how = seen[number]
+        inside = native[seen[number - 1][0] + 1 : place] if number else native[:place]
+        if how == "redispatch" or (number and seen[number - 1][1:] == (name, "redispatch")):
+            return _OVERLOAD.sub("", name)
+        if not any(map(_ABOVE.search, inside)):
+            return _OVERLOAD.sub("", name)
+    return ""
+
+
+def _phase(script: list[tuple[str, str, Any]], native: list[str]) -> str:
+    if any("torch::autograd::Engine::" in name for name in native):
+        return "backward"
+    for file, name, _ in script:
+        if "torch" in file:
+            if re.search(r"[\\/]torch[\\/]autograd[\\/](graph|__init__)\.py$", file) and "backward" in name:
+                return "backward"
+            if re.search(r"[\\/]torch[\\/]optim[\\/]", file) and name != "zero_grad":
+                return "optimizer"
+    if any("at::_ops::_foreach_" in name or "at::_ops::_fused_" in name for name in native):
+        return "optimizer"
+    called = any(name == "_call_impl" and file.endswith("module.py") for file, name, _ in script)
+    return (
+        "forward"
+        if called or any("torch::autograd::VariableType" in name for name in native[:-1] if not script)
+        else ""
+    )
+
+
+def _kind(script: list[tuple[str, str, Any]], native: list[str], phase: str) -> str:
+    if any(map(_LIBRARY.search, native)):
+        return "library"
+    if native and not any(map(_OUTPUT.search, native)) and any("CachingAllocator" in name for name in native):
+        return "raw"
+    made = any(name in _MAKES and _is_library(file) and _NN.search(file) for file, name, _ in script)
+    return "model" if made and not phase else "tensor"

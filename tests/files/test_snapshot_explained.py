@@ -1,0 +1,180 @@
+"""What a snapshot says without its model: phases, categories, ops and lines."""
+
+from __future__ import annotations
+
+import gzip
+import pickle
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import memgraph
+from memgraph.analyze.attribution import consumers
+from memgraph.analyze.peak import categories
+from memgraph.trace import Action, Category, Trace
+from tests import DATA
+from tests.files.stacks_by_hand import TORCH, python
+
+MIB = 2**20
+Frames = list[dict[str, Any]]
+
+
+def written(tmp_path: Path, data: Any) -> Trace:
+    path = tmp_path / "a.pickle"
+    path.write_bytes(pickle.dumps(data))
+    return memgraph.load(path)
+
+
+def kept(keep: Callable[[dict[str, Any]], bool], tmp_path: Path) -> Trace:
+    """The recorded steps with some of their frames."""
+    data = pickle.loads(gzip.decompress((DATA / "snapshot_cpu_stacks.pickle.gz").read_bytes()))
+    for entry in data["device_traces"][0]:
+        entry["frames"] = [frame for frame in entry["frames"] if keep(frame)]
+    return written(tmp_path, data)
+
+
+def _script(frame: dict[str, Any]) -> bool:
+    return str(frame["filename"]).endswith(".py")
+
+
+WITH = {"both": lambda _: True, "C++": lambda frame: not _script(frame), "Python": _script}
+WEIGHTS = 16000 * 512 * 2 + 256 * 512 + 4 * (12 * 512**2 + 13 * 512) + 2 * 512
+"""Of tokens and head, places, four blocks (12 d² + 13 d), and the last norm."""
+
+
+@pytest.mark.parametrize("frames", WITH)
+def test_categories_are_the_same_whatever_the_frames(frames: str, tmp_path: Path) -> None:
+    """At the peak, in AdamW's first step: weights, gradients, two moments of each and its step count of 4 bytes."""
+    trace = kept(WITH[frames], tmp_path)
+    sizes = {row.category: row.bytes for row in categories(trace)}
+    assert sizes[Category.PARAMETER] == sizes[Category.GRADIENT] == 4 * WEIGHTS
+    assert sizes[Category.OPTIMIZER] == 8 * WEIGHTS + 53 * 4
+    assert [(phase.name, phase.step) for phase in trace.phases][:4] == [
+        ("load", 0), ("forward", 1), ("backward", 1), ("optimizer", 1)
+    ]  # fmt: skip
+    assert trace.peak.phase == "optimizer"
+
+
+def test_a_backward_has_the_lines_of_its_forward(tmp_path: Path) -> None:
+    """The logits' product, a gelu, a layer norm: each node has the line of the op that it differentiates."""
+    trace = kept(WITH["both"], tmp_path)
+    lines: dict[str, set[str]] = {}
+    for op in trace.ops:
+        if op.forward >= 0:
+            lines.setdefault(op.name, set()).add(op.source.rpartition(":")[2])
+    assert lines["aten.gelu_backward.default"] == {"60"}
+    assert lines["aten.nll_loss_backward.default"] == {"79"}
+    assert lines["aten.native_layer_norm_backward.default"] == {"59", "60", "78"}
+    assert lines["aten.mm.default"] == {"46", "48", "60", "61", "78"}
+    assert any("reverse order" in note for note in trace.assumptions)
+
+
+# ---- made by hand
+
+
+def entry(action: str, address: int, size: int, frames: Frames | None = None, **more: Any) -> dict[str, Any]:
+    return {"action": action, "addr": address, "size": size, "stream": 0, "frames": frames or [], **more}
+
+
+def test_what_was_there_before_is_told_apart_by_the_sizes_of_gradients(tmp_path: Path) -> None:
+    """Recording begins at a step. Nine buffers are there: of 3 and of 5 KiB three each, of which a gradient comes; and
+    three of 7 KiB, of which none does."""
+    sizes = [3072, 5120, 7168] * 3
+    blocks, at = [], 0
+    for size in sizes:
+        blocks.append({"address": at, "size": size, "requested_size": size, "state": "active_allocated"})
+        at += size
+    blocks.append({"address": at, "size": 2 * MIB - at, "requested_size": 0, "state": "inactive"})
+    here = python((f"{TORCH}/nn/modules/module.py", "_call_impl", 1), ("/me/t.py", "f", 2))
+    update = python((f"{TORCH}/optim/adam.py", "step", 1), ("/me/t.py", "f", 3))
+    entries = [
+        entry("alloc", at, 1024, here),
+        entry("alloc", at + 1024, 3072), entry("alloc", at + 4096, 5120),
+        entry("free_requested", at, 1024), entry("free_completed", at, 1024),
+        entry("alloc", at, 512, update), entry("free_requested", at, 512), entry("free_completed", at, 512),
+        *(entry(f"free_{how}", at + 1024, 3072) for how in ("requested", "completed")),
+        *(entry(f"free_{how}", at + 4096, 5120) for how in ("requested", "completed")),
+    ]  # fmt: skip
+    segment = {"address": 0, "total_size": 2 * MIB, "device": 0, "stream": 0, "blocks": blocks}
+    trace = written(tmp_path, {"segments": [segment], "device_traces": [entries]})
+    assert Counter((buffer.category.name, buffer.size) for buffer in trace.buffers[4:]) == {
+        ("PARAMETER", 3072): 1, ("OPTIMIZER", 3072): 2, ("PARAMETER", 5120): 1, ("OPTIMIZER", 5120): 2,
+        ("UNKNOWN", 7168): 3,
+    }  # fmt: skip
+    assert [b.category.name for b in trace.buffers[:4]] == ["ACTIVATION", "GRADIENT", "GRADIENT", "TEMPORARY"]
+    assert [phase.name for phase in trace.phases] == ["before", "forward", "backward", "optimizer"]
+
+
+def test_a_block_is_as_large_as_the_file_has_it(tmp_path: Path) -> None:
+    """19.5 MiB of a segment of 20: the block is the segment. And 19 MiB, dead by the end, at the same place."""
+    size, other = 39 * MIB // 2, 19 * MIB
+    block = {"address": 0, "size": 20 * MIB, "requested_size": size, "state": "active_allocated", "frames": []}
+    segment = {"address": 0, "total_size": 20 * MIB, "device": 0, "stream": 0, "blocks": [block]}
+    entries = [entry("segment_alloc", 0, 20 * MIB), entry("alloc", 0, other), entry("free_requested", 0, other),
+               entry("free_completed", 0, other), entry("alloc", 0, size)]  # fmt: skip
+    trace = written(tmp_path, {"segments": [segment], "device_traces": [entries]})
+    assert trace.peak[:3] == (size, 20 * MIB, 20 * MIB)
+    assert [event.size for event in trace.events] == [20 * MIB] * 4
+
+
+def test_pieces_of_an_expandable_segment(tmp_path: Path) -> None:
+    """Two pieces of 20 MiB were there, a third comes; 50 MiB lie across all of them."""
+    blocks = [{"address": 0, "size": 50 * MIB, "requested_size": 50 * MIB, "state": "active_allocated"},
+              {"address": 50 * MIB, "size": 10 * MIB, "requested_size": 0, "state": "inactive"}]  # fmt: skip
+    segment = {"address": 0, "total_size": 60 * MIB, "device": 0, "stream": 0, "blocks": blocks, "is_expandable": True}
+    entries = [entry("segment_map", 40 * MIB, 20 * MIB), entry("alloc", 0, 50 * MIB)]
+    trace = written(tmp_path, {"segments": [segment], "device_traces": [entries]})
+    assert [(event.action.name, event.address, event.size) for event in trace.events] == [
+        ("SEGMENT_ALLOC", 0, 40 * MIB), ("SEGMENT_ALLOC", 40 * MIB, 20 * MIB), ("ALLOC", 0, 50 * MIB)
+    ]  # fmt: skip
+    assert trace.peak.reserved == 60 * MIB
+
+
+OLD = {
+    "device": 0, "address": 4096, "total_size": 2 * MIB, "allocated_size": 1536, "active_size": 1536, "stream": 0,
+    "segment_type": "small",
+    "blocks": [
+        {"size": 1024, "state": "inactive"},
+        {"size": 1536, "state": "active_allocated",
+         "history": [{"addr": 5120, "real_size": 1100, "frames": python(("/me/train.py", "make", 7))}]},
+        {"size": 2 * MIB - 2560, "state": "inactive"},
+    ],
+}  # fmt: skip
+"""As torch 2.0 writes a segment: blocks have no addresses, and a history instead of frames."""
+
+
+@pytest.mark.parametrize("data", [{"segments": [OLD], "device_traces": []}, {"segments": [OLD]}, [OLD]])
+def test_without_a_history_there_is_what_is_held(data: Any, tmp_path: Path) -> None:
+    """A snapshot of torch 2.0, and the list of `torch.cuda.memory_snapshot()`."""
+    if isinstance(data, dict):
+        data = {"device_traces": [], **data}
+    trace = written(tmp_path, data)
+    assert trace.peak[:3] == (1100, 1536, 2 * MIB)
+    (row,) = consumers(trace)
+    assert row.provenance == "output of make, me/train.py:7"
+    assert trace.events[1].address == 5120
+
+
+def test_without_a_history_the_device_that_holds_most(tmp_path: Path) -> None:
+    other = {**OLD, "device": 2, "total_size": 20 * MIB}
+    trace = written(tmp_path, [OLD, other])
+    assert trace.peak.reserved == 20 * MIB
+    assert trace.assumptions == ("devices 0, 2 are in the snapshot; this is device 2",)
+
+
+def test_what_a_failure_asked_for(tmp_path: Path) -> None:
+    asked = python((f"{TORCH}/nn/functional.py", "cross_entropy", 1), ("/me/t.py", "f", 2))
+    entries = [entry("segment_alloc", 0, 2 * MIB), entry("alloc", 0, 512, asked),
+               entry("oom", 0, 3 * MIB, asked, device_free=MIB)]  # fmt: skip
+    trace = written(tmp_path, {"segments": [], "device_traces": [entries]})
+    last = trace.events[-1]
+    assert (last.action, last.size) == (Action.OUT_OF_MEMORY, 3 * MIB)
+    assert trace.ops[last.op][0] == "cross_entropy" and trace.ops[last.op].source == "me/t.py:2"
+
+
+def test_settings_that_nobody_knows_are_said(tmp_path: Path) -> None:
+    data = {"segments": [], "device_traces": [[]], "allocator_settings": {"PYTORCH_CUDA_ALLOC_CONF": "no_such:1"}}
+    assert "were not understood" in written(tmp_path, data).assumptions[0]
