@@ -45,8 +45,11 @@ class Ledger:
         self.order = Order()
         self.current_stream: Callable[[], int] = _default_stream
         self.streams: dict[int, int] = {}
-        """Buffers that are not of the default stream, and the number of theirs: 1, 2, … in order of first use."""
-        self._numbers = {0: 0}
+        """Buffers that are not of the default stream and everybody's pool, and the number of theirs: 1, 2, … in order
+        of first use."""
+        self.capturing = False
+        """Whether a CUDA graph is being captured."""
+        self._numbers = {(0, 0): 0}
         self._uses: dict[int, set[int]] = {}
         self._awaited: Awaited[Block] = Awaited(self.order)
         self._waiting: dict[Block, int] = {}
@@ -142,10 +145,10 @@ class Ledger:
                 "memgraph's; please report the script that shows it"
             )
 
-    def empty_cache(self) -> None:
-        """As `torch.cuda.empty_cache`."""
+    def empty_cache(self, only: int | None = None) -> None:
+        """As `torch.cuda.empty_cache`, or of one private pool."""
         with _AT_WORK:
-            self.allocator.empty_cache()
+            self.allocator.empty_cache(only)
         self._bury()
 
     def close(self) -> None:
@@ -178,8 +181,8 @@ class Ledger:
         self.ops.append(self.op)
         self.roles.append(role)
         self._blocks[buffer] = block
-        if stream:
-            self.streams[buffer] = self._numbers.setdefault(stream, len(self._numbers))
+        if stream or block.segment.pool:  # what is in a private pool stays there, as what is of a stream does
+            self.streams[buffer] = self._numbers.setdefault((stream, block.segment.pool), len(self._numbers))
         self._write(Action.ALLOC, buffer, block.address, block.size)
         return buffer
 

@@ -38,6 +38,7 @@ from memgraph.capture.tags import Arguments, GraphCall, Tags, name_parameter, pa
 from memgraph.errors import MemgraphError, UsageError
 from memgraph.gpu.call import Call
 from memgraph.trace import Category, Op, Role, TensorSpec
+from memgraph.virtual.graphs import not_permitted
 from memgraph.virtual.ops.dispatch import run_composite
 from memgraph.virtual.ops.higher_order import eager_form
 from memgraph.virtual.ops.host_waits import host_waits
@@ -260,6 +261,8 @@ class Recorder(FakeTensorMode):
         if self.interrupted and not self._here.started:
             self.interrupted = False
             raise KeyboardInterrupt
+        if self.ledger.capturing and host_waits(operator.func, args, kwargs):
+            raise not_permitted()
         index = len(self.ops)
         arguments = Arguments(operator.func)
         call_args = tuple([self.tags.reference(arg, arguments) for arg in args])

@@ -39,6 +39,7 @@ from memgraph.virtual.becoming import tensors_become_others
 from memgraph.virtual.cuda_build import looks_built_for_cuda
 from memgraph.virtual.current_stream import current_number, streams_exist
 from memgraph.virtual.device import ensure_engine_thread, select_device, virtual_device
+from memgraph.virtual.graphs import graphs_are_captured
 from memgraph.virtual.legacy_types import legacy_types_are_there
 from memgraph.virtual.ops import ctc, encoder, sparse
 from memgraph.virtual.ops.attention import attention_as_on, backend_of
@@ -133,6 +134,7 @@ class VirtualGpu:
                 self.spec, self.ledger, self.ledger.empty_cache, self._devices(), self._frames_of
             )  # fmt: skip
             stack.enter_context(patches.cuda_answers(answers))
+            stack.enter_context(graphs_are_captured(self.ledger))
             stack.enter_context(cuda_kernels_exist())
             self._take_the_gpus_paths(stack)
             library = asker()

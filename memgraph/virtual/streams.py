@@ -131,8 +131,8 @@ class VirtualStream(torch.Stream):
         return True
 
     def is_capturing(self) -> bool:
-        """Never: there are no graphs."""
-        return False
+        """Whether what it is given becomes part of a CUDA graph."""
+        return bool(self.stream_id) and torch.cuda.is_current_stream_capturing()
 
     def synchronize(self) -> None:
         """The host waits for all that it was given."""

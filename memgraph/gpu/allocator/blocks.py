@@ -9,13 +9,17 @@ from collections.abc import Iterator
 class Segment:
     """Memory taken from the card. An expandable one reserves addresses and maps pages of them as needed."""
 
-    __slots__ = ("address", "expandable", "first", "page", "size", "small", "stream")
+    __slots__ = ("address", "expandable", "first", "page", "pool", "size", "small", "stream")
 
-    def __init__(self, address: int, size: int, small: bool, stream: int, page: int = 0, order: int = 0) -> None:
+    def __init__(
+        self, address: int, size: int, small: bool, stream: int, page: int = 0, order: int = 0, pool: int = 0
+    ) -> None:
         self.address = address
         self.size = size
         self.small = small
         self.stream = stream
+        self.pool = pool
+        """The number of the private pool that it belongs to; 0 is everybody's."""
         self.page = page
         """Bytes that are mapped at once; 0 for a plain segment."""
         self.expandable = page > 0

@@ -19,6 +19,7 @@ from collections.abc import Callable
 from memgraph.gpu.allocator.blocks import Block, Clock, Pool, Segment, cut, expandable_size, is_whole, join, stretch
 from memgraph.gpu.allocator.config import AllocatorConfig
 from memgraph.gpu.allocator.out_of_memory import OutOfMemory
+from memgraph.gpu.allocator.private_pools import PrivatePools
 from memgraph.gpu.allocator.rounding import MIN_BLOCK, SMALL_BUFFER, SMALL_SIZE, allocation_size, round_size
 from memgraph.gpu.allocator.segments import DownwardSlots, SegmentAddresses
 from memgraph.gpu.allocator.ties import NEWEST, Ties
@@ -69,8 +70,9 @@ class Allocator:
         self.ties = Ties.of(torch)
         self._orders = itertools.repeat(0) if self.ties is Ties.ADDRESS else itertools.count(1)
         self._addresses = addresses or DownwardSlots()
-        self._pools: dict[tuple[bool, int], Pool] = {}
-        self._clocks = (Clock(), Clock())
+        self.private = PrivatePools()
+        self._pools: dict[tuple[bool, int, int], Pool] = {}
+        self._clocks: dict[tuple[bool, int], Clock] = {}
         self._max_split = self.config.max_split_size or 2**62
 
     # What torch offers.
@@ -83,8 +85,9 @@ class Allocator:
         """
         rounded = round_size(size, self.config)
         small = rounded <= SMALL_SIZE
-        pool = self._pool(small, stream)
-        block = self._cached(pool, rounded) or self._fresh(pool, rounded, small, stream)
+        owner = self.private.of(stream) if self.private.underway else 0
+        pool = self._pool(small, stream, owner)
+        block = self._cached(pool, rounded) or self._fresh(pool, rounded, small, stream, owner)
         if block is None:
             raise self._out_of_memory(size, rounded)
         self._split(pool, block, rounded)
@@ -125,19 +128,25 @@ class Allocator:
     def _back(self, block: Block) -> None:
         self.requested -= block.requested
         block.in_use, block.requested = False, 0
-        pool = self._pool(block.segment.small, block.segment.stream)
+        pool = self._pool(block.segment.small, block.segment.stream, block.segment.pool)
         self._merge(pool, block)
         pool.add(block)
 
-    def empty_cache(self) -> None:
-        """Give every segment without a block in use back to the card. Blocks that wait for other streams are waited for
-        first (`synchronize_and_free_events`)."""
+    def empty_cache(self, only: int | None = None) -> None:
+        """Give every segment without a block in use back to the card, but those of private pools that are used. Blocks
+        that wait for other streams are waited for first (`synchronize_and_free_events`).
+
+        Args:
+            only: of this private pool alone, used or not.
+        """
         self.num_sync_all_streams += 1
         for block in list(self.awaiting):
             self.complete(block)
             if self.on_return is not None:
                 self.on_return(block)
-        for pool in list(self._pools.values()):
+        for (_, _, owner), pool in list(self._pools.items()):
+            if self.private.kept(owner) if only is None else owner != only:
+                continue
             for block in pool:
                 if block.segment.expandable:
                     self._unmap(pool, block)
@@ -181,28 +190,28 @@ class Allocator:
             block = following
         return block
 
-    def _fresh(self, pool: Pool, size: int, small: bool, stream: int) -> Block | None:
+    def _fresh(self, pool: Pool, size: int, small: bool, stream: int, owner: int) -> Block | None:
         """A block from a new segment; where there is no room, cached memory is given back first."""
         wanted = allocation_size(size, self.config.large_segment_size)
         if self.limit is not None and self.config.garbage_collection_threshold > 0:
             self._collect_garbage()
-        block = self._take(pool, size, wanted, small, stream)
+        block = self._take(pool, size, wanted, small, stream, owner)
         if block is None and self._release_oversized(pool, size):
-            block = self._take(pool, size, wanted, small, stream)
-        if block is None:
+            block = self._take(pool, size, wanted, small, stream, owner)
+        if block is None and not self.private.underway:
             self.empty_cache()
             self.num_alloc_retries += 1
-            block = self._take(pool, size, wanted, small, stream)
+            block = self._take(pool, size, wanted, small, stream, owner)
         return block
 
-    def _take(self, pool: Pool, size: int, wanted: int, small: bool, stream: int) -> Block | None:
+    def _take(self, pool: Pool, size: int, wanted: int, small: bool, stream: int, owner: int) -> Block | None:
         if self.limit is not None and self.reserved + wanted > self.limit:
             return None
         if self.config.expandable_segments:
-            return self._expand(pool, size, small, stream)
+            return self._expand(pool, size, small, stream, owner)
         if self.reserved + wanted > self.capacity:
             return None
-        segment = Segment(self._addresses.place(wanted), wanted, small, stream, order=next(self._orders))
+        segment = Segment(self._addresses.place(wanted), wanted, small, stream, order=next(self._orders), pool=owner)
         self.segments[segment.address] = segment
         self._reserve(segment.address, wanted)
         return segment.first
@@ -256,7 +265,7 @@ class Allocator:
         """Give back whole cached segments of the large kind, those that are older than the average, until what is
         reserved is below the threshold. Expandable ones stay."""
         goal = self.reserved - int(self.config.garbage_collection_threshold * (self.limit or 0))
-        now = self._clocks[False].now
+        now = self._clocks.setdefault((False, 0), Clock()).now
         while goal > 0:
             whole = [(pool, block) for pool in self._large_pools() for block in pool if is_whole(block)]
             if not whole:
@@ -268,13 +277,13 @@ class Allocator:
                     self._release(pool, block)
 
     def _large_pools(self) -> list[Pool]:
-        return [pool for (small, _), pool in self._pools.items() if not small]
+        return [pool for (small, _, owner), pool in self._pools.items() if not small and not owner]
 
     # Expandable segments.
 
-    def _expand(self, pool: Pool, size: int, small: bool, stream: int) -> Block | None:
+    def _expand(self, pool: Pool, size: int, small: bool, stream: int, owner: int) -> Block | None:
         """Map as much more of an expandable segment as the request needs."""
-        block = self._room(size, small, stream)
+        block = self._room(size, small, stream, owner)
         if not block.mapped and not self._map(pool, block, min(block.size, size)):
             return None
         while block.size < size:
@@ -285,10 +294,10 @@ class Allocator:
         pool.remove(block)
         return block
 
-    def _room(self, size: int, small: bool, stream: int) -> Block:
+    def _room(self, size: int, small: bool, stream: int, owner: int) -> Block:
         """The start of the lowest free stretch of addresses, in an existing segment or a new one."""
         for segment in sorted(self.segments.values(), key=lambda each: each.address):
-            if segment.expandable and segment.small == small and segment.stream == stream:
+            if segment.expandable and (segment.small, segment.stream, segment.pool) == (small, stream, owner):
                 for block in segment.blocks():
                     if not block.mapped:
                         start = block.previous if block.previous is not None and not block.previous.in_use else block
@@ -296,7 +305,7 @@ class Allocator:
                             return start
         page = SMALL_BUFFER if small else self.config.large_segment_size
         length = -(-min(self.capacity, 2**42) * 9 // 8 // page) * page
-        segment = Segment(self._addresses.place(length), length, small, stream, page, next(self._orders))
+        segment = Segment(self._addresses.place(length), length, small, stream, page, next(self._orders), owner)
         segment.first.mapped = False
         self.segments[segment.address] = segment
         return segment.first
@@ -343,10 +352,11 @@ class Allocator:
 
     # Counting.
 
-    def _pool(self, small: bool, stream: int) -> Pool:
-        pool = self._pools.get((small, stream))
+    def _pool(self, small: bool, stream: int, owner: int = 0) -> Pool:
+        pool = self._pools.get((small, stream, owner))
         if pool is None:
-            pool = self._pools[small, stream] = Pool(self._clocks[small])
+            clock = self._clocks.setdefault((small, owner), Clock())
+            pool = self._pools[small, stream, owner] = Pool(clock)
         return pool
 
     def _count(self, requested: int, allocated: int) -> None:
