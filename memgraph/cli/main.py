@@ -32,6 +32,7 @@ _COMMANDS = {
     "check": "A prediction against a recording, allocation by allocation.",
     "monitor": "Has this configuration's memory moved since the baseline.",
     "run": "Run a training script, unmodified, on a virtual GPU.",
+    "explain": "What an out-of-memory message says, and what to do.",
     "gpus": "The GPUs that memgraph knows.",
 }
 """Each lives in the module of its name, which is imported when it is called."""

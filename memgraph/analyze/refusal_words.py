@@ -1,0 +1,111 @@
+"""What an out-of-memory message says: its numbers, the causes that they show, and what to do next."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from memgraph.files.refusal_text import RefusalText
+from memgraph.gpu.specs import GpuSpec, all_gpus
+from memgraph.units import MIB, format_bytes
+
+_MUCH = 0.1
+"""Share of the card from which on something is worth naming."""
+_SMALL = 0.02
+
+
+class Explained(NamedTuple):
+    """A message in words."""
+
+    numbers: tuple[tuple[str, int], ...]
+    """What each number is, and bytes."""
+    causes: tuple[str, ...]
+    steps: tuple[str, ...]
+    """What to try or to record next, the first first."""
+
+
+def explain_refusal(said: RefusalText) -> Explained:
+    """Say what the message means."""
+    return Explained(tuple(_numbers(said)), tuple(_causes(said)), tuple(_steps(said)))
+
+
+def outside(said: RefusalText) -> int | None:
+    """What this process uses besides PyTorch's allocator: the CUDA context, libraries."""
+    if said.in_use is None or said.reserved is None:
+        return None
+    return max(0, said.in_use - said.reserved)
+
+
+def others(said: RefusalText) -> int | None:
+    """What the card's other processes use, with the contexts where the message does not tell them apart."""
+    if said.processes:
+        return sum(size for _, size in said.processes)
+    used = said.in_use if said.in_use is not None else said.reserved
+    if said.total is None or said.free is None or used is None:
+        return None
+    return max(0, said.total - said.free - used)
+
+
+def _numbers(said: RefusalText) -> Iterator[tuple[str, int]]:
+    rows = (
+        ("asked for, by the tensor or workspace that failed", said.asked),
+        ("free on the card then", said.free),
+        ("short of", None if said.asked is None or said.free is None else said.asked - said.free),
+        ("the card", said.total),
+        ("allocated: in tensors", said.allocated),
+        ("of that in pools of CUDA graphs", said.pools),
+        ("reserved by PyTorch and in no tensor", said.unused),
+        ("a limit that was set", said.allowed),
+        ("this process besides PyTorch's allocator: the CUDA context, libraries", outside(said)),
+        ("other processes" if said.in_use is not None else "other processes, and the CUDA contexts", others(said)),
+        ("other allocations", said.other),
+    )
+    yield from ((name, size) for name, size in rows if size is not None and (size > 0 or name.startswith("free")))
+
+
+def _causes(said: RefusalText) -> Iterator[str]:
+    total = said.total or 0
+    if said.asked is not None and total and said.asked >= total:
+        yield "one tensor is larger than the card: look at its shape (a broadcast, a one-hot, scores of length x length)"
+    if said.unused and said.asked and (said.unused >= said.asked or said.unused >= _MUCH * total > 0):
+        yield ("what was free inside PyTorch's reserve was no piece large enough: fragments, or the pool for requests of "
+               "another size")  # fmt: skip
+    rest = others(said)
+    if rest and total and rest >= _MUCH * total:
+        yield f"other processes hold {format_bytes(rest)} of the card"
+    if said.allowed is not None:
+        yield f"a limit of {format_bytes(said.allowed)} was set: set_per_process_memory_fraction, or a setting"
+    if said.asked is not None and said.free is not None and said.free >= said.asked and said.allowed is None:
+        yield "as much was free as was asked: its segment is larger than the tensor, or the driver refused"
+    if (
+        said.asked is not None
+        and said.allocated
+        and total
+        and said.asked <= _SMALL * total
+        and said.allocated > total / 2
+    ):
+        yield ("the request was small: it is not what fills the card, but the last of many. Either all of a step, or "
+               "something that grows from step to step")  # fmt: skip
+
+
+def _steps(said: RefusalText) -> Iterator[str]:
+    if said.unused and said.asked and said.unused >= said.asked // 2:
+        yield "PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True, in the environment before Python starts"
+    rest = others(said)
+    if rest and said.total and rest >= _MUCH * said.total:
+        yield "nvidia-smi, and end what else runs there"
+    card = likely_card(said)
+    gpu = f"--gpu {card.name}" if card else "--gpu CARD"
+    yield f"memgraph run {gpu} train.py      without a GPU: what is alive, what grows, what to change"
+    yield f"memgraph advise {gpu} train.py   what would make it fit, each tried"
+    yield ("torch.cuda.memory._record_memory_history(), and on the error _dump_snapshot('oom.pickle'); then memgraph "
+           "analyze oom.pickle")  # fmt: skip
+
+
+def likely_card(said: RefusalText) -> GpuSpec | None:
+    """The card of the catalogue whose memory is nearest, if one is within a fiftieth."""
+    if said.total is None:
+        return None
+    total = said.total
+    near = min(all_gpus(), key=lambda card: abs(card.memory - total))
+    return near if abs(near.memory - total) <= max(total // 50, MIB) else None

@@ -1,0 +1,110 @@
+"""Out-of-memory messages as people post them, of every wording."""
+
+from __future__ import annotations
+
+import pytest
+
+from memgraph.analyze.refusal_words import explain_refusal, likely_card, others, outside
+from memgraph.errors import UsageError
+from memgraph.files.refusal_text import parse_refusal
+from memgraph.units import GIB, MIB
+from tests.commands import Run
+
+T1_0 = """\
+RuntimeError: CUDA out of memory. Tried to allocate 20.00 MiB (GPU 1; 10.92 GiB total capacity; 9.00 GiB already
+allocated; 17.00 MiB free; 1.00 GiB cached)"""
+T1_13 = """\
+RuntimeError: CUDA out of memory. Tried to allocate 2.00 GiB (GPU 0; 23.69 GiB total capacity; 18.50 GiB already
+allocated; 1.25 GiB free; 22.00 GiB reserved in total by PyTorch) If reserved memory is >> allocated memory try setting
+max_split_size_mb to avoid fragmentation.  See documentation for Memory Management and PYTORCH_CUDA_ALLOC_CONF"""
+T2_1 = """\
+torch.cuda.OutOfMemoryError: CUDA out of memory. Tried to allocate 20.00 MiB. GPU 0 has a total capacty of 23.69
+GiB of which 11.56 MiB is free. Process 4711 has 10.00 GiB memory in use. Including non-PyTorch memory, this
+process has 13.50 GiB memory in use. Of the allocated memory 12.75 GiB is allocated by PyTorch, and 256.00 MiB
+is reserved by PyTorch but unallocated. If reserved but unallocated memory is large try setting
+max_split_size_mb to avoid fragmentation."""
+T2_13 = """\
+torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 1.00 GiB. GPU 0 has a total capacity of 79.25 GiB
+of which 512.00 MiB is free. Including non-PyTorch memory, this process has 78.50 GiB memory in use. 70.00 GiB
+allowed; Of the allocated memory 60.00 GiB is allocated by PyTorch, with 2.00 GiB allocated in private pools
+(e.g., CUDA Graphs), and 16.00 GiB is reserved by PyTorch but unallocated."""
+HIP = T1_13.replace("CUDA", "HIP")
+MPS = """\
+RuntimeError: MPS backend out of memory (MPS allocated: 17.50 GB, other allocations: 384.00 KB, max allowed:
+18.00 GB). Tried to allocate 1.00 GB on private pool. Use PYTORCH_MPS_HIGH_WATERMARK_RATIO=0.0 to disable upper
+limit"""
+OLD = """\
+RuntimeError: cuda runtime error (2) : out of memory at /pytorch/aten/src/THC/generic/THCStorage.cu:58"""
+
+
+@pytest.mark.parametrize(
+    ("text", "asked", "total", "allocated", "unused"),
+    [
+        (T1_0, 20 * MIB, int(10.92 * GIB), 9 * GIB, GIB),
+        (T1_13, 2 * GIB, int(23.69 * GIB), int(18.5 * GIB), int(3.5 * GIB)),  # 22 - 18.5
+        (HIP, 2 * GIB, int(23.69 * GIB), int(18.5 * GIB), int(3.5 * GIB)),
+        (T2_1, 20 * MIB, int(23.69 * GIB), int(12.75 * GIB), 256 * MIB),
+        (T2_13, GIB, int(79.25 * GIB), 60 * GIB, 16 * GIB),
+        (MPS, GIB, 18 * GIB, int(17.5 * GIB), None),
+        (OLD, None, None, None, None),
+    ],
+    ids=["1.0", "1.13", "hip", "2.1", "2.13", "mps", "0.4"],
+)  # fmt: skip
+def test_each_wording_is_read(
+    text: str, asked: int | None, total: int | None, allocated: int | None, unused: int | None
+) -> None:
+    said = parse_refusal(text)
+    assert (said.asked, said.total, said.allocated, said.unused) == (asked, total, allocated, unused)
+
+
+def test_what_is_outside_of_the_allocator_and_what_others_use() -> None:
+    """13.5 GiB of the process less 12.75 + 0.25 reserved; of 23.69 GiB the rest, where no process is named."""
+    said = parse_refusal(T2_1)
+    assert outside(said) == GIB // 2
+    assert others(said) == 10 * GIB
+    assert others(parse_refusal(T1_13)) == pytest.approx(0.44 * GIB, abs=MIB)  # 23.69 - 1.25 - 22
+
+
+def test_a_message_inside_of_a_traceback() -> None:
+    text = f"Traceback (most recent call last):\n  File 'a.py', line 3\n{T1_13}\nsrun: error: node7: task 0: Exited"
+    assert parse_refusal(text) == parse_refusal(T1_13)
+
+
+@pytest.mark.parametrize(
+    ("text", "words", "silent"),
+    [
+        (T1_13, "fragments", "other processes"),
+        (T2_1, "other processes hold 10.00 GiB", "fragments, "),
+        (T2_1, "the last of many", "larger than the card"),
+        (T2_13, "a limit of 70.00 GiB", "other processes hold"),
+        (T1_0.replace("20.00 MiB", "40.00 GiB"), "one tensor is larger than the card", "the last of many"),
+    ],
+)
+def test_the_causes_that_the_numbers_show(text: str, words: str, silent: str) -> None:
+    causes = "; ".join(explain_refusal(parse_refusal(text)).causes)
+    assert words in causes
+    assert silent not in causes or silent == "fragments, "
+
+
+def test_the_card_is_the_one_of_that_memory() -> None:
+    card = likely_card(parse_refusal(T1_13))
+    assert card is not None
+    assert card.name == "rtx3090"
+    assert "--gpu rtx3090" in explain_refusal(parse_refusal(T1_13)).steps[1]
+
+
+def test_what_is_no_such_message() -> None:
+    with pytest.raises(UsageError, match="no out-of-memory message"):
+        parse_refusal("KeyError: 'a'")
+
+
+def test_the_command_prints_numbers_causes_and_next_steps(run: Run) -> None:
+    result = run("explain", T1_13)
+    assert result.code == 0
+    assert "2.000 GiB  asked for" in result.out
+    assert "768.0 MiB  short of" in result.out  # 2 - 1.25 GiB
+    assert "next: PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True" in result.out
+
+
+def test_the_command_refuses_what_it_cannot_read(run: Run) -> None:
+    assert run("explain", "nothing.txt").err == "memgraph: there is no file nothing.txt\n"
