@@ -66,10 +66,10 @@ def _numbers(said: RefusalText) -> Iterator[tuple[str, int]]:
 def _causes(said: RefusalText) -> Iterator[str]:
     total = said.total or 0
     if said.asked is not None and total and said.asked >= total:
-        yield "one tensor is larger than the card: look at its shape (a broadcast, a one-hot, scores of length x length)"
+        yield "one tensor is larger than the card: look at its shape (a broadcast, a one-hot, scores of length²)"
     if said.unused and said.asked and (said.unused >= said.asked or said.unused >= _MUCH * total > 0):
-        yield ("what was free inside PyTorch's reserve was no piece large enough: fragments, or the pool for requests of "
-               "another size")  # fmt: skip
+        yield ("what was free inside PyTorch's reserve was no piece large enough: fragments, or the pool for requests "
+               "of another size")  # fmt: skip
     rest = others(said)
     if rest and total and rest >= _MUCH * total:
         yield f"other processes hold {format_bytes(rest)} of the card"
