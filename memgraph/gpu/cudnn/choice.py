@@ -2,7 +2,8 @@
 (aten/src/ATen/native/cudnn/Conv_v8.cpp, `get_generator_sources`, `filterEngineConfigs`, `try_configs`).
 
 Measured: in 468 of 471 convolutions recorded on an H200, and in 60 of 60 on an H100, the workspace that PyTorch
-allocated is that of the first configuration through a handle.
+allocated is that of the first configuration through a handle. Asked without a card, 378 of 385 others are its to the
+byte.
 
 Two kinds of kernels answer only where there is a driver, and are known from those recordings instead: matrix products
 through cuBLASLt, which serve 1 x 1 kernels without stride and padding (140 of 151 of them), and the kernels for

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
+import json
+
 import pytest
 
 from memgraph.gpu.cudnn import choice
@@ -9,6 +12,7 @@ from memgraph.gpu.cudnn.choice import Choice, Others, Settings, Without, choose
 from memgraph.gpu.cudnn.question import Config, Convolution, question
 from memgraph.gpu.rules.layout import dense
 from memgraph.gpu.specs import GpuSpec, find
+from tests import DATA
 
 H200 = find("h200")
 
@@ -57,6 +61,22 @@ def test_the_first_that_the_filters_let_through(dtype: str, settings: Settings, 
     found = choose(Proposes(first, DOWN, TENSOR_CORES, PLAIN), asked(dtype=dtype), H200, settings)  # type: ignore[arg-type]
     assert found is not None
     assert (found.workspace, found.asked) == (expected, True)
+
+
+def test_what_pytorch_allocated_on_an_h200() -> None:
+    """456 convolutions of all kinds, types and layouts: exact, and within 512 bytes or 1 %."""
+    with gzip.open(DATA / "cudnn_pytorch_h200.json.gz", "rt") as file:
+        rows = json.load(file)["rows"]
+    exact = near = 0
+    for _, kind, x, w, y, dtype, padding, stride, dilation, last, engine, knobs, described, allocated in rows:
+        proposed = Config(engine, tuple(map(tuple, knobs)), (), described)
+        tensors = (dense(shape, dtype) for shape in (x, w, y))
+        convolution = question(kind, *tensors, stride, padding, dilation, last)
+        found = choose(Proposes(proposed), convolution, H200, Settings())  # type: ignore[arg-type]
+        assert found is not None
+        exact += found.workspace == allocated
+        near += abs(found.workspace - allocated) <= max(512, 0.01 * allocated)
+    assert (len(rows), exact, near) == (456, 423, 442)
 
 
 def test_nothing_proposed_is_nothing_known() -> None:
