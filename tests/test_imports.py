@@ -39,6 +39,7 @@ MAY_IMPORT = {
     "advisor": {"study"},
     "cli": WAIST
     | {"files", "gpu", "models", "options", "analyze", "plan", "render", "api", "study", "cli", "__init__"},
+    "pytest_plugin": WAIST | {"api", "analyze"},
     "__main__": {"cli"},
     "__init__": WAIST | {"files", "options", "api"},
 }
@@ -61,10 +62,12 @@ ROOMS = {
     "transformers": ("models",),
     "safetensors": ("virtual",),
     "matplotlib": ("render",),
+    "pytest": ("pytest_plugin",),
 }
 """Modules, or packages, that may import each third party."""
 
 AT_TOP = {
+    "pytest": ("pytest_plugin",),
     "torch": ("virtual", "world", "capture", "models", "plan.apply", "plan.chain"),
     "click": ("cli",),
     "tabulate": ("render.words",),

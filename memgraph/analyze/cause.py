@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from memgraph.analyze.changes import Change
 from memgraph.analyze.diff import Difference, Part
-from memgraph.trace import Category, Trace
+from memgraph.analyze.leaks import leaks
+from memgraph.analyze.steps import step_ends
+from memgraph.trace import Category, Op, Trace
 from memgraph.units import format_bytes
 
 _ENOUGH = 0.1
@@ -27,7 +29,24 @@ def reason(found: Difference) -> str:
     texts = [_change_text(change) for change in found.settings]
     if texts:
         return ", ".join(texts)
-    return "no setting differs" if found.same_ops else "the same settings run other ops: the model's code changed"
+    if found.same_ops:
+        return "no setting differs"
+    return _longer(found) or "the same settings run other ops: the model's code changed"
+
+
+def _longer(found: Difference) -> str:
+    """That one run is the other's first steps, and what the further ones add; empty if it is not so."""
+    one, other = sorted((found.before, found.after), key=lambda trace: len(trace.ops))
+    if not one.ops or any(_looks(a) != _looks(b) for a, b in zip(one.ops, other.ops, strict=False)):
+        return ""
+    numbers = [len(step_ends(trace)) for trace in (found.before, found.after)]
+    text = f"the same program over {numbers[0]} and {numbers[1]} steps"
+    grown = leaks(other)
+    return f"{text}; {grown[0].what[0].lower()}{grown[0].what[1:].rstrip('.')}, {grown[0].why}" if grown else text
+
+
+def _looks(op: Op) -> tuple[object, ...]:
+    return op.name, op.module, op.source, op.outputs
 
 
 def _change_text(change: Change) -> str:

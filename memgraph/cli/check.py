@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from pathlib import Path
 
 import click
@@ -37,6 +38,8 @@ def check(predicted: Path, measured: Path, tolerance: str | None, top: int, form
     allowed = parse_share(tolerance) if tolerance is not None else None
     found = compare(load(predicted), load(measured))
     click.echo(json.dumps(check_json.report(found), indent=2) if form == "json" else table_check.report(found, top))
+    if form == "table":
+        click.echo(f"\nnext: {shlex.join(['memgraph', 'diff', str(predicted), str(measured)])}")
     if allowed is not None and not within(found, allowed):
         if not refused_alike(found):
             raise OutsideTolerance("the two are not out of memory at the same allocation")

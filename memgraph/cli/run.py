@@ -89,9 +89,17 @@ def run(
     if output is not None:
         trace.save(output, force=force)
     _report(trace, form, top)
-    if form == "table" and not trace.fits:
-        click.echo(f"\nnext: {_advise(gpu, memory, module, script, arguments)}", err=True)
+    if form == "table" and (ended.error is None or not trace.fits):
+        further = _timeline(output) if trace.fits else _advise(gpu, memory, module, script, arguments)
+        click.echo(f"\nnext: {further}", err=True)
     end(ended)
+
+
+def _timeline(output: Path | None) -> str:
+    """The command that draws the run, or what lets it."""
+    if output is None:
+        return "add -o run.memgraph, and draw it: memgraph timeline run.memgraph -o run.html"
+    return shlex.join(["memgraph", "timeline", str(output), "-o", str(output.with_suffix(".html"))])
 
 
 def _advise(gpu: str | None, memory: str | None, module: bool, script: str, arguments: tuple[str, ...]) -> str:

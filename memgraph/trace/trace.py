@@ -6,6 +6,7 @@ no torch. All sizes are bytes. The clock of a trace is the index of its events.
 
 from __future__ import annotations
 
+import importlib
 import os
 from dataclasses import dataclass
 
@@ -21,6 +22,12 @@ class Trace(TraceData):
     def save(self, path: str | os.PathLike[str], *, force: bool = False) -> None:
         """Write it to a file, for `memgraph.load` and every command. Refuses to overwrite without `force`."""
         save(self, path, force=force)
+
+    def _repr_html_(self) -> str:
+        """As a notebook shows it. The one place where the waist knows of something above it, by name and when it is
+        asked."""
+        html: str = importlib.import_module("memgraph.render.notebook").notebook(self)
+        return html
 
     def self_check(self) -> None:
         """Check the conservation laws.

@@ -215,3 +215,25 @@ def test_what_cannot_be_compared(saved: Callable[[str, Trace], str], arguments: 
     result = CliRunner().invoke(main, ["diff", *(path if word == "A" else word for word in arguments)])
     assert result.exit_code == 2
     assert message in result.output
+
+
+def test_more_steps_of_the_same_program_are_no_change_of_its_code(tmp_path: Path) -> None:
+    """Each step keeps its result: 64 × 512 floats, 128 KiB."""
+    from memgraph.api import run_script
+
+    script = tmp_path / "train.py"
+    script.write_text(
+        "import torch\n"
+        "net = torch.nn.Linear(512, 512).cuda()\n"
+        "opt = torch.optim.SGD(net.parameters(), 0.1)\n"
+        "outs = []\n"
+        "while True:\n"
+        "    out = net(torch.zeros(64, 512, device='cuda'))\n"
+        "    outs.append(out.detach())\n"
+        "    out.mean().backward(); opt.step(); opt.zero_grad()\n"
+    )
+    few, many = (run_script(str(script), gpu="t4", steps=steps)[0] for steps in (3, 8))
+    text = explain(difference(few, many))[0]
+    assert "the same program over 3 and 8 steps; grows 128.0 KiB a step: " in text
+    assert f"held by the list `outs`, filled at {tmp_path.name}/train.py:7" in text
+    assert "code changed" not in text
