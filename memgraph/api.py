@@ -169,6 +169,35 @@ def run_script(
     )  # fmt: skip
 
 
+def run_ranks(
+    script: str, arguments: Sequence[str], which: str, here: Place, *, module: bool = False, gpu: str | None = None,
+    memory: int | None = None, alloc_conf: str | None = None, steps: int | None = None, fraction: float = 1.0,
+    torch: str | None = None, change: str | None = None,
+) -> tuple[tuple[tuple[tuple[int, ...], Trace], ...], Ended]:  # fmt: skip
+    """A training script as several ranks of a world, each in a process of its own.
+
+    Args:
+        which: `all`, `distinct` (the first, those that it exchanges messages with, and the last), or `0,3,7`.
+        here: any rank of the world.
+
+    Returns:
+        The ranks whose runs are the same, with that run; and how the first ended that did not end well.
+
+    Raises:
+        MemgraphError: a rank failed, or waits for one that never comes.
+    """
+    from memgraph.study.ranks import Script, alike, parse_ranks
+    from memgraph.study.ranks import run_ranks as run
+
+    what = Script(
+        script, tuple(arguments), module, gpu or default_gpu(), memory, alloc_conf, steps, fraction, torch, change,
+        here.world, here.per_node,
+    )  # fmt: skip
+    ran = run(what, parse_ranks(which, here.world))
+    ended = next((one.ended for one in ran if one.ended.code), ran[0].ended)
+    return tuple((tuple(one.rank for one in group), group[0].trace) for group in alike(ran)), ended
+
+
 def record(
     via: str = "history", *, cap: int | None = None, ops: bool = False, **settings: Any
 ) -> contextlib.AbstractContextManager[Recording]:

@@ -44,7 +44,7 @@ def origins_of(path: str, graph: Any) -> dict[int, Origin]:
 def nodes_of(buffer: Any) -> tuple[Node, ...]:
     """The fx nodes that a buffer of Inductor's is computed by, the one whose value it is last."""
     own = getattr(buffer, "origin_node", None)
-    fused = [node for node in buffer.get_origins() if node is not own]
+    fused = [node for node in getattr(buffer, "get_origins", tuple)() if node is not own]  # a mutation has none
     return tuple(fused) if own is None else (*fused, own)
 
 

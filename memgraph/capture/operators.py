@@ -147,6 +147,8 @@ class Kinds:
         """Composite ops that take other steps on the virtual GPU than on this build of torch."""
         self.handlers: dict[OpOverload, Callable[..., Any]] = {aten.is_pinned.default: is_pinned}
         """Ops that are ours wherever their tensors are; called with the recorder switched off."""
+        self.complete: set[OpOverload] = set()
+        """Ops whose kernels of ours make all that they allocate."""
         self._operators: dict[OpOverload, Operator] = {}
         self._dtypes: dict[torch.dtype, str] = {}
 
@@ -207,7 +209,7 @@ class Kinds:
 
     def is_known(self, func: OpOverload) -> bool:
         """Whether anything is known of what the operator takes besides its outputs."""
-        if _is_ruled(func) or _only_aliases(func) or torch.Tag.pointwise in func.tags:
+        if _is_ruled(func) or _only_aliases(func) or torch.Tag.pointwise in func.tags or func in self.complete:
             return True
         return workspace.known_without_temporaries(_base_name(func))
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -24,6 +24,7 @@ from torch._subclasses.fake_tensor import (
     FakeTensorMode,
     UnsupportedOperatorException,
 )
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from memgraph.capture.accumulate import ADD, ADD_IN_PLACE, Accumulation, References
 from memgraph.capture.collecting import Collecting
@@ -467,12 +468,14 @@ class Recorder(FakeTensorMode):
             self.assumptions.state("what is left of an earlier virtual GPU is counted once a tensor of it is used")
 
     def mark(self, tensor: Tensor, category: Category, name: str) -> None:
-        """This tensor's buffer is a parameter, a gradient, optimizer state, …"""
-        buffer = self.storages.buffer_of(tensor)
-        if buffer is not None:
-            self.ledger.categories[buffer] = category
-            if name:
-                self.ledger.names[buffer] = name
+        """This tensor's buffer is a parameter, a gradient, optimizer state, …; or those of a tensor that holds others,
+        as a DTensor does."""
+        for part in _parts(tensor):
+            buffer = self.storages.buffer_of(part)
+            if buffer is not None:
+                self.ledger.categories[buffer] = category
+                if name:
+                    self.ledger.names[buffer] = name
 
     def communicated(self, tensor: Tensor) -> None:
         """A collective reads or writes this tensor."""
@@ -505,6 +508,14 @@ class Recorder(FakeTensorMode):
             name = self._accumulating(node)
             if name:
                 self.mark(outputs, Category.GRADIENT, f"gradient of {name}")
+
+
+def _parts(tensor: Tensor) -> Iterator[Tensor]:
+    if isinstance(tensor, FakeTensor) or not is_traceable_wrapper_subclass(tensor):
+        yield tensor
+        return
+    for name in tensor.__tensor_flatten__()[0]:
+        yield from _parts(getattr(tensor, name))
 
 
 def _of_the_host(kwargs: Mapping[str, Any]) -> Mapping[str, Any]:

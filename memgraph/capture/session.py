@@ -55,6 +55,8 @@ from memgraph.virtual.threads import threads_take_part
 from memgraph.virtual.triton_kernels import triton_kernels_do_nothing
 from memgraph.virtual.values.assumed import Assumptions
 from memgraph.virtual.values.reading import tensors_are_read
+from memgraph.world.calls import Calls
+from memgraph.world.mail import Mail
 from memgraph.world.place import Place
 
 _NO_SPEC = TensorSpec((), "")
@@ -72,6 +74,7 @@ class VirtualGpu:
         fake_everywhere: large CPU tensors hold no values wherever they are made.
         torch: the release of the machine that will run it, `2.11`; default the one that is installed.
         place: which rank of which world it is; None where `torch.distributed` is left alone.
+        mail: what takes small numbers to the other ranks of that world.
     """
 
     def __init__(
@@ -86,8 +89,11 @@ class VirtualGpu:
         fraction: float = 1.0,
         torch: str | None = None,
         place: Place | None = None,
+        mail: Mail | None = None,
     ) -> None:
-        self.place = place
+        self.place, self.mail = place, mail
+        self.calls: Calls | None = None
+        """The collectives of the run, in a world."""
         if place is not None:
             import memgraph.world.joined  # noqa: F401  # torch scripts some of its code on import, before it is patched
         self.spec: GpuSpec = find(gpu)
@@ -291,9 +297,10 @@ class VirtualGpu:
         from memgraph.world.joined import joined  # imports much of torch.distributed
 
         kernels, handlers, self.calls = stack.enter_context(
-            joined(self.place, self.recorder, self.recorder.sources.current)
+            joined(self.place, self.recorder, self.recorder.sources.current, self.mail)
         )
         self.kinds.kernels |= kernels
+        self.kinds.complete |= kernels.keys()
         self.kinds.handlers |= handlers
 
     def _close(self) -> None:

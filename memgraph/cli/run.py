@@ -6,6 +6,7 @@ import json
 import shlex
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -14,6 +15,7 @@ from memgraph.cli.numbers import a_number
 from memgraph.errors import MemgraphError, UsageError
 from memgraph.render import json as render_json
 from memgraph.render import table
+from memgraph.render.table_ranks import over_ranks
 from memgraph.trace import Trace
 from memgraph.units import parse_bytes
 from memgraph.world.place import Place, place
@@ -40,6 +42,10 @@ from memgraph.world.place import Place, place
 )  # fmt: skip
 @click.option("--world", type=int, metavar="W", help="Run it as `torchrun` does, as one of W ranks on NCCL.")
 @click.option("--rank", type=int, metavar="R", help="Which of them, from 0.  [default: 0]")
+@click.option(
+    "--ranks", metavar="WHICH",
+    help="Run several: all, distinct (the first, those it exchanges messages with, the last), or numbers like 0,3.",
+)  # fmt: skip
 @click.option("--gpus-per-node", type=int, metavar="N", help="Ranks of one node.  [default: up to 8]")
 @click.option("-m", "module", is_flag=True, help="SCRIPT is a module's name, as for python -m.")
 @click.option(
@@ -59,7 +65,8 @@ from memgraph.world.place import Place, place
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def run(
     gpu: str | None, memory: str | None, alloc_conf: str | None, torch: str | None, steps: int | None, select: float,
-    change: str | None, world: int | None, rank: int | None, gpus_per_node: int | None, module: bool,
+    change: str | None, world: int | None, rank: int | None, ranks: str | None,
+    gpus_per_node: int | None, module: bool,
     top: int, form: str, output: Path | None, force: bool, script: str, arguments: tuple[str, ...],
 ) -> None:  # fmt: skip
     """Run a training script, unmodified, on a virtual GPU.
@@ -72,6 +79,7 @@ def run(
     memgraph run --gpu rtx3090 train.py --batch 8
     memgraph run --gpu t4 --steps 2 -m mypackage.train --config small.yaml
     memgraph run --gpu h100 --world 8 train_fsdp.py
+    memgraph run --gpu h100 --world 4 --ranks distinct train_pipeline.py
     """
     here = place_of(world, rank, gpus_per_node)
     size = parse_bytes(memory) if memory is not None else None
@@ -79,6 +87,12 @@ def run(
         from memgraph.trace.output_file import check_free
 
         check_free(output, force=force)
+    if ranks is not None:
+        if here is None or rank is not None:
+            raise UsageError("--ranks is of a world, and instead of --rank: write --world W --ranks all")
+        _run_ranks(script, arguments, ranks, here, top, form, output, force=force, module=module, gpu=gpu, memory=size,
+                   alloc_conf=alloc_conf, steps=steps, fraction=select, torch=torch, change=change)  # fmt: skip
+        return
     from memgraph.api import run_script
 
     trace, ended = run_script(
@@ -110,6 +124,26 @@ def _advise(gpu: str | None, memory: str | None, module: bool, script: str, argu
         *(("-m",) if module else ()),
     ]
     return shlex.join(["memgraph", "advise", *options, script, *arguments])
+
+
+def _run_ranks(
+    script: str, arguments: tuple[str, ...], which: str, here: Place, top: int, form: str, output: Path | None, *,
+    force: bool, **how: Any,
+) -> None:  # fmt: skip
+    """Several ranks: a table over them, and the report of the one that takes the most."""
+    from memgraph.api import run_ranks
+
+    rows, ended = run_ranks(script, arguments, which, here, **how)
+    sys.stdout.flush()
+    heaviest = max((trace for _, trace in rows), key=lambda trace: trace.peak.reserved)
+    if output is not None:
+        heaviest.save(output, force=force)
+    if form == "json":
+        each = [{"ranks": list(ranks), **render_json.report(trace, top)} for ranks, trace in rows]
+        click.echo(json.dumps({"world": here.world, "ranks": each}, indent=2))
+    elif form == "table":
+        click.echo(f"\n{over_ranks(rows, here.world)}\n\n{table.report(heaviest, top)}", err=True)
+    end(ended)
 
 
 def place_of(world: int | None, rank: int | None, per_node: int | None) -> Place | None:

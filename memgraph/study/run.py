@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from memgraph.capture.ended import Ended
 from memgraph.errors import MemgraphError, UsageError
 from memgraph.options import Options
+from memgraph.study.ranks import Script, mail_of
 from memgraph.trace import Trace
 from memgraph.trace.garbage import no_garbage_collection
 from memgraph.world.place import Place
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from memgraph.models.job import Job
     from memgraph.plan.plan_file import Plan
     from memgraph.plan.times import MeasuredTimes
+    from memgraph.world.calls import Called
+    from memgraph.world.mail import Mail
 
 Progress = Callable[[str, int, int | None], None]
 """Told of progress: a label, how much is done, of how much if that is known."""
@@ -74,25 +77,34 @@ def run_script(
     torch: str | None = None, place: Place | None = None, change: str | None = None,
 ) -> tuple[Trace, Ended]:  # fmt: skip
     """A training script, unmodified, on a virtual GPU. As `memgraph.api.run_script`."""
+    what = Script(
+        script, tuple(arguments), module, gpu or default_gpu(), memory, alloc_conf, steps, fraction, torch, change,
+        *(() if place is None else (place.world, place.per_node)),
+    )  # fmt: skip
+    if place is None:
+        return run_script_on(what)[:2]
+    with mail_of(what, place.rank) as mail:
+        return run_script_on(what, place, mail)[:2]
+
+
+def run_script_on(
+    what: Script, place: Place | None = None, mail: Mail | None = None
+) -> tuple[Trace, Ended, Sequence[Called]]:
+    """A script in this process, by itself or as a rank of a world; and the collectives that it called."""
     from memgraph.capture.script import run_script as run_on
     from memgraph.capture.script_changes import SCRIPT_CHANGES
     from memgraph.capture.session import VirtualGpu
 
-    settings = {"script": " ".join([script, *arguments])}
+    settings = {"script": " ".join([what.script, *what.arguments])}
     with (
         VirtualGpu(
-            gpu or default_gpu(),
-            memory=memory,
-            alloc_conf=alloc_conf,
-            settings=settings,
-            fraction=fraction,
-            torch=torch,
-            place=place,
+            what.gpu, memory=what.memory, alloc_conf=what.alloc_conf, settings=settings, fraction=what.fraction,
+            torch=what.torch, place=place, mail=mail,
         ) as card,
-        SCRIPT_CHANGES[change](card) if change else contextlib.nullcontext(),
-    ):
-        ended = run_on(card, script, arguments, module=module, steps=steps)
-        return card.trace, ended
+        SCRIPT_CHANGES[what.change](card) if what.change else contextlib.nullcontext(),
+    ):  # fmt: skip
+        ended = run_on(card, what.script, what.arguments, module=what.module, steps=what.steps)
+        return card.trace, ended, () if card.calls is None else card.calls.made_so_far
 
 
 def record_steps(

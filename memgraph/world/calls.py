@@ -46,14 +46,15 @@ class Calls:
 
     def made(
         self, name: str, group: Any, results: Sequence[Tensor], sources: Sequence[Tensor], peer: int | None
-    ) -> None:
-        """A collective is called."""
+    ) -> int | None:
+        """A collective is called; the global rank at the other end, for a message."""
         known = self.group(group)
         end = None if peer is None or not name.startswith(("send", "recv")) else known.ranks[peer]
         size = sum(tensor.numel() * tensor.element_size() for tensor in sources or results)
         self.made_so_far.append(Called(name, known, end, size, self._where()))
         for tensor in (*results, *sources):
             self._used(tensor)
+        return end
 
     def group(self, group: Any) -> Group:
         """The group behind torch's object."""

@@ -21,6 +21,7 @@ from torch._subclasses.fake_tensor import FakeTensor, unset_fake_temporarily
 from memgraph.virtual.patches import replaced
 from memgraph.virtual.values import known as values
 from memgraph.world.calls import Calls
+from memgraph.world.mail import Mail
 from memgraph.world.works import made
 
 Kernel = Callable[..., Any]
@@ -38,17 +39,18 @@ _NOT_ASYNCHRONOUS = ("send", "recv_", "recv_any_source_")
 `P2POp`s anyway."""
 
 
-def collectives(mode: Any, calls: Calls) -> Mapping[OpOverload, Kernel]:
+def collectives(mode: Any, calls: Calls, mail: Mail | None) -> Mapping[OpOverload, Kernel]:
     """A kernel for each operator of c10d. On tensors of the host torch's own fake group computes.
 
     Args:
         mode: under which what is allocated is written down.
         calls: told of each call.
+        mail: what takes small numbers to other ranks, if they can be reached.
     """
     kernels = {}
     for name in (*_WITH_RESULT, *_WORK_ALONE):
         func = getattr(torch.ops.c10d, name).default
-        kernels[func] = functools.partial(_run, func, name, mode, calls)
+        kernels[func] = functools.partial(_run, func, name, mode, calls, mail)
     return kernels
 
 
@@ -74,16 +76,18 @@ def _noting(original: Kernel) -> Kernel:
     return reduce
 
 
-def _run(func: OpOverload, name: str, mode: Any, calls: Calls, *args: Any, **kwargs: Any) -> Any:
+def _run(func: OpOverload, name: str, mode: Any, calls: Calls, mail: Mail | None, *args: Any, **kwargs: Any) -> Any:
     given = _by_name(func, args, kwargs)
     outputs, inputs = _first(given, _OUTPUTS), _first(given, _INPUTS)
     results, sources = list(each(outputs)), list(each(inputs))
     if not any(isinstance(tensor, FakeTensor) for tensor in (*results, *sources)) and name != "barrier":
         return func(*args, **kwargs)
     group = c10d_cpp.ProcessGroup.unbox(given["process_group"])
-    calls.made(name, group, results, sources, _peer(given))
+    peer = calls.made(name, group, results, sources, _peer(given))
     with mode:
         _move(name, given, results, sources, group)
+    if mail is not None and peer is not None:
+        _exchange(mail, name, peer, results)
     held = (*sources, *results) if given.get("async_op") and name not in _NOT_ASYNCHRONOUS else ()
     work = made(results, held)
     return (outputs, work) if name in _WITH_RESULT else work
@@ -100,6 +104,19 @@ def _move(name: str, given: Mapping[str, Any], results: list[Tensor], sources: l
         flat = torch.zeros(1, device=given["tensor"].device)  # `barrierTensor`
     del flat
     _arrive(name, given, results, sources, group.size())
+
+
+def _exchange(mail: Mail, name: str, peer: int, tensors: Sequence[Tensor]) -> None:
+    """Whole numbers go to the other rank, and come from it: counts, votes, sizes, pickled objects."""
+    for tensor in tensors:
+        if tensor.dtype not in values.EXACT or not values.worth_following(tensor):
+            continue
+        with unset_fake_temporarily():
+            if name == "send":
+                value = _value(tensor)
+                mail.send(peer, None if value is None else value.numpy())
+            elif (content := mail.take(peer)) is not None:
+                values.remember(tensor, torch.from_numpy(content).reshape(tensor.shape))
 
 
 def _flattened(tensors: Sequence[Tensor]) -> Tensor:

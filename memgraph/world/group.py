@@ -23,6 +23,9 @@ from memgraph.world.store import LonelyStore
 NCCL = (2, 28, 9)
 """The version that torch 2.11 to 2.13 are built with; DDP asks for 2.10 before it takes bf16."""
 
+CUDA = "13.0"
+"""What a build without CUDA says of itself here: DDP's hooks ask before they take bf16."""
+
 
 class _Named(type):
     """The class of a backend's class: it makes torch's fake backend, and takes each of these for its own."""
@@ -89,7 +92,7 @@ def _changes(here: Place, store: LonelyStore) -> list[tuple[Any, str, Any]]:
         (dist, "monitored_barrier", _nothing),
         (dist, "TCPStore", made_store), (c10d, "default_pg_nccl_timeout", c10d.default_pg_timeout),
         (torch.cuda.nccl, "version", lambda: NCCL), (torch._C, "_nccl_version", _nccl_version),
-        (torch._C, "_nccl_version_suffix", lambda: b""),
+        (torch._C, "_nccl_version_suffix", lambda: b""), (torch.version, "cuda", torch.version.cuda or CUDA),
         (fake, "_set_sequence_number_for_group", _nothing), (fake, "_get_sequence_number_for_group", lambda _self: 0),
         (fake, "abort", _nothing), (fake, "shutdown", _nothing), (fake, "_set_default_timeout", _nothing),
         (fake, "eager_connect_single_device", _nothing), (fake, "set_timeout", _nothing),

@@ -14,11 +14,13 @@ from torch._ops import OpOverload
 
 from memgraph.virtual.threads import Here
 from memgraph.world.calls import Calls
+from memgraph.world.checkpoints import checkpoints_are_of_this_rank
 from memgraph.world.collectives import collectives, reductions_are_known
 from memgraph.world.ddp import ddp_runs
 from memgraph.world.fsdp import packing
 from memgraph.world.functional import functional
 from memgraph.world.group import groups_are_made
+from memgraph.world.mail import Mail
 from memgraph.world.objects import objects_are_pickled
 from memgraph.world.place import Place, environment_of
 from memgraph.world.untraced import nobody_traces, sharding_is_no_part
@@ -40,7 +42,7 @@ class Recorder(Protocol):
 
 @contextlib.contextmanager
 def joined(
-    here: Place, recorder: Recorder, where: Callable[[], str]
+    here: Place, recorder: Recorder, where: Callable[[], str], mail: Mail | None = None
 ) -> Iterator[tuple[Kernels, Kernels, Calls]]:  # fmt: skip
     """While open, `torch.distributed` is that of this rank; afterwards it is as it was.
 
@@ -48,6 +50,7 @@ def joined(
         here: the rank.
         recorder: who writes the run down.
         where: the user's line that runs.
+        mail: what takes small numbers to other ranks, if they can be reached.
 
     Returns:
         What fake tensors need for the functional collectives; the operators of c10d; and what is called.
@@ -63,5 +66,6 @@ def joined(
         stack.enter_context(reductions_are_known())
         stack.enter_context(objects_are_pickled())
         stack.enter_context(ddp_runs())
+        stack.enter_context(checkpoints_are_of_this_rank())
         stack.enter_context(groups_are_made(here))
-        yield functional(calls), {**collectives(recorder, calls), **packing(recorder)}, calls
+        yield functional(calls), {**collectives(recorder, calls, mail), **packing(recorder)}, calls

@@ -1,0 +1,43 @@
+"""The process of one rank of a world: `python -m memgraph.study.rank FOLDER RANK`. See `ranks.py`."""
+
+from __future__ import annotations
+
+import json
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+from memgraph.errors import MemgraphError
+from memgraph.study.ranks import noted, start
+from memgraph.study.run import run_script_on
+from memgraph.world.mail import Mail
+
+
+def main(folder: Path, rank: int) -> None:
+    """Run the folder's script as this rank, and leave what came of it there."""
+    mail = Mail(rank, folder, start)
+    try:
+        told = _run(folder, rank, mail)
+    except MemgraphError as error:
+        told = {"error": str(error), "traceback": "", "code": error.exit_code}
+    (folder / f"result-{rank}.json").write_text(json.dumps(told), encoding="utf-8")
+    mail.ended(told["error"])
+
+
+def _run(folder: Path, rank: int, mail: Mail) -> dict[str, Any]:
+    script = noted(folder)
+    trace, ended, calls = run_script_on(script, script.place(rank), mail)
+    trace.save(folder / f"rank-{rank}.memgraph")
+    error = ended.error
+    return {
+        "error": "" if error is None else f"the script failed: {type(error).__name__}: {error}",
+        "traceback": "" if error is None else "".join(traceback.format_exception(error)),
+        "code": ended.code, "message": ended.message,
+        "peers": sorted({call.peer for call in calls if call.peer is not None}),
+        "calls": [(call.name, call.group.ranks, call.place) for call in calls if call.peer is None],
+    }  # fmt: skip
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(sys.argv[2]))
