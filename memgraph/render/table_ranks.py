@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tabulate import tabulate
-
+from memgraph.render.words import tabulate
 from memgraph.trace import Trace
 from memgraph.units import format_bytes
 
