@@ -176,7 +176,8 @@ class History:
         known = {number: block.size for number, block in enumerate(old, len(self.sizes)) if block.size}
         known |= {buffer: blocks[address].size for address, buffer in self._live.items() if address in blocks}
         whole |= {place + len(front): value for place, value in self._whole.items()}
-        _measure(events, [buffer.size for buffer in buffers], known, whole, config)
+        first = [(block.address, block.size or block.requested, bool(block.size)) for block in old]
+        _measure(events, [buffer.size for buffer in buffers], known, whole, config, first)
         held = (f"{len(old):,} buffers were there before the recording began",) * bool(old and len(self.events))
         return ReadHistory(buffers, events, tuple(self.sites), len(front) if len(self.events) else 0, held)
 
@@ -209,20 +210,27 @@ def _without(spans: Iterable[tuple[int, int]], start: int, stop: int) -> list[tu
 
 
 def _measure(
-    events: Events, wanted: Sequence[int], known: Mapping[int, int], whole: Mapping[int, bool], config: AllocatorConfig
-) -> None:
+    events: Events, wanted: Sequence[int], known: Mapping[int, int], whole: Mapping[int, bool], config: AllocatorConfig,
+    first: Sequence[tuple[int, int, bool]],
+) -> None:  # fmt: skip
     """Writes the blocks' bytes into the events, which have none for allocs and frees.
 
     Args:
         wanted: requested bytes of each buffer.
         known: bytes of blocks that somebody knows.
         whole: of events of the card's memory whether it is a segment as a whole.
+        first: the blocks that were there before: address, bytes, and whether these are known. Their allocs come last
+            of the events at the front.
     """
     followed = Followed(config)
     actions, buffers, _, addresses, sizes = events.columns
     taken: dict[int, int] = {}
+    there: dict[int, int] = {}
     for place, (action, buffer, address) in enumerate(zip(actions, buffers, addresses, strict=True)):
-        if action == Action.ALLOC:
+        if action == Action.ALLOC and buffer >= len(wanted) - len(first):
+            there = there or followed.occupy(first)
+            taken[buffer] = sizes[place] = there[address]
+        elif action == Action.ALLOC:
             taken[buffer] = sizes[place] = followed.take(address, wanted[buffer], known.get(buffer, 0))
         elif action in _FREED or action == Action.FREE_COMPLETED:
             sizes[place] = taken[buffer]

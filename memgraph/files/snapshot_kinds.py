@@ -24,7 +24,8 @@ def with_categories(
     """The buffers with a role and a category."""
     spans = _spans(events, len(buffers))
     starts = [phase.start for phase in phases]
-    born = [phases[max(0, bisect_right(starts, start) - 1)] for start, _ in spans]
+    cut = [_until_refused(phase, events) for phase in phases]
+    born = [cut[max(0, bisect_right(starts, start) - 1)] for start, _ in spans]
     told = [
         _one(buffer, sites[buffer.op] if buffer.op >= 0 else NOWHERE, phase, stop, len(events))
         for buffer, phase, (_, stop) in zip(buffers, born, spans, strict=True)
@@ -41,6 +42,15 @@ def with_categories(
     )
 
 
+def _until_refused(phase: Phase, events: Events) -> Phase:
+    """What is freed after an out-of-memory that ends a run was there for the phase's sake."""
+    actions = events.columns[0][phase.start : phase.stop]
+    if Action.OUT_OF_MEMORY not in actions:
+        return phase
+    place = len(actions) - 1 - actions[::-1].index(Action.OUT_OF_MEMORY)
+    return phase if Action.ALLOC in actions[place:] else phase._replace(stop=phase.start + place)
+
+
 def _spans(events: Events, count: int) -> list[tuple[int, int]]:
     start, stop = [0] * count, [len(events)] * count
     for place, (action, buffer) in enumerate(zip(*events.columns[:2], strict=True)):
@@ -53,8 +63,8 @@ def _spans(events: Events, count: int) -> list[tuple[int, int]]:
 
 def _one(buffer: Buffer, site: Site, phase: Phase, stop: int, end: int) -> tuple[Category, Role]:
     """By itself: where it was made, and whether it outlived its phase."""
-    outlives = stop == end and phase.stop < end
-    if site.kind == "library" or (buffer.size in cublas.KEPT and outlives and phase.name == "forward"):
+    forward = (phase.name == "forward" and phase.stop < end) or (phase.name == "before" and site.phase == "forward")
+    if site.kind == "library" or (buffer.size in cublas.KEPT and stop == end and forward):
         return Category.WORKSPACE, Role.LIBRARY
     if site.kind == "raw":
         return Category.WORKSPACE, Role.TEMPORARY

@@ -115,6 +115,8 @@ def _numbered(rows: Sequence[tuple[str, int]], length: int) -> tuple[Phase, ...]
     """Phases with their steps: one begins after each optimizer's."""
     step, before, told = 0, "", []
     for name, start in rows:
+        if name == before:
+            continue
         step += name not in ("load", "before") and (step == 0 or before == "optimizer")
         told.append((name, step, start))
         before = name

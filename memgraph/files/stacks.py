@@ -14,7 +14,9 @@ from typing import Any, NamedTuple
 
 _OP = re.compile(r"^at::_ops::(\w+)::(call|redispatch)\(")
 _NODE = re.compile(r"^torch::autograd::(?:generated::)?(\w+)::apply\(")
-_OUTPUT = re.compile(r"^at::detail::empty_|^at::detail::_empty_|empty_strided_cuda|::empty_cuda\(|set_output")
+_OUTPUT = re.compile(
+    r"^at::native::resize_|^at::detail::empty_|^at::detail::_empty_|empty_strided_cuda|::empty_cuda\(|set_output"
+)
 _LIBRARY = re.compile(
     r"^at::cuda::getCurrentCUDABlas|getCUDABlasLtWorkspace|CublasHandlePool|getCurrentCUDASparseHandle"
 )
@@ -31,7 +33,7 @@ _OVERLOAD = re.compile(
     r"dtype_layout|device|vec|padding|generator|grad_input|output_mask|correction|other|memory_format)$"
 )
 """How the names of `at::_ops` end that have an overload's at their end."""
-_MODULE_CALL = ("_call_impl", "_wrapped_call_impl", "__call__")
+_MODULE_CALL = ("_call_impl", "_wrapped_call_impl", "__call__", "decorate_context", "wrapper")
 _MAKES = frozenset(("__init__", "reset_parameters", "convert", "_apply", "cuda", "to", "to_empty"))
 _NN = re.compile(r"[\\/]torch[\\/]nn[\\/]")
 
@@ -101,7 +103,9 @@ def _tail(file: str) -> str:
 def _function(script: list[tuple[str, str, Any]], users: tuple[str, str, Any] | None) -> str:
     """The function of torch that the user called, if it has a name that says more than `forward`; else the user's."""
     for file, name, _ in script:
-        if _is_library(file) and name not in (*_MODULE_CALL, "forward", "decorate_context", "wrapper"):
+        if name == "forward" and _NN.search(file):
+            return _tail(file).rpartition("/")[2].removesuffix(".py")
+        if _is_library(file) and name not in _MODULE_CALL and not name.startswith("<"):
             return name
         if (file, name) == (users or ("", ""))[:2]:
             break

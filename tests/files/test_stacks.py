@@ -42,7 +42,7 @@ def test_frames_of_python_alone() -> None:
     """The function of torch that was called says more than `forward`."""
     loss = python((f"{TORCH}/nn/functional.py", "cross_entropy", 3555), (USER, "loss", 9))
     assert site(loss)[:4] == ("cross_entropy", "me/train.py:9", "nn/functional.py:3555 in cross_entropy", "")
-    assert site(IN_MODULE)[:2] == ("step", "me/train.py:12") and site(IN_MODULE).phase == "forward"
+    assert site(IN_MODULE)[:2] == ("linear", "me/train.py:12") and site(IN_MODULE).phase == "forward"
     optimizer = python((f"{TORCH}/optim/adam.py", "_init_group", 178), (f"{TORCH}/optim/optimizer.py", "wrapper", 9),
                        (USER, "train", 5))  # fmt: skip
     assert site(optimizer)[:4] == ("_init_group", "me/train.py:5", "optim/adam.py:178 in _init_group", "optimizer")

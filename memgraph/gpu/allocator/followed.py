@@ -7,6 +7,9 @@ the model need not find the block, and cannot find another one.
 
 from __future__ import annotations
 
+from bisect import bisect_left
+from collections.abc import Iterable, Sequence
+
 from memgraph.gpu.allocator.config import AllocatorConfig
 from memgraph.gpu.allocator.rounding import MIN_BLOCK, SMALL_SIZE, round_size
 
@@ -36,6 +39,36 @@ class Followed:
         if whole:
             self._borders.update((address, address + size))
         self._add(address, address + size)
+
+    def occupy(self, blocks: Iterable[tuple[int, int, bool]]) -> dict[int, int]:
+        """Blocks that were there before anybody looked, by address: what each takes.
+
+        Args:
+            blocks: address and bytes of each, and whether these are the block's own or its request's.
+        """
+        rows = sorted(blocks)
+        for start, stop in sorted(self._free.items()):
+            inside = rows[bisect_left(rows, (start,)) : bisect_left(rows, (stop,))]
+            del self._free[start], self._ends[stop]
+            self._fill(start, stop, inside)
+        for address, size, exact in rows:
+            if address not in self._taken:  # nobody saw its memory come
+                self._taken[address] = size if exact else round_size(size, self._config)
+        return {address: self._taken[address] for address, _, _ in rows}
+
+    def _fill(self, at: int, end: int, blocks: Sequence[tuple[int, int, bool]]) -> None:
+        """Blocks in a free stretch, with free blocks between them."""
+        stops = [address for address, _, _ in blocks[1:]] + [end]
+        for (address, size, exact), stop in zip(blocks, stops, strict=bool(blocks)):
+            if at < address:
+                self._free[at], self._ends[address] = address, at
+            taken = size if exact else round_size(size, self._config)
+            if not exact and not self._splits(taken, stop - address - taken):
+                taken = stop - address
+            at = address + min(taken, stop - address)
+            self._taken[address] = at - address
+        if at < end:
+            self._free[at], self._ends[end] = end, at
 
     def unmap(self, address: int, size: int) -> None:
         """It was given back; nothing is there but free blocks."""
@@ -71,7 +104,7 @@ class Followed:
         left = end - address - rounded
         if known == 0 and left > 0 and not self._splits(rounded, left):
             rounded, left = end - address, 0
-        del self._ends[end]
+        self._ends.pop(end, None)
         if left > 0:
             self._free[address + rounded], self._ends[end] = end, address + rounded
         self._taken[address] = rounded
