@@ -58,7 +58,7 @@ ROOMS = {
     "click": ("cli",),
     "tqdm": ("cli",),
     "scipy": ("plan",),
-    "numpy": ("plan", "analyze"),
+    "numpy": ("plan", "analyze", "trace.columns"),
     "transformers": ("models",),
     "safetensors": ("virtual",),
     "matplotlib": ("render",),

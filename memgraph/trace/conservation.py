@@ -5,10 +5,11 @@ from __future__ import annotations
 import operator
 from array import array
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import compress
 
 from memgraph.errors import InvariantError
+from memgraph.trace import columns
 from memgraph.trace.data import TraceData
 from memgraph.trace.parts import ENDS, Action
 
@@ -34,7 +35,7 @@ def _check_lifetimes(trace: TraceData) -> None:
     freed = len(stop) - stop.count(len(actions))
     if -1 in start or actions.count(Action.ALLOC) != len(start) or sum(map(actions.count, ENDS)) != freed:
         raise InvariantError(f"buffer {_culprit(trace)} is allocated or freed more than once, or never allocated")
-    if not all(map(operator.lt, start, stop)):
+    if not _below(start, stop, operator.lt):
         index = next(index for index, life in enumerate(trace.lives) if life.stop <= life.start)
         raise InvariantError(f"buffer {index} is freed before it is allocated")
     if trace.waits or Action.FREE_COMPLETED in actions:
@@ -66,9 +67,9 @@ def _check_conservation(trace: TraceData) -> None:
     adds up. Where no block waits for other streams, active is allocated."""
     wanted, allocated, taken = trace.usage
     held = trace.active
-    if trace.waits and not (min(allocated) >= 0 and all(map(operator.le, allocated, held))):
+    if trace.waits and not (min(allocated) >= 0 and _below(allocated, held)):
         raise InvariantError("more bytes are allocated than are active, or fewer than none")
-    if min(wanted, default=0) < 0 or not (all(map(operator.le, wanted, held)) and all(map(operator.le, held, taken))):
+    if min(wanted, default=0) < 0 or not (_below(wanted, held) and _below(held, taken)):
         rows = enumerate(zip(wanted, held, taken, strict=True))
         event, (one, two, three) = next(row for row in rows if not 0 <= row[1][0] <= row[1][1] <= row[1][2])
         name = "active" if trace.waits else "allocated"
@@ -85,10 +86,9 @@ def _check_references(trace: TraceData) -> None:
     actions, buffers = trace.events.columns[:2]
     if not _within(actions, 0, kinds):
         raise InvariantError("an event is of a kind that is not known")
-    named = array("q", compress(buffers, map(_NAMES_A_BUFFER.__getitem__, actions)))
-    if not _within(named, 0, len(trace.buffers)) or buffers.count(-1) != len(buffers) - len(named):
+    if not _names_are_good(actions, buffers, len(trace.buffers)):
         raise InvariantError("an event names a buffer that is not there")
-    if not _within([buffer.op for buffer in trace.buffers], -1, ops):
+    if not _within(array("q", [buffer.op for buffer in trace.buffers]), -1, ops):
         raise InvariantError("a buffer names an op that is not there")
     if any(not 0 <= op.phase < len(trace.phases) or not -1 <= op.forward < ops for op in trace.ops):
         raise InvariantError("an op names a phase or a forward op that is not there")
@@ -105,5 +105,23 @@ def _check_references(trace: TraceData) -> None:
         raise InvariantError("the phases are not stretches of the run in order")
 
 
+def _names_are_good(actions: array[int], buffers: array[int], count: int) -> bool:
+    """Whether the events that name a buffer name one that is there, and the others none."""
+    if len(actions) >= columns.MANY:
+        named, nameless = columns.named(actions, buffers, _NAMES_A_BUFFER)
+    else:
+        named = array("q", compress(buffers, map(_NAMES_A_BUFFER.__getitem__, actions)))
+        nameless = buffers.count(-1)
+    return _within(named, 0, count) and nameless == len(buffers) - len(named)
+
+
+def _below(lower: array[int], upper: array[int], than: Callable[[int, int], bool] = operator.le) -> bool:
+    if len(lower) >= columns.MANY:
+        return columns.below(lower, upper, strictly=than is operator.lt)
+    return all(map(than, lower, upper))
+
+
 def _within(values: Sequence[int], low: int, high: int) -> bool:
+    if isinstance(values, array) and len(values) >= columns.MANY:
+        return columns.within(values, low, high)
     return not values or (min(values) >= low and max(values) < high)

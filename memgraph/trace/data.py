@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Any
 
+from memgraph.trace import columns
 from memgraph.trace.parts import ENDS, SCHEMA, Action, Buffer, Compilation, Events, Held, Life, Op, Peak, Phase, Usage
 
 _HELD = (1, -1, 0, 0, 0, -1, 0)
@@ -57,9 +58,11 @@ class TraceData:
     @functools.cached_property
     def spans(self) -> tuple[array[int], array[int]]:
         """`lives` as two columns, starts and stops, for loops that cannot afford an object a row."""
-        start, stop = array("q", [-1]) * len(self.buffers), array("q", [len(self.events)]) * len(self.buffers)
         alloc, ends = int(Action.ALLOC), tuple(map(int, ENDS))
         actions, buffers = self.events.columns[:2]
+        if len(actions) >= columns.MANY:
+            return columns.spans(actions, buffers, len(self.buffers), alloc, ends)
+        start, stop = array("q", [-1]) * len(self.buffers), array("q", [len(self.events)]) * len(self.buffers)
         for index, (action, buffer) in enumerate(zip(actions, buffers, strict=True)):
             if action == alloc:
                 start[buffer] = index
@@ -71,11 +74,21 @@ class TraceData:
     def usage(self) -> tuple[array[int], array[int], array[int]]:
         """Requested, allocated and reserved bytes after each event: three arrays as long as `events`."""
         actions, buffers, _, _, sizes = self.events.columns
+        if len(actions) >= columns.MANY and (found := self._usage_of_many()):
+            return found
         wanted = [*(buffer.size for buffer in self.buffers), 0]  # the last where an event names no buffer
         requested = (wanted[buffer] * _ACTIVE[action] for action, buffer in zip(actions, buffers, strict=True))
         allocated = (size * _HELD[action] for action, size in zip(actions, sizes, strict=True))
         reserved = (size * _TAKEN[action] for action, size in zip(actions, sizes, strict=True))
         return _summed(requested), _summed(allocated), _summed(reserved)
+
+    def _usage_of_many(self) -> tuple[array[int], array[int], array[int]] | None:
+        """`usage`, or None if a sum may be too large for its column."""
+        actions, buffers, _, _, sizes = self.events.columns
+        wanted = columns.of_buffers(array("q", [buffer.size for buffer in self.buffers]), buffers)
+        requested = columns.summed(actions, wanted, _ACTIVE)
+        allocated, reserved = (columns.summed(actions, sizes, signs) for signs in (_HELD, _TAKEN))
+        return (requested, allocated, reserved) if requested and allocated and reserved else None
 
     @functools.cached_property
     def active(self) -> array[int]:

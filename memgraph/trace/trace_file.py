@@ -8,9 +8,11 @@ import zlib
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import starmap
+from pathlib import Path
 from typing import Any, TypeVar
 
 from memgraph.errors import TraceError
+from memgraph.trace.columns import taken_out
 from memgraph.trace.output_file import StrPath
 from memgraph.trace.parts import SCHEMA, Buffer, Category, Compilation, Events, Held, Op, Phase, Role, Saved, TensorSpec
 from memgraph.trace.trace import Trace
@@ -19,7 +21,14 @@ Value = TypeVar("Value")
 Kind = TypeVar("Kind", Role, Category)
 
 _LARGEST = 2**30
-"""Bytes of text that are read: some 14 million events. More is no trace but a file made to fill the memory."""
+"""Bytes of text that are read: some 14 million events."""
+
+_EXPANDS, _ANYHOW = 64, 2**20
+"""How many times its own size a file may unpack to, and what any may. Traces unpack to seven to eleven times theirs;
+more is a file made to fill the memory."""
+
+_LONG = 2**24
+"""Bytes of text whose columns are read apart."""
 
 _CHUNK = 2**20
 
@@ -48,7 +57,7 @@ def load(path: StrPath) -> Trace:
 
 def _read(path: StrPath) -> dict[str, Any]:
     try:
-        data = json.loads(_unpack(path))
+        data = _parse(_unpack(path))
     except gzip.BadGzipFile as error:
         raise TraceError(
             f"{path} is not a memgraph trace, or damaged: {error}; `memgraph analyze -o FILE` writes one"
@@ -57,20 +66,36 @@ def _read(path: StrPath) -> dict[str, Any]:
         raise TraceError(f"cannot read {path}: {error.strerror or error}") from None
     except (EOFError, zlib.error) as error:
         raise TraceError(f"{path} is cut short or damaged: {error}") from error
-    except (ValueError, RecursionError) as error:
+    except (ValueError, RecursionError, TypeError, OverflowError) as error:
         raise TraceError(f"{path} is not a memgraph trace: {_brief(error)}") from error
     if not isinstance(data, dict):
         raise TraceError(f"{path} is not a memgraph trace: it holds a {type(data).__name__}")
     return data
 
 
+def _parse(text: bytearray) -> Any:
+    """As `json.loads`; the columns of a text of many megabytes are arrays and never millions of objects."""
+    if len(text) < _LONG:
+        return json.loads(text)
+    found: dict[str, list[array[int]]] = {}
+    for key in ("ops", "buffers", "events"):
+        columns = taken_out(text, key)
+        if columns is not None:
+            found[key] = columns
+    data = json.loads(text)
+    if not isinstance(data, dict) or not all(data.get(key) == [] for key in found):
+        raise ValueError("its columns are not where they should be")
+    return {**data, **found}
+
+
 def _unpack(path: StrPath) -> bytearray:
     text = bytearray()
+    largest = min(_LARGEST, _ANYHOW + _EXPANDS * Path(path).stat().st_size)
     with gzip.open(path) as stream:
         while chunk := stream.read(_CHUNK):
             text += chunk
-            if len(text) > _LARGEST:
-                raise TraceError(f"{path} is not a memgraph trace: it unpacks to more than {_LARGEST} bytes")
+            if len(text) > largest:
+                raise TraceError(f"{path} is not a memgraph trace: it unpacks to more than {largest:,} bytes")
     return text
 
 
@@ -168,11 +193,15 @@ def _pick(table: Sequence[Value], places: Iterable[int]) -> list[Value]:
 
 def _indices(values: Iterable[int]) -> array[int]:
     """Whole numbers from 0 on; an array refuses anything else."""
+    if isinstance(values, array):  # of those that were read apart
+        if len(values) and min(values) < 0:
+            raise OverflowError("a number is below 0")
+        return values
     return array("Q", values)
 
 
 def _signed(values: Iterable[int]) -> array[int]:
-    return array("q", values)
+    return values if isinstance(values, array) else array("q", values)
 
 
 def _texts(values: Iterable[Any]) -> tuple[str, ...]:
