@@ -19,6 +19,19 @@ _GENERATIONS = 3
 _TRIALS = 12
 
 
+@contextlib.contextmanager
+def paused() -> Iterator[None]:
+    """While open, Python's collector does not run by itself: it would look through every row of a long run, again and
+    again, and find no cycle."""
+    wanted = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if wanted:
+            gc.enable()
+
+
 class Collecting:
     """See the module's text.
 

@@ -65,6 +65,7 @@ class Ledger:
         self.overflowed = False
         self.refuse = refuse
         self._columns = tuple(array(code) for code in "bqqqq")
+        self._add = tuple(column.append for column in self._columns)
         self._blocks: dict[int, Block] = {}
         self._dead: list[int] = []
         self._closed = False
@@ -77,7 +78,8 @@ class Ledger:
         with _AT_WORK:
             stream = self.current_stream()
             buffer = self._note(self._serve(size, stream), size, role, stream)
-        self._bury()
+        if self._dead:
+            self._bury()
         return buffer
 
     def may_allocate(self, size: int, role: Role) -> int | None:
@@ -239,12 +241,12 @@ class Ledger:
         self._write(Action.SEGMENT_ALLOC if allocated else Action.SEGMENT_FREE, -1, address, size)
 
     def _write(self, action: Action, buffer: int, address: int, size: int) -> None:
-        actions, buffers, ops, addresses, sizes = self._columns
-        actions.append(action)
-        buffers.append(buffer)
-        ops.append(self.op)
-        addresses.append(address)
-        sizes.append(size)
+        add_action, add_buffer, add_op, add_address, add_size = self._add
+        add_action(action)
+        add_buffer(buffer)
+        add_op(self.op)
+        add_address(address)
+        add_size(size)
 
 
 def _default_stream() -> int:

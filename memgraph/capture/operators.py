@@ -149,14 +149,15 @@ class Kinds:
         """Ops that are ours wherever their tensors are; called with the recorder switched off."""
         self.complete: set[OpOverload] = set()
         """Ops whose kernels of ours make all that they allocate."""
-        self._operators: dict[OpOverload, Operator] = {}
+        self._operators: dict[int, Operator] = {}
+        """By the overload's `id`: its own hash is computed in Python."""
         self._dtypes: dict[torch.dtype, str] = {}
 
     def of(self, func: OpOverload) -> Operator:
         """The operator behind an overload."""
-        operator = self._operators.get(func)
+        operator = self._operators.get(id(func))
         if operator is None:
-            operator = self._operators[func] = Operator(func, self)
+            operator = self._operators[id(func)] = Operator(func, self)
         return operator
 
     def dtype_name(self, dtype: torch.dtype) -> str:

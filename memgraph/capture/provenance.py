@@ -12,7 +12,6 @@ import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from types import CodeType
 from typing import Any, NamedTuple
 
 import torch
@@ -148,20 +147,25 @@ class SourceLines:
     """The innermost line that is neither torch's nor memgraph's own, as `folder/file.py:91`."""
 
     def __init__(self) -> None:
-        self._files: dict[CodeType, str] = {}
+        self._files: dict[str, str | None] = {RUNNER: None}
+        """What is shown of each file; None of the one that runs steps, above which nothing is looked for."""
         self._texts: dict[tuple[str, int], str] = {}
 
     def current(self) -> str:
         """The user's line that is running now; empty in autograd's threads, and where a step of memgraph's own runs an
         op, as its optimizer does."""
         frame = sys._getframe(2)
-        while frame is not None and frame.f_code.co_filename != RUNNER:
-            code = frame.f_code
-            file = self._files.get(code)
-            if file is None:
-                file = self._files[code] = _display_name(code.co_filename)
+        files = self._files
+        while frame is not None:
+            filename = frame.f_code.co_filename
+            try:
+                file = files[filename]
+            except KeyError:
+                file = files[filename] = _display_name(filename)
             if file:
                 return self._text(file, frame.f_lineno)
+            if file is None:
+                return ""
             frame = frame.f_back  # type: ignore[assignment]
         return ""
 

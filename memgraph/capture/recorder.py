@@ -56,6 +56,9 @@ from memgraph.virtual.values.reading import pinned
 _CHECK_EACH_OP = os.environ.get("MEMGRAPH_DEBUG", "0") not in ("", "0")
 """The ledger is compared with the live storages after each op; else after each optimizer step."""
 _NO_KWARGS: Mapping[str, Any] = {}
+_new = tuple.__new__
+"""As a named tuple's own constructor, whose call in Python costs more than all the rest."""
+_OUTPUTS = Op._fields.index("outputs")
 _FAKE_ALONE = (FakeTensor,)
 _DEVICE = torch.ops.prim.device.default
 _DETACH = "aten.detach.default"
@@ -265,14 +268,16 @@ class Recorder(FakeTensorMode):
         if self.ledger.capturing and host_waits(operator.func, args, kwargs):
             raise not_permitted()
         index = len(self.ops)
-        arguments = Arguments(operator.func)
+        arguments = Arguments(operator)
         call_args = tuple([self.tags.reference(arg, arguments) for arg in args])
         call_kwargs = self.tags.reference_by_name(kwargs, arguments) if kwargs else _NO_KWARGS
         op = self._describe(operator, tuple(arguments.specs))
         self.ops.append(op)
-        self.calls.append(GraphCall(operator.func, call_args, call_kwargs, ()))  # all there is of one that fails
+        self.calls.append(
+            _new(GraphCall, (operator.func, call_args, call_kwargs, ()))
+        )  # all there is of one that fails
         self.ledger.op = index
-        known = Knowledge.NOTHING if operator.random else values.knowledge(args, kwargs)
+        known = Knowledge.NOTHING if operator.random else values.knowledge_of(arguments.tensors)
         outputs, recipe = self._infer(operator, types, args, kwargs, arguments, known)
         if outputs is not None or operator.resizes or operator.ruled:
             self._account(operator, outputs, args, kwargs, recipe)
@@ -282,8 +287,8 @@ class Recorder(FakeTensorMode):
         if _CHECK_EACH_OP:
             self.storages.check()
         specs = self.tags.tag(index, outputs, recipe)
-        self.ops[index] = op._replace(outputs=specs)
-        self.calls[index] = GraphCall(operator.func, call_args, call_kwargs, specs)
+        self.ops[index] = _new(Op, (*op[:_OUTPUTS], specs, *op[_OUTPUTS + 1 :]))
+        self.calls[index] = _new(GraphCall, (operator.func, call_args, call_kwargs, specs))
         return outputs
 
     def _infer(
@@ -426,11 +431,13 @@ class Recorder(FakeTensorMode):
         """Tell the ledger what the op allocates: its outputs, what it needs inside, what a library keeps."""
         if operator.resizes:
             born = self.storages.changed(operator.targets(args, kwargs))
+        elif recipe is not None:
+            born = [] if operator.only_aliases else self.storages.made(recipe, outputs)
         else:
             born = [] if operator.only_aliases and not _is_sparse(outputs) else self.storages.new(outputs)
         inside: Inside | None = recipe.inside if recipe is not None else None
         if inside is None:
-            inside = operator.inside(args, kwargs, [tensor for tensor, _ in born])
+            inside = operator.inside(args, kwargs, [tensor for tensor, _, _ in born])
             if recipe is not None:
                 recipe.inside = inside
         if inside.call is not None:

@@ -20,6 +20,7 @@ from torch.utils._python_dispatch import _disable_current_modes
 
 from memgraph.capture.accumulate import References, run_two_gradients
 from memgraph.capture.categorize import categorize
+from memgraph.capture.collecting import paused
 from memgraph.capture.compiling import Compiling
 from memgraph.capture.keeping import Keeping
 from memgraph.capture.ledger import Ledger, Refusal
@@ -172,6 +173,10 @@ class VirtualGpu:
     @property
     def trace(self) -> Trace:
         """What has happened so far."""
+        with paused():
+            return self._so_far()
+
+    def _so_far(self) -> Trace:
         ledger, recorder = self.ledger, self.recorder
         buffers = tuple(
             Buffer(

@@ -15,7 +15,7 @@ from memgraph.capture.ledger import Ledger
 from memgraph.errors import InvariantError
 from memgraph.gpu.call import OnHost, Output, Release, Smaller, Steps, Temporary
 from memgraph.trace import Role, TensorSpec
-from memgraph.virtual.ops.shapes import Shapes
+from memgraph.virtual.ops.shapes import Recipe, Shapes
 from memgraph.virtual.ops.sparse import parts_of
 from memgraph.virtual.raw import storage_of
 
@@ -23,7 +23,7 @@ _NO_BUFFER = -1
 """Stands for the buffer of a storage that is not on the device."""
 _EMPTIED = "_memgraph_emptied"
 _NOT_THERE = (_NO_BUFFER, None)
-Born = tuple[Tensor, torch.UntypedStorage]
+Born = tuple[Tensor, torch.UntypedStorage, TensorSpec]
 """A storage that is new, and a tensor that looks at all of it."""
 
 
@@ -57,22 +57,32 @@ class Storages:
                     storage = storage_of(part)
                     key = storage._cdata
                     if key not in self._live and key not in born and storage.nbytes():
-                        born[key] = (part, storage)
+                        born[key] = (part, storage, self._shapes.look(part).spec)
         return list(born.values())
+
+    def made(self, recipe: Recipe, outputs: Any) -> list[Born]:
+        """The same of outputs that were made as remembered: the recipe says which are new."""
+        if recipe.container is None:
+            outputs = (outputs,)
+        return [
+            (output, storage_of(output), part.look.spec)
+            for output, part in zip(outputs, recipe.parts, strict=True)
+            if part is not None and part.source is None and part.look.holds
+        ]
 
     def allocate(self, steps: Steps | None, born: Sequence[Born]) -> None:
         """What an op allocates, and frees on the way: its outputs, and as `steps` say, in their order."""
         if steps:
             self._follow(steps, born)
         else:
-            for tensor, storage in born:
-                self._bear(tensor, storage)
+            for _, storage, spec in born:
+                self._hold(storage, spec)
 
     def bear(self, tensor: Tensor) -> None:
         """A tensor that stands for one on the device, whatever it is itself."""
         storage = storage_of(tensor)
         if storage.nbytes() and storage._cdata not in self._live:
-            self._bear(tensor, storage)
+            self._hold(storage, self._shapes.look(tensor).spec)
 
     def changed(self, tensors: Iterable[Tensor]) -> list[Born]:
         """Those on the device that were written to and hold more, or less, than before, or begin to hold anything."""
@@ -81,7 +91,7 @@ class Storages:
             if isinstance(tensor, FakeTensor) and tensor.fake_device.type == "cuda":
                 storage = storage_of(tensor)
                 if storage.nbytes() != self._held(storage):
-                    found[storage._cdata] = tensor, storage
+                    found[storage._cdata] = tensor, storage, self._shapes.look(tensor).spec
         return list(found.values())
 
     def resized(self, storage: torch.UntypedStorage) -> None:
@@ -164,9 +174,9 @@ class Storages:
     def _follow(self, steps: Steps, born: Sequence[Born]) -> None:
         temporaries: list[int | None] = []
         named = {step.index for step in steps if isinstance(step, (Output, OnHost))}
-        for position, (tensor, storage) in enumerate(born):
+        for position, (_, storage, spec) in enumerate(born):
             if position not in named:
-                self._bear(tensor, storage)
+                self._hold(storage, spec)
         try:
             for step in steps:
                 self._take(step, born, temporaries)
@@ -177,7 +187,7 @@ class Storages:
     def _take(self, step: Any, born: Sequence[Born], temporaries: list[int | None]) -> None:
         if isinstance(step, Output):
             if step.index < len(born):
-                self._bear(*born[step.index])
+                self._hold(*born[step.index][1:])
         elif isinstance(step, OnHost):
             self._know(born[step.index][1], _NO_BUFFER)
         elif isinstance(step, Temporary):
@@ -207,19 +217,18 @@ class Storages:
         if buffer is not None:
             self._ledger.free(buffer)
 
-    def _bear(self, tensor: Tensor, storage: torch.UntypedStorage) -> None:
-        self._hold(storage, self._shapes.look(tensor).spec)
-
     def _hold(self, storage: torch.UntypedStorage, spec: TensorSpec) -> None:
         """A storage comes to life; its buffer is freed when it dies, or when it takes another size: then it is given
         a new one before the old one goes (`resize_bytes_cuda`, aten/src/ATen/native/cuda/Resize.cpp)."""
         before, _ = self._live.pop(storage._cdata, _NOT_THERE)
-        if storage.nbytes():
-            buffer = self._ledger.allocate(storage.nbytes())
+        size = storage.nbytes()
+        if size:
+            buffer = self._ledger.allocate(size)
             self.specs[buffer] = spec
             self._know(storage, buffer)
-            self._ledger.inherit(buffer, before)
         if before != _NO_BUFFER:
+            if size:
+                self._ledger.inherit(buffer, before)
             self._ledger.free(before)
 
     def _know(self, storage: torch.UntypedStorage, buffer: int) -> None:

@@ -39,8 +39,8 @@ class Arguments:
 
     __slots__ = ("key", "specs", "tensors")
 
-    def __init__(self, func: OpOverload) -> None:
-        self.key: list[Any] = [func, torch.get_default_dtype(), torch.is_inference_mode_enabled()]
+    def __init__(self, operator: object) -> None:
+        self.key: list[Any] = [operator, torch.get_default_dtype(), torch.is_inference_mode_enabled()]
         self.specs: list[TensorSpec] = []
         self.tensors: list[Tensor] = []
 
@@ -68,6 +68,10 @@ def _tags(arguments: Iterable[Any]) -> Iterator[Tag]:
             yield from _tags(argument)
 
 
+_new = tuple.__new__
+"""As a named tuple's own constructor, whose call in Python costs more than all the rest."""
+
+
 class Tags:
     """Reads the tags of an op's arguments, and tags what it makes.
 
@@ -86,16 +90,16 @@ class Tags:
     def reference(self, arg: Any, arguments: Arguments) -> Any:
         """An argument as the graph keeps it: tensors become tags; the key and the specs are collected on the way."""
         if isinstance(arg, Tensor):
-            tag = arg.__dict__.get(self._attribute) or self._tag_outside(arg)
-            arguments.key.append(tag.look)
-            arguments.specs.append(tag.look.spec)
+            tag: Tag = arg.__dict__.get(self._attribute) or self._tag_outside(arg)
+            look = tag[2]
+            arguments.key.append(look)
+            arguments.specs.append(look.spec)
             arguments.tensors.append(arg)
             return tag
         if isinstance(arg, (list, tuple)):
             arguments.key.append(len(arg))
             return [self.reference(item, arguments) for item in arg]
-        arguments.key.append(arg.__class__)  # 1, 1.0 and True are equal and yet promote differently
-        arguments.key.append(arg)
+        arguments.key += (arg.__class__, arg)  # 1, 1.0 and True are equal and yet promote differently
         return arg
 
     def reference_by_name(self, kwargs: Mapping[str, Any], arguments: Arguments) -> Mapping[str, Any]:
@@ -123,6 +127,10 @@ class Tags:
 
     def tag(self, op: int, outputs: Any, recipe: Recipe | None) -> tuple[TensorSpec, ...]:
         """Tell the outputs of an op where they come from; a single tensor is output 0."""
+        if recipe is not None and recipe.container is None and recipe.parts[0] is not None:
+            look = recipe.parts[0].look
+            outputs.__dict__[self._attribute] = _new(Tag, (op, 0, look))
+            return look.specs
         specs = []
         parts = recipe.parts if recipe is not None else ()
         for position, output in enumerate(outputs if isinstance(outputs, (list, tuple)) else (outputs,)):

@@ -73,6 +73,8 @@ class Allocator:
         self.private = PrivatePools()
         self._pools: dict[tuple[bool, int, int], Pool] = {}
         self._clocks: dict[tuple[bool, int], Clock] = {}
+        self._rounded: dict[int, int] = {}
+        """What `round_size` says of the sizes that were asked for."""
         self._max_split = self.config.max_split_size or 2**62
 
     # What torch offers.
@@ -83,7 +85,9 @@ class Allocator:
         Raises:
             OutOfMemory: the card cannot give it, also after all cached segments were given back.
         """
-        rounded = round_size(size, self.config)
+        rounded = self._rounded.get(size)
+        if rounded is None:
+            rounded = self._rounded[size] = round_size(size, self.config)
         small = rounded <= SMALL_SIZE
         owner = self.private.of(stream) if self.private.underway else 0
         pool = self._pool(small, stream, owner)
@@ -362,8 +366,10 @@ class Allocator:
     def _count(self, requested: int, allocated: int) -> None:
         self.requested += requested
         self.allocated += allocated
-        self.peak_requested = max(self.peak_requested, self.requested)
-        self.peak_allocated = max(self.peak_allocated, self.allocated)
+        if self.requested > self.peak_requested:  # `max` costs a call at each request
+            self.peak_requested = self.requested
+        if self.allocated > self.peak_allocated:
+            self.peak_allocated = self.allocated
         if self._awaiting_bytes:
             self._peak_awaited = max(self._peak_awaited, self.active)
 

@@ -19,12 +19,13 @@ from memgraph.trace import TensorSpec
 from memgraph.virtual.raw import make_subclass, storage_of
 
 Key = tuple[Any, ...]
+_META = torch.device("meta")
 
 
 class Look:
     """Shape, stride, offset (in elements), dtype and device. Interned: equal looks are the same object."""
 
-    __slots__ = ("device", "dtype", "offset", "shape", "spec", "stride")
+    __slots__ = ("device", "dtype", "holds", "offset", "shape", "spec", "specs", "stride")
 
     def __init__(
         self, shape: tuple[int, ...], stride: tuple[int, ...], offset: int, dtype: torch.dtype, device: torch.device
@@ -35,6 +36,9 @@ class Look:
         self.dtype = dtype
         self.device = device
         self.spec = TensorSpec(shape, str(dtype).removeprefix("torch."))
+        self.specs = (self.spec,)
+        self.holds = device.type == "cuda" and 0 not in shape
+        """Whether a storage of its own takes memory on the device."""
 
 
 class Part(NamedTuple):
@@ -100,14 +104,16 @@ class Shapes:
 
     def make(self, recipe: Recipe, mode: FakeTensorMode, tensors: Sequence[Tensor]) -> Any:
         """The outputs of a call like the one that was remembered."""
-        outputs = [part and self._make(part, mode, tensors) for part in recipe.parts]
-        return outputs[0] if recipe.container is None else recipe.container(outputs)
+        parts = recipe.parts
+        if recipe.container is None:
+            return parts[0] and self._make(parts[0], mode, tensors)
+        return recipe.container([part and self._make(part, mode, tensors) for part in parts])
 
     def _make(self, part: Part, mode: FakeTensorMode, tensors: Sequence[Tensor]) -> Tensor:
         look, source = part.look, part.source
         if source is None:
             return self._fake(
-                torch.empty_strided(look.shape, look.stride, dtype=look.dtype, device="meta"), look.device, mode
+                torch.empty_strided(look.shape, look.stride, dtype=look.dtype, device=_META), look.device, mode
             )
         if part.same:
             return tensors[source]
@@ -117,7 +123,7 @@ class Shapes:
             return self._view(tensors[source], look, mode)
 
     def _view(self, source: Tensor, look: Look, mode: FakeTensorMode) -> FakeTensor:
-        made = torch.empty((0,), dtype=look.dtype, device="meta")
+        made = torch.empty((0,), dtype=look.dtype, device=_META)
         made.set_(storage_of(source), look.offset, look.shape, look.stride)  # type: ignore[call-overload]
         return self._fake(made, look.device, mode)
 

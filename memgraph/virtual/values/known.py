@@ -12,7 +12,7 @@ layers. What cannot be known is assumed (`assumed.py`).
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -146,8 +146,13 @@ def all_worth_following(outputs: Any) -> bool:
 
 def knowledge(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Knowledge:
     """How much is known of the tensors among the arguments; nothing if there are none."""
+    return knowledge_of(tensors_in(args, kwargs))
+
+
+def knowledge_of(tensors: Iterable[Tensor]) -> Knowledge:
+    """The same of the tensors themselves."""
     some, all_ = False, True
-    for tensor in tensors_in(args, kwargs):
+    for tensor in tensors:
         if isinstance(tensor, FakeTensor):
             value = tensor.__dict__.get(_ATTRIBUTE)
             if value is None:
