@@ -12,11 +12,13 @@ import contextlib
 from collections.abc import Iterator
 
 import torch
+from torch._subclasses import fake_tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import _disable_current_modes
 
 from memgraph.errors import ShimError, UsageError
 from memgraph.virtual import shim
+from memgraph.virtual.patches import replaced
 
 _active = False
 _shimmed = False
@@ -61,11 +63,17 @@ def _shim() -> Iterator[None]:
         raise ShimError("the virtual device is in place already; it was not removed by whoever put it there")
     _shimmed = True
     try:
-        yield
+        with replaced(fake_tensor, "init_gpu_context", _nothing):
+            yield
     finally:
         library.memgraph_set_device(0, 1)
         _shimmed = False
         library.memgraph_uninstall()
+
+
+def _nothing(_device: torch.device) -> None:
+    """torch 2.11 makes a real tensor before the first fake one on a device that is available, so that there is a CUDA
+    context; later versions mean to, and compare a device with its name."""
 
 
 def ensure_engine_thread() -> None:
