@@ -138,7 +138,8 @@ class Kinds:
         self.torch_version = torch_version
         self.fake_everywhere = fake_everywhere
         self.unknown: set[str] = set()
-        self.estimated: set[str] = set()
+        self.estimated: set[tuple[str, str]] = set()
+        """Libraries, and ops for which what they take is an estimate."""
         self.convolves = False
         self.libraries = Libraries(gpu, torch_version)
         self.kernels: dict[OpOverload, Callable[..., Any]] = {}
@@ -192,8 +193,8 @@ class Kinds:
             steps = workspace.steps(call, self.gpu, self.torch_version)
             if steps is None:
                 self.unknown.add(str(func))
-            elif any(isinstance(step, Temporary) and step.name.endswith("(estimate)") for step in steps):
-                self.estimated.add(name)
+            else:
+                self.estimated |= {(library, name) for library in _estimated(steps)}
             return Inside(steps, self.libraries.needs(call), call)
 
         return ruled
@@ -246,6 +247,12 @@ class Kinds:
             tensor.element_size(),
             tensor.device.type,
         )
+
+
+def _estimated(steps: Steps) -> set[str]:
+    """The libraries whose workspace is an estimate: the first word of its name."""
+    names = [step.name for step in steps if isinstance(step, Temporary)]
+    return {name.partition(" ")[0] for name in names if name.endswith("(estimate)")}
 
 
 def _is_ruled(func: OpOverload) -> bool:

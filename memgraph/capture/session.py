@@ -259,12 +259,14 @@ class VirtualGpu:
         library = asker()
         if library is None:
             return [*self._unmeasured(), *timed]
-        return [_asked(library.version, bool(self.kinds.estimated)), *timed]
+        some = any(of == "cuDNN" for of, _ in self.kinds.estimated)
+        return [_asked(library.version, some), *timed, *self._unmeasured(but="cuDNN")]
 
-    def _unmeasured(self) -> list[str]:
+    def _unmeasured(self, but: str = "") -> list[str]:
         return [
-            f"the workspace that cuDNN takes for {name} on this GPU was not measured and is an estimate"
-            for name in sorted(self.kinds.estimated)
+            f"the workspace that {library} takes for {name} on this GPU was not measured and is an estimate"
+            for library, name in sorted(self.kinds.estimated)
+            if library != but
         ]
 
     def _frames_of(self, number: int) -> list[dict[str, Any]]:

@@ -8,6 +8,7 @@ ReflectionPad,ReplicationPadding,GridSampler,Im2Col,Col2Im,TensorTransformations
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 from memgraph.gpu.call import Call, Steps, TensorMeta
@@ -57,6 +58,27 @@ def _columns(call: Call, gpu: GpuSpec, version: Version) -> Steps | None:
     if grows:
         plan.output()
         plan.release(first)
+    return plan.steps()
+
+
+def _unpooled(call: Call, gpu: GpuSpec, version: Version) -> Steps:
+    """`max_unpool2d(self, indices, …)`, `max_unpool3d`: contiguous copies of both, then the result. Source:
+    MaxUnpooling.cu."""
+    plan = Plan(call)
+    for tensor in call.args[:2]:
+        plan.contiguous(tensor, "contiguous input")
+    plan.outputs()
+    return plan.steps()
+
+
+def _affine_grid(call: Call, gpu: GpuSpec, version: Version) -> Steps:
+    """`affine_grid_generator(theta, size, align_corners)`: the points of the grid with a one beside them, each
+    coordinate from a range, which is scaled where corners are not aligned. Source: AffineGridGenerator.cpp."""
+    plan, theta, (batch, _, *lengths), aligned = Plan(call), call.args[0], call.args[1], call.args[2]
+    plan.temporary(batch * math.prod(lengths) * (len(lengths) + 1) * theta.itemsize, "points of the grid")
+    for length in reversed(lengths):
+        plan.scratch(*[length * theta.itemsize] * (1 if aligned else 2), name="range")
+    plan.output()
     return plan.steps()
 
 
@@ -115,6 +137,10 @@ _CONTIGUOUS = (
     "replication_pad2d_backward",
     "grid_sampler_2d",
     "grid_sampler_2d_backward",
+    "grid_sampler_3d",
+    "grid_sampler_3d_backward",
+    "adaptive_max_pool3d",
+    "adaptive_max_pool3d_backward",
     "_weight_norm_interface",
     "_weight_norm_interface_backward",
 )
@@ -130,6 +156,9 @@ _UPSAMPLED = tuple(
 )  # fmt: skip
 
 RULES: dict[str, Rule] = {
+    "max_unpool2d": _unpooled,
+    "max_unpool3d": _unpooled,
+    "affine_grid_generator": _affine_grid,
     **dict.fromkeys(_UPSAMPLED, _upsampled),
     **dict.fromkeys(_EITHER, _either_order),
     **dict.fromkeys(_CONTIGUOUS, _contiguous_only),

@@ -21,12 +21,12 @@ view_as_complex view_as_real
 """
 
 _COPIES = """
-_stack _to_copy alias_copy as_strided_copy as_strided_scatter cat clone constant_pad_nd copy detach_copy diag_embed
-diagonal_backward diagonal_copy diagonal_scatter expand_copy flip gather index_add index_copy index_fill index_select
-masked_fill permute_copy pixel_shuffle pixel_unshuffle repeat scatter scatter_add select_backward select_copy
-select_scatter slice_backward slice_copy slice_scatter split_copy split_with_sizes_copy squeeze_copy stack t_copy take
-transpose_copy tril triu unbind_copy unfold_backward unfold_copy unsqueeze_copy value_selecting_reduction_backward
-view_copy where _pack_padded_sequence
+_pack_padded_sequence _stack _to_copy addr alias_copy as_strided_copy as_strided_scatter block_diag cat
+channel_shuffle clone constant_pad_nd copy detach_copy diag_embed diagonal_backward diagonal_copy diagonal_scatter
+expand_copy flip gather index_add index_copy index_fill index_select linalg_cross masked_fill narrow_copy permute_copy
+pixel_shuffle pixel_unshuffle repeat rot90 scatter scatter_add select_backward select_copy select_scatter
+slice_backward slice_copy slice_scatter split_copy split_with_sizes_copy squeeze_copy stack t_copy take transpose_copy
+tril triu unbind_copy unfold_backward unfold_copy unsqueeze_copy value_selecting_reduction_backward view_copy where
 """
 
 _ELEMENTWISE = """
@@ -44,10 +44,25 @@ _amp_foreach_non_finite_check_and_unscale _amp_update_scale _fused_adagrad _fuse
 
 _VECTORS = "dot vdot"
 
+_WITHOUT_STORAGE = "_efficientzerotensor"
+
+_POOLS = """
+fractional_max_pool2d fractional_max_pool2d_backward fractional_max_pool3d fractional_max_pool3d_backward
+"""
+
+_FAKE_QUANTISED = """
+_fake_quantize_learnable_per_channel_affine _fake_quantize_learnable_per_tensor_affine
+_fake_quantize_per_tensor_affine_cachemask_tensor_qparams fake_quantize_per_channel_affine_cachemask
+fake_quantize_per_tensor_affine_cachemask
+"""
+
 _QUESTIONS = """
 _assert_async _assert_scalar _assert_tensor_metadata _local_scalar_dense dense_dim is_coalesced is_pinned is_same_size
 is_set_to item sparse_dim
 """
 
-NO_TEMPORARIES = frozenset(" ".join((_MADE, _VIEWS, _COPIES, _ELEMENTWISE, _OPTIMIZERS, _VECTORS, _QUESTIONS)).split())
+_LISTS = (
+    _MADE, _VIEWS, _COPIES, _ELEMENTWISE, _OPTIMIZERS, _VECTORS, _WITHOUT_STORAGE, _POOLS, _FAKE_QUANTISED, _QUESTIONS,
+)  # fmt: skip
+NO_TEMPORARIES = frozenset(" ".join(_LISTS).split())
 """Names without overload."""

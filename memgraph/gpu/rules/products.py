@@ -84,7 +84,17 @@ def _distances(call: Call, gpu: GpuSpec, version: Version) -> Steps:
     return plan.steps()
 
 
+def _sum_of_products(call: Call, gpu: GpuSpec, version: Version) -> Steps | None:
+    """`addbmm(self, batch1, batch2)`: one product after the other is added to the result. Known where each can be read
+    as it lies. Source: `addbmm_out` of LinearAlgebra.cpp."""
+    plan = Plan(call)
+    plan.output()
+    single = [tensor._replace(shape=tensor.shape[1:], stride=tensor.stride[1:]) for tensor in call.args[1:3]]
+    return plan.steps() if all(_readable(tensor) for tensor in single) else None
+
+
 RULES = {
+    "addbmm": _sum_of_products,
     "_euclidean_dist": _euclidean,
     "_cdist_forward": _distances,
     **dict.fromkeys(("mm", "bmm", "addmm", "addmm_", "_addmm_activation", "baddbmm", "baddbmm_"), _product),

@@ -14,7 +14,7 @@ from typing import Any
 
 from memgraph.gpu.call import Call, Steps, TensorMeta
 from memgraph.gpu.rules.iterator import reduction
-from memgraph.gpu.rules.layout import INTEGRAL, ITEMSIZE, LOW_PRECISION, Plan, dense, like, wrap
+from memgraph.gpu.rules.layout import INTEGRAL, ITEMSIZE, LOW_PRECISION, Plan, broadcast, dense, like, wrap
 from memgraph.gpu.rules.reduce import Kernel, reduce_scratch
 from memgraph.gpu.specs import GpuSpec
 
@@ -235,7 +235,62 @@ def _logsumexp(call: Call, gpu: GpuSpec, version: Version) -> Steps:
     return plan.steps()
 
 
+def _trace(call: Call, gpu: GpuSpec, version: Version) -> Steps:
+    """`trace(self)`: the sum of the diagonal, a view. Source: `trace_cuda` of TensorFactories.cu."""
+    plan, source = Plan(call), _source(call)
+    plan.output()
+    diagonal = source._replace(shape=(min(source.shape),), stride=(sum(source.stride),))
+    sum_scratch(plan, diagonal, (), False, gpu)
+    return plan.steps()
+
+
+def _dist(call: Call, gpu: GpuSpec, version: Version) -> Steps:
+    """`dist(self, other, p)`: the norm of a difference. Source: Distance.cpp."""
+    plan, source = Plan(call), _source(call)
+    difference = like(dense(broadcast([source.shape, call.args[1].shape]), source.dtype), source.dtype)
+    plan.temporary(difference.nbytes, "difference")
+    plan.output()
+    if difference.shape:
+        reduce_as(plan, difference, (), False, difference.dtype, gpu)
+    return plan.steps()
+
+
+def _isin(call: Call, gpu: GpuSpec, version: Version) -> Steps | None:
+    """`isin(elements, test_elements)`: every element compared with every test where there are few of those; the others
+    are sorted, of which the sizes depend on data. Source: `isin_Tensor_Tensor_out` of TensorCompare.cpp,
+    `isin_default_kernel_gpu`."""
+    plan, elements, tests = Plan(call), call.args[0], call.args[1]
+    plan.output()
+    if not isinstance(elements, TensorMeta) or not isinstance(tests, TensorMeta) or not elements.numel:
+        return plan.steps()
+    if tests.numel >= int(10 * elements.numel**0.145):
+        return None
+    equal = dense((*elements.shape, tests.numel), "bool")
+    plan.temporary(equal.nbytes, "elements equal to each test")
+    plan.temporary(elements.numel, "elements equal to any")
+    reduce_scratch(plan, reduction(equal, (len(elements.shape),), False, (1,)), Kernel(1), gpu)
+    return plan.steps()
+
+
+def _renorm(call: Call, gpu: GpuSpec, version: Version) -> Steps:
+    """`renorm(self, p, dim, maxnorm)`: a norm for each slice, kept in float32 for half types, and the factor where that
+    is of another type. Source: `renorm_out` of Normalization.cpp."""
+    plan, source, dim = Plan(call), _source(call), wrap(call.args[2], len(call.args[0].shape))
+    plan.output()
+    dtype = "float32" if source.dtype in LOW_PRECISION else source.dtype
+    others = [place for place in range(len(source.shape)) if place != dim]
+    plan.temporary(source.shape[dim] * ITEMSIZE[dtype], "norms")
+    reduce_as(plan, source, others, True, dtype, gpu)
+    if dtype != source.dtype:
+        plan.temporary(source.shape[dim] * source.itemsize, "factors")
+    return plan.steps()
+
+
 RULES = {
+    "isin": _isin,
+    "renorm": _renorm,
+    "trace": _trace,
+    "dist": _dist,
     "sum": _sum,
     "nansum": _sum,
     "mean": _sum,

@@ -45,8 +45,16 @@ def kernels(state: Callable[[str], None]) -> Mapping[OpOverload, Kernel]:
             reached = torch.tensor(sizes, dtype=torch.int64)
         return source.new_empty((sum(sizes), *source.shape[2:])), reached
 
+    def left_aligned(_source: Tensor, _mask: Tensor) -> bool:
+        """`_nested_tensor_from_mask_left_aligned`, by which `nn.TransformerEncoder` asks whether its batch can become a
+        nested tensor. Those are not followed: the answer is that it cannot, and padding is carried along."""
+        state("a padded batch that nn.TransformerEncoder takes as a nested tensor where its padding comes last is "
+              "taken with its padding, as with enable_nested_tensor=False: at most that much is needed")  # fmt: skip
+        return False
+
     return {
         aten._pack_padded_sequence.default: pack,
+        aten._nested_tensor_from_mask_left_aligned.default: left_aligned,
         aten._thnn_fused_gru_cell.default: _gru_cell,
         aten._thnn_fused_gru_cell_backward.default: _gru_cell_backward,
         aten.mse_loss.default: _elementwise_loss,

@@ -29,3 +29,15 @@ def test_statistics_are_kept_for_the_backward_only() -> None:
 def test_no_grad_keeps_none() -> None:
     with torch.no_grad():
         assert requests(trained=True) == [SEED, OFFSET, RESULT, WORKSPACE]
+
+
+def test_an_encoder_takes_a_padding_mask_and_says_that_padding_is_carried_along() -> None:
+    with memgraph.virtual_gpu("h200") as gpu:
+        layer = torch.nn.TransformerEncoderLayer(64, 4, 128, batch_first=True)
+        encoder = torch.nn.TransformerEncoder(layer, 2).cuda().eval()
+        padding = torch.zeros(4, 32, dtype=torch.bool, device="cuda")
+        padding[:, 20:] = True
+        with torch.no_grad():
+            out = encoder(torch.randn(4, 32, 64, device="cuda"), src_key_padding_mask=padding)
+    assert out.shape == (4, 32, 64)
+    assert [text for text in gpu.trace.assumptions if "nested tensor" in text]

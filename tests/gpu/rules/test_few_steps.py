@@ -1,0 +1,47 @@
+"""Ops of a few steps, by hand after the sources that their rules name."""
+
+from __future__ import annotations
+
+from tests.gpu.workspace_calls import allocated, new, run, strided
+
+
+def test_isin_compares_everything_with_few_tests_and_sorts_many() -> None:
+    """10 * 100000 ** 0.145 = 53.09: up to 52 tests are compared at once, 100,000 x 16 of them in 1,600,000 bytes."""
+    elements, result = new(100_000, dtype="int64"), new(100_000, dtype="bool")
+    found = allocated(run("isin.Tensor_Tensor", elements, new(16, dtype="int64"), out=result))
+    assert found[:3] == ["out 0", 1_600_000, 100_000]
+    assert run("isin.Tensor_Tensor", elements, new(53, dtype="int64"), out=result) is None
+    assert allocated(run("isin.Tensor_Scalar", elements, 3, out=result)) == ["out 0"]
+
+
+def test_a_grid_of_points_is_made_from_ranges() -> None:
+    """4 x 32 x 16 points of three floats; 16 columns and 32 rows, each range scaled where corners are not aligned."""
+    theta, result = new(4, 2, 3), new(4, 32, 16, 2)
+    points = 4 * 32 * 16 * 3 * 4
+    aligned = run("affine_grid_generator", theta, (4, 3, 32, 16), True, out=result)
+    assert allocated(aligned) == [points, 64, 128, "out 0"]
+    apart = run("affine_grid_generator", theta, (4, 3, 32, 16), False, out=result)
+    assert allocated(apart) == [points, 64, 64, 128, 128, "out 0"]
+
+
+def test_a_half_types_slices_are_measured_in_float32() -> None:
+    half = new(512, 300, dtype="float16")
+    assert allocated(run("renorm", half, 2, 0, 1.0, out=half)) == ["out 0", 2048, 1024]
+    assert allocated(run("renorm", new(512, 300), 2, 0, 1.0, out=new(512, 300))) == ["out 0", 2048]
+
+
+def test_a_difference_is_held_while_its_norm_is_taken() -> None:
+    assert allocated(run("dist", new(30, 1), new(40), 2, out=new()))[0] == 30 * 40 * 4
+    assert allocated(run("trace", new(512, 512), out=new())) == ["out 0"]
+
+
+def test_what_is_unpooled_is_copied_where_it_is_strided() -> None:
+    last = strided((2, 3, 8, 8), (192, 1, 24, 3))
+    indices = new(2, 3, 8, 8, dtype="int64")
+    assert allocated(run("max_unpool2d", last, indices, (16, 16), out=new(2, 3, 16, 16))) == [1536, "out 0"]
+
+
+def test_products_that_are_added_up_need_nothing_where_each_can_be_read() -> None:
+    result = new(30, 20)
+    assert allocated(run("addbmm", result, new(8, 30, 40), new(8, 40, 20), out=result)) == ["out 0"]
+    assert run("addbmm", result, strided((8, 30, 40), (2400, 80, 2)), new(8, 40, 20), out=result) is None
