@@ -130,6 +130,17 @@ def apply_checkpoints(model: torch.nn.Module, plan: Plan | str | os.PathLike[str
     return apply_plan(model, plan if isinstance(plan, Plan) else load_plan(plan))
 
 
+def describe_gpu() -> str:
+    """The CUDA card of this machine, as the text of a file that `--gpu FILE.json` takes on another.
+
+    Raises:
+        UsageError: there is none.
+    """
+    from memgraph.study.run import describe_gpu as describe
+
+    return describe()
+
+
 def run_script(
     script: str,
     arguments: Sequence[str] = (),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-from memgraph.gpu.specs import GpuSpec
+from memgraph.gpu.spec import GpuSpec
 
 _VECTOR = 16
 """Bytes of a load."""

@@ -19,7 +19,7 @@ from memgraph.gpu import rules
 from memgraph.gpu.call import Call, Steps
 from memgraph.gpu.rules.layout import tensors
 from memgraph.gpu.rules.plain import NO_TEMPORARIES
-from memgraph.gpu.specs import GpuSpec
+from memgraph.gpu.spec import GpuSpec
 
 Version = tuple[int, int]
 """Major and minor version of torch."""

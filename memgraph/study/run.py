@@ -107,6 +107,13 @@ def run_script_on(
         return card.trace, ended, () if card.calls is None else card.calls.made_so_far
 
 
+def describe_gpu() -> str:
+    """The card of this machine. As `memgraph.api.describe_gpu`."""
+    from memgraph.capture.real.card import described
+
+    return described()
+
+
 def record_steps(
     options: Options, via: str = "history", *, cap: int | None = None, ops: bool = False, log: Path | None = None
 ) -> tuple[Trace, Ended]:

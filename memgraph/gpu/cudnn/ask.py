@@ -18,7 +18,7 @@ from typing import Any
 from memgraph.gpu.cudnn.card import describe
 from memgraph.gpu.cudnn.library import Library, find
 from memgraph.gpu.cudnn.question import Config, Convolution
-from memgraph.gpu.specs import GpuSpec
+from memgraph.gpu.spec import GpuSpec
 
 _PATIENCE = 60
 """Seconds for one answer; a usual one takes 3 milliseconds, the first a second."""

@@ -18,7 +18,7 @@ from typing import NamedTuple
 from memgraph.gpu.cudnn.ask import Asker, asker
 from memgraph.gpu.cudnn.question import Convolution
 from memgraph.gpu.cudnn.splits import with_clusters
-from memgraph.gpu.specs import GpuSpec
+from memgraph.gpu.spec import GpuSpec
 
 _TENSOR_CORE, _DOWN_CONVERT, _NONDETERMINISTIC = 0, 1, 4
 """`cudnnBackendNumericalNote_t`."""

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from memgraph.gpu.call import Call, Steps, TensorMeta
 from memgraph.gpu.rules.layout import Plan, permuted, tensors
 from memgraph.gpu.rules.reductions import Version
-from memgraph.gpu.specs import GpuSpec
+from memgraph.gpu.spec import GpuSpec
 
 Rule = Callable[[Call, GpuSpec, Version], "Steps | None"]
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from memgraph.gpu.call import Call, Steps, TensorMeta
 from memgraph.gpu.rules.layout import Plan, dense
 from memgraph.gpu.rules.reductions import Version, sum_scratch
-from memgraph.gpu.specs import GpuSpec
+from memgraph.gpu.spec import GpuSpec
 
 
 def _forward(call: Call, gpu: GpuSpec, version: Version) -> Steps:

@@ -11,7 +11,7 @@ from memgraph.gpu.call import Call, Steps, TensorMeta
 from memgraph.gpu.rules import cub
 from memgraph.gpu.rules.layout import ITEMSIZE, Plan, accumulate_type
 from memgraph.gpu.rules.reductions import Version
-from memgraph.gpu.specs import GpuSpec
+from memgraph.gpu.spec import GpuSpec
 
 _FEW = 3072
 """Indices up to which one kernel does it all (`embedding_backward_feature_kernel`)."""

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from memgraph.gpu.call import Call, Steps, TensorMeta
 from memgraph.gpu.rules.layout import INTEGRAL, ITEMSIZE, Plan, accumulate_type, ceil_div, is_dense
 from memgraph.gpu.rules.reductions import Version, reduce_as
-from memgraph.gpu.specs import GpuSpec
+from memgraph.gpu.spec import GpuSpec
 
 _CHUNK = 65536
 """Elements that one block handles (`kChunkSize`)."""

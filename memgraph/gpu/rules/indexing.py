@@ -28,7 +28,7 @@ from memgraph.gpu.rules.layout import (
 )
 from memgraph.gpu.rules.reduce import Kernel, reduce_scratch
 from memgraph.gpu.rules.reductions import Version
-from memgraph.gpu.specs import GpuSpec
+from memgraph.gpu.spec import GpuSpec
 
 Indices = Sequence["TensorMeta | None"]
 

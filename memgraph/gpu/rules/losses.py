@@ -14,7 +14,7 @@ from memgraph.gpu.rules.iterator import reduction
 from memgraph.gpu.rules.layout import Plan, broadcast, dense, wrap
 from memgraph.gpu.rules.reduce import Kernel, reduce_scratch
 from memgraph.gpu.rules.reductions import Version, sum_scratch
-from memgraph.gpu.specs import GpuSpec
+from memgraph.gpu.spec import GpuSpec
 
 _NONE, _MEAN = 0, 1
 """Values of a `reduction` argument; 2 is the sum."""

@@ -21,7 +21,7 @@ from memgraph.gpu.rules.layout import (
     permuted,
 )
 from memgraph.gpu.rules.reductions import Version, sum_scratch
-from memgraph.gpu.specs import GpuSpec
+from memgraph.gpu.spec import GpuSpec
 
 _TILE = 32
 """Columns of a thread block in the gamma and beta backward."""

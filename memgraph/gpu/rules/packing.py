@@ -10,7 +10,7 @@ import math
 from memgraph.gpu.call import Call, Steps, TensorMeta
 from memgraph.gpu.rules.layout import Plan, is_dense, tensors
 from memgraph.gpu.rules.reductions import Version
-from memgraph.gpu.specs import GpuSpec
+from memgraph.gpu.spec import GpuSpec
 
 _WORD = 8
 _TILE = 16 * 128

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from memgraph.gpu.call import Call, Steps, TensorMeta
 from memgraph.gpu.rules.layout import Plan, is_dense
 from memgraph.gpu.rules.reductions import Version, sum_scratch
-from memgraph.gpu.specs import GpuSpec
+from memgraph.gpu.spec import GpuSpec
 
 
 def _product(call: Call, gpu: GpuSpec, version: Version) -> Steps:

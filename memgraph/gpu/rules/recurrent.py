@@ -12,7 +12,7 @@ from memgraph.gpu.call import Call, Steps, TensorMeta
 from memgraph.gpu.recurrent import Layers, takes_small_algorithm, workspace_bytes, workspace_is_measured
 from memgraph.gpu.rules.layout import Plan, permuted
 from memgraph.gpu.rules.reductions import Version, sum_scratch
-from memgraph.gpu.specs import GpuSpec
+from memgraph.gpu.spec import GpuSpec
 
 
 def layers_of(source: TensorMeta, settings: Sequence[object], *, packed: Sequence[int]) -> Layers:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from memgraph.gpu.rules.iterator import Reduction
 from memgraph.gpu.rules.layout import Plan, ceil_div
-from memgraph.gpu.specs import GpuSpec
+from memgraph.gpu.spec import GpuSpec
 
 _WARP = 32
 _MIN_VALUES, _MAX_VALUES = 16, 256

@@ -16,7 +16,7 @@ from memgraph.gpu.call import Call, Steps, TensorMeta
 from memgraph.gpu.rules.iterator import reduction
 from memgraph.gpu.rules.layout import INTEGRAL, ITEMSIZE, LOW_PRECISION, Plan, broadcast, dense, like, wrap
 from memgraph.gpu.rules.reduce import Kernel, reduce_scratch
-from memgraph.gpu.specs import GpuSpec
+from memgraph.gpu.spec import GpuSpec
 
 Version = tuple[int, int]
 

@@ -21,7 +21,7 @@ from memgraph.gpu.rules.layout import (
     wrap,
 )
 from memgraph.gpu.rules.reductions import Version, sum_scratch
-from memgraph.gpu.specs import GpuSpec
+from memgraph.gpu.spec import GpuSpec
 
 _SMALL = 4096
 """Elements that are sorted in place, inside one block (`should_use_small_sort`)."""

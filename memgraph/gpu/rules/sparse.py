@@ -10,7 +10,7 @@ from memgraph.gpu.call import Call, Steps
 from memgraph.gpu.rules import cub
 from memgraph.gpu.rules.layout import Plan
 from memgraph.gpu.rules.reductions import Version
-from memgraph.gpu.specs import GpuSpec
+from memgraph.gpu.spec import GpuSpec
 
 
 def _coalesce(call: Call, gpu: GpuSpec, version: Version) -> Steps:
