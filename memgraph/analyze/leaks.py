@@ -6,13 +6,15 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from memgraph.analyze.finding import Finding
-from memgraph.analyze.steps import Kind, Steps, calls, holder, in_words, kind_kept, step_ends, steps
+from memgraph.analyze.steps import FEWEST, Kind, Steps, calls, holder, in_words, kind_kept, step_ends, steps
 from memgraph.trace import Category, Held, Role, Trace
 from memgraph.units import format_bytes
 
 _NAMED = 3
 _SHOWS = 0.05
 """Share of the peak from which on what is left of the step before is told."""
+_PILES = 0.001
+"""The same where two steps cannot say whether it grows, and a container or an attribute holds a graph of both."""
 _CONTAINERS = ("list", "deque", "dict", "set", "tuple", "OrderedDict", "defaultdict")
 
 
@@ -81,12 +83,17 @@ def _left_over(trace: Trace) -> tuple[Finding, ...]:
     kinds: defaultdict[object, list[int]] = defaultdict(list)
     for index in trace.live_at(trace.peak.event):
         buffer = trace.buffers[index]
-        if begun[0] <= trace.lives[index].start < begun[1] and buffer.role is Role.OUTPUT and not buffer.name:
+        if begun[0] <= trace.spans[0][index] < begun[1] and buffer.role is Role.OUTPUT and not buffer.name:
             kinds[kind_kept(trace, index)].append(index)
     again = {kind_kept(trace, index) for index in _born_within(trace, begun[1], begun[2]) if kinds}
     rows = sorted((buffers for kind, buffers in kinds.items() if kind in again), key=lambda row: -_size(trace, row))
     size = sum(_size(trace, row) for row in rows)
-    return (_left(trace, rows, size),) if rows and size >= _SHOWS * trace.peak.requested else ()
+    held = _foremost([holder(trace, row) for row in rows])
+    early = len(step_ends(trace)) < FEWEST
+    piling = early and held is not None and held.graph and held.kind != "variable"
+    if not rows or size < (_PILES if piling else _SHOWS) * trace.peak.requested:
+        return ()
+    return (_left(trace, rows, size, held, early),)
 
 
 def _begun(trace: Trace) -> tuple[int, int, int] | None:
@@ -108,18 +115,23 @@ def _size(trace: Trace, buffers: Sequence[int]) -> int:
     return sum(trace.buffers[index].size for index in buffers)
 
 
-def _left(trace: Trace, rows: Sequence[Sequence[int]], size: int) -> Finding:
+def _left(trace: Trace, rows: Sequence[Sequence[int]], size: int, held: Held | None, early: bool) -> Finding:
     named = ", ".join(f"{len(row):,} x {in_words(trace, row)}" for row in rows[:_NAMED])
     more = f", {len(rows) - _NAMED} more kinds" if len(rows) > _NAMED else ""
-    held = _foremost([holder(trace, row) for row in rows])
     what = f"At the peak {format_bytes(size)} of the step before are alive beside its own: {named}{more}."
-    let_go = f"`del {held.name}`" if held and held.kind == "variable" else "let go of it"
-    help_ = f"{let_go} before the next forward"
-    if held and held.graph:
-        help_ += "; where no backward is wanted, run the model under torch.no_grad()"
+    help_ = _let_go(held) + ("; more --steps say whether it grows" if early else "")
     first = trace.buffers[rows[0][0]].op
     where = held.source if held else trace.ops[first].source
     return Finding("two-steps-alive", what, where, held_by(held), help_, size)
+
+
+def _let_go(held: Held | None) -> str:
+    if held is None:
+        return "let go of it before the next forward"
+    if held.kind != "variable":
+        return _help(held, (), None)
+    told = f"`del {held.name}` before the next forward"
+    return f"{told}; where no backward is wanted, run the model under torch.no_grad()" if held.graph else told
 
 
 # Words.
@@ -149,7 +161,7 @@ def _article(held: Held) -> str:
     return said.get(held.kind, f"the {held.kind}")
 
 
-def _help(held: Held | None, kinds: Sequence[Kind], trace: Trace) -> str:
+def _help(held: Held | None, kinds: Sequence[Kind], trace: Trace | None) -> str:
     if held is None:
         return "look at what the line keeps; `del` it, or break the cycle of references that holds it"
     if held.kind == "cycle":
@@ -163,6 +175,6 @@ def _help(held: Held | None, kinds: Sequence[Kind], trace: Trace) -> str:
         return f"put `.detach()` (or `.item()`) of it into `{held.name}`, or run the model under torch.no_grad()"
     if held.graph:
         return f"add `.detach()` or `.item()` to what is kept in `{held.name}`"
-    if all(trace.buffers[index].category is Category.PARAMETER for index in kinds[0].buffers):
+    if trace and all(trace.buffers[index].category is Category.PARAMETER for index in kinds[0].buffers):
         return f"let go of the models in `{held.name}` before the next is made"
     return f"empty `{held.name}` each step, or keep `.detach().cpu()` in it"

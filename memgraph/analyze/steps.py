@@ -18,7 +18,7 @@ from typing import NamedTuple
 from memgraph.analyze.attribution import describe, starred
 from memgraph.trace import Category, Held, Op, Trace
 
-_FEWEST = 3
+FEWEST = 3
 """Steps from which on a verdict is given: with two, what is kept for one step cannot be told from what is kept."""
 _FAR = 100_000
 """A run that would fill the card in more steps than this is not told that it grows, unless it shows at the peak."""
@@ -76,7 +76,7 @@ def steps(trace: Trace) -> Steps | None:
 
 
 def _judged(trace: Trace, unit: str, ends: Sequence[int]) -> Steps | None:
-    if len(ends) < _FEWEST:
+    if len(ends) < FEWEST:
         return None
     kinds = tuple(sorted(_without_late_state(trace, list(_growing(trace, ends))), key=lambda kind: -kind.rate))
     rate = sum(kind.rate for kind in kinds)
@@ -104,7 +104,7 @@ def calls(trace: Trace) -> Iterator[list[int]]:
             made = [event for event in trace.rounds if phase.start <= event < phase.stop]
             spans = [(ops[one], ops[other]) for one, other in pairwise(made)]
             plain = [not _any_between(through, one, other) for one, other in spans]
-            if len(made) > _FEWEST and sum(plain) >= len(plain) - 1:  # the last may be a step's own forward
+            if len(made) > FEWEST and sum(plain) >= len(plain) - 1:  # the last may be a step's own forward
                 yield [event - 1 for event, fine in zip(made[1:], plain, strict=True) if fine]
 
 
@@ -158,7 +158,7 @@ def kind_kept(trace: Trace, index: int) -> Hashable:
 
 def _accumulates(trace: Trace, ends: Sequence[int], buffers: Sequence[int]) -> bool:
     """Whether one buffer is made, at every step, of the one before it and larger."""
-    if len(buffers) != 1 or len(ends) <= _FEWEST:
+    if len(buffers) != 1 or len(ends) <= FEWEST:
         return False
     made = trace.buffers[buffers[0]].op
     for _ in range(len(ends) - 2):

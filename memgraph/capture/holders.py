@@ -73,12 +73,13 @@ class Found(NamedTuple):
     graph: bool
 
 
-def holders(wanted: Mapping[int, int], models: Iterable[nn.Module]) -> dict[int, Found]:
+def holders(wanted: Mapping[int, int], models: Iterable[nn.Module], *, cycles: bool) -> dict[int, Found]:
     """Who holds storages.
 
     Args:
         wanted: buffers by the `_cdata` of their storages.
         models: what was called, where no name leads to it.
+        cycles: look among all objects there are for what no name leads to.
 
     Returns:
         The holder of each buffer that was found.
@@ -87,7 +88,7 @@ def holders(wanted: Mapping[int, int], models: Iterable[nn.Module]) -> dict[int,
     with torch._C.DisableTorchFunctionSubclass():
         search.run(_names())
         search.run((model, Path("model", "variable", "")) for model in models)
-        if len(search.found) < len(wanted):
+        if cycles and len(search.found) < len(wanted):
             search.run(_unnamed(search))
     return search.found
 

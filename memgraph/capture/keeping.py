@@ -59,16 +59,19 @@ class Keeping:
         before.append(len(self._ledger.sizes))
         if len(before) <= _ALWAYS or old >= 2 * self._looked_at[unit]:
             self._looked_at[unit] = max(old, 1)
-            self.look()
+            self._look(wanted, old)
 
-    def look(self) -> None:
-        """Find who holds what is alive, parameters, gradients and optimizer state left out."""
-        wanted = self._unnamed()
-        sizes = self._ledger.sizes
-        if _SHARE * sum(sizes[buffer] for buffer in wanted) < self._ledger.live_bytes:
+    def _look(self, wanted: Sequence[int], old: int) -> None:
+        """Find who holds these.
+
+        Args:
+            old: bytes of those that are of a step before the one that ended.
+        """
+        sizes, enough = self._ledger.sizes, self._ledger.live_bytes // _SHARE
+        if sum(sizes[buffer] for buffer in wanted) < enough:
             return
         moment = sum(map(len, self._before.values()))
-        found = holders(self._storages.keys_of(wanted), self._paths.roots())
+        found = holders(self._storages.keys_of(wanted), self._paths.roots(), cycles=old >= enough)
         for buffer in wanted:
             self._who.pop(buffer, None)
         self._who |= {buffer: self._told(one, moment) for buffer, one in found.items()}
