@@ -73,18 +73,18 @@ def gpus(cards: Sequence[GpuSpec]) -> str:
     """The catalogue."""
     rows = [
         (c.name, _plain_title(c.title), _about(c) + format_bytes(c.memory), format_bytes(c.memory - c.context),
-         f"{c.capability[0]}.{c.capability[1]}", c.sms)
+         f"{c.capability[0]}.{c.capability[1]}")
         for c in cards
     ]  # fmt: skip
-    headers = ("name", "card", "memory", "for PyTorch", "cap.", "SMs")
-    return _table(rows, headers, ("left", "left", "right", "right", "right", "right"))
+    headers = ("name", "card", "memory", "for PyTorch", "cap.")
+    return _table(rows, headers, ("left", "left", "right", "right", "right"))
 
 
 def _plain_title(title: str) -> str:
     """The driver's title without its frills, so that a line has 80 columns."""
     for frill in ("NVIDIA ", " Generation", " GPU", " Workstation Edition"):
         title = title.replace(frill, "")
-    return title if len(title) <= 27 else f"{title[:26]}…"
+    return title if len(title) <= 26 else f"{title[:25]}…"
 
 
 def _about(card: GpuSpec) -> str:
