@@ -12,6 +12,8 @@ from memgraph.units import format_bytes
 
 _WHOLE = re.compile(r"\[[^\]]*\]|[^\[]+")
 """The parts of a name: `ck`, `['model']`, `['layers.0.weight']`."""
+_CHECKPOINTS = ("dict", "OrderedDict")
+"""What a checkpoint is. A model that no step calls is none: its turn may come."""
 _SHOWS = 0.05
 """Share of the peak from which on it is told."""
 
@@ -35,7 +37,7 @@ def _candidates(trace: Trace) -> Iterator[tuple[int, Held]]:
         buffer = trace.buffers[index]
         held = by_buffer.get(index)
         loaded = trace.spans[0][index] < first <= trace.peak.event and buffer.role is Role.OUTPUT and not buffer.name
-        if loaded and held is not None and buffer.op not in read:
+        if loaded and held is not None and held.kind in _CHECKPOINTS and buffer.op not in read:
             yield index, held
 
 
