@@ -105,6 +105,8 @@ def run(
     _report(trace, form, top)
     if form == "table" and (ended.error is None or not trace.fits):
         further = _timeline(output) if trace.fits else _advise(gpu, memory, module, script, arguments)
+        if select == 1 and any("are taken to be selected" in text for text in trace.assumptions):
+            further = f"add --select 0.25 if that share of what data select is nearer; or {further}"
         click.echo(f"\nnext: {further}", err=True)
     end(ended)
 
