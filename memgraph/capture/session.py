@@ -36,6 +36,7 @@ from memgraph.options import torch_release
 from memgraph.trace import Buffer, Category, TensorSpec, Trace
 from memgraph.trace.garbage import no_garbage_collection
 from memgraph.virtual import cuda, patches
+from memgraph.virtual.after_import import changed_when_imported
 from memgraph.virtual.becoming import tensors_become_others
 from memgraph.virtual.cuda_build import looks_built_for_cuda
 from memgraph.virtual.current_stream import current_number, streams_exist
@@ -49,6 +50,7 @@ from memgraph.virtual.ops.formulas import COMPOSITES
 from memgraph.virtual.ops.jagged import attention_kernels_of
 from memgraph.virtual.ops.kernels import kernels
 from memgraph.virtual.ops.recurrent import Recurrent
+from memgraph.virtual.paged import paged_states
 from memgraph.virtual.saving import tensors_are_saved
 from memgraph.virtual.storages import storages_are_there
 from memgraph.virtual.subclasses import subclasses_are_made
@@ -135,7 +137,8 @@ class VirtualGpu:
             stack.enter_context(tensors_are_read(self._assume_here))
             stack.enter_context(storages_are_there(self.recorder.storages))
             stack.enter_context(legacy_types_are_there())
-            stack.enter_context(triton_kernels_do_nothing(self.spec, self._assume_here))
+            libraries = triton_kernels_do_nothing(self.spec, self._assume_here) | paged_states(self._assume_here)
+            stack.enter_context(changed_when_imported(libraries))
             stack.enter_context(tensors_are_saved(self.recorder, self._assume_here))
             answers = cuda.answers(
                 self.spec, self.ledger, self.ledger.empty_cache, self._devices(), self._frames_of

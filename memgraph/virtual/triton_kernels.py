@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import importlib.machinery
 import sys
 import types
 from collections.abc import Callable, Iterator, Sequence
@@ -19,6 +18,7 @@ from typing import Any
 import torch
 
 from memgraph.gpu.specs import GpuSpec
+from memgraph.virtual.after_import import Change
 from memgraph.virtual.patches import replaced
 
 Assume = Callable[[str], None]
@@ -26,51 +26,24 @@ _FLUSHED = 256 * 2**20
 """Bytes that `get_empty_cache_for_benchmark` of triton/backends/nvidia/driver.py takes."""
 _SHARED = {(7, 0): 98304, (7, 5): 65536, (8, 0): 166912, (8, 7): 166912, (9, 0): 232448, (10, 0): 232448}
 """Bytes of shared memory that a block may have, by compute capability (CUDA's programming guide); else 101,376."""
-_JIT, _TESTING = "triton.runtime.jit", "triton.testing"
 
 
-@contextlib.contextmanager
-def triton_kernels_do_nothing(gpu: GpuSpec, assume: Assume) -> Iterator[None]:
-    """While open, launches do nothing, and Triton finds this card."""
+def triton_kernels_do_nothing(gpu: GpuSpec, assume: Assume) -> dict[str, Change]:
+    """Launches do nothing, and Triton finds this card: what to change, for `changed_when_imported`."""
     driver = Driver(gpu)
-    with contextlib.ExitStack() as stack:
 
-        def change(name: str) -> None:
-            if name == _JIT:
-                stack.enter_context(replaced(sys.modules[_JIT].JITFunction, "run", _launch(assume)))
-                stack.enter_context(replaced(sys.modules["triton.runtime.driver"].driver, "_active", driver))
-            else:
-                stack.enter_context(replaced(sys.modules[_TESTING], "do_bench", driver.time))
+    @contextlib.contextmanager
+    def launches(jit: types.ModuleType) -> Iterator[None]:
+        with (
+            replaced(jit.JITFunction, "run", _launch(assume)),
+            replaced(sys.modules["triton.runtime.driver"].driver, "_active", driver),
+        ):
+            yield
 
-        finder = AfterImport((_JIT, _TESTING), change)
-        for name in (_JIT, _TESTING):
-            if name in sys.modules:
-                change(name)
-        sys.meta_path.insert(0, finder)
-        stack.callback(sys.meta_path.remove, finder)
-        yield
-
-
-class AfterImport:
-    """Tells of these modules when they have been imported."""
-
-    def __init__(self, names: Sequence[str], tell: Callable[[str], None]) -> None:
-        self._names = names
-        self._tell = tell
-
-    def find_spec(self, name: str, path: Any, target: Any = None) -> importlib.machinery.ModuleSpec | None:
-        if name not in self._names:
-            return None
-        spec = importlib.machinery.PathFinder.find_spec(name, path, target)
-        if spec is not None and spec.loader is not None:
-            run = spec.loader.exec_module
-
-            def run_and_tell(module: types.ModuleType) -> None:
-                run(module)
-                self._tell(name)
-
-            spec.loader.exec_module = run_and_tell  # type: ignore[method-assign]
-        return spec
+    return {
+        "triton.runtime.jit": launches,
+        "triton.testing": lambda testing: replaced(testing, "do_bench", driver.time),
+    }
 
 
 def _launch(assume: Assume) -> Callable[..., Kernel]:

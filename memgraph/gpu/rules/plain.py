@@ -61,8 +61,17 @@ _assert_async _assert_scalar _assert_tensor_metadata _local_scalar_dense dense_d
 is_set_to item sparse_dim
 """
 
+_BITSANDBYTES = """
+bitsandbytes::dequantize_4bit bitsandbytes::dequantize_blockwise bitsandbytes::gemv_4bit
+bitsandbytes::int8_linear_matmul bitsandbytes::optimizer_update_32bit
+bitsandbytes::optimizer_update_8bit_blockwise bitsandbytes::quantize_4bit
+bitsandbytes::quantize_blockwise
+"""
+"""bitsandbytes/backends/cuda/ops.py, 0.50. Its `gemm_4bit` and `int8_vectorwise_quant` may take more."""
+
 _LISTS = (
     _MADE, _VIEWS, _COPIES, _ELEMENTWISE, _OPTIMIZERS, _VECTORS, _WITHOUT_STORAGE, _POOLS, _FAKE_QUANTISED, _QUESTIONS,
+    _BITSANDBYTES,
 )  # fmt: skip
 NO_TEMPORARIES = frozenset(" ".join(_LISTS).split())
 """Names without overload."""
