@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch._ops import OpOverload
 
+from memgraph.virtual.ops import batch_norm
 from memgraph.virtual.ops.dispatch import run_composite
 
 aten = torch.ops.aten
@@ -116,5 +117,6 @@ COMPOSITES: dict[OpOverload, Callable[..., Any]] = {
     aten._embedding_bag_backward.default: _embedding_bag_backward,
     aten._is_all_true.default: _is_all_true,
     aten.cov.default: _cov,
+    **batch_norm.COMPOSITES,
     aten.masked_scatter_backward.default: _masked_scatter_backward,
 }
