@@ -5,7 +5,7 @@ TORCH ?= 2.13.0
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: demo test lint test-torch clean
+.PHONY: demo test lint test-torch fuzz clean
 
 demo: $(VENV)/.installed
 	$(BIN)/memgraph analyze --seq 512
@@ -19,6 +19,11 @@ lint: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check memgraph tests
 	$(BIN)/mypy
+
+# The property tests with twenty times the examples, others each time: make fuzz TIMES=100
+TIMES ?= 20
+fuzz: $(VENV)/.installed
+	MEMGRAPH_FUZZ=$(TIMES) $(BIN)/python -m pytest tests/fuzz tests/render/test_words.py tests/trace/test_columns.py tests/gpu/allocator/test_config.py
 
 # The tests against another torch, in an environment of its own: make test-torch TORCH=2.15.0
 test-torch:

@@ -89,6 +89,10 @@ def _exit_code(run: Callable[[], Any]) -> int:
     except OSError as error:  # whoever else uses files says so in words of its own
         _forget_stdout()
         return _say(f"cannot write the answer: {error.strerror or error}", 1)
+    except ImportError as error:
+        if (error.name or "").partition(".")[0] != "torch":
+            raise
+        return _say(f"this torch is not as those that memgraph supports, 2.11 to 2.15: {error}", 1)
     except MemoryError:
         return _say("this machine has not the memory for that: ask for less, or read a smaller file", 1)
     except SystemExit as ended:  # click ends so, with 1, when the reader of its output went away

@@ -12,6 +12,8 @@ import struct
 from collections.abc import Callable
 from typing import Any, BinaryIO, NoReturn
 
+from memgraph.errors import shortened
+
 _BLOCK = 2**20
 """Bytes that are read at once."""
 _ROOM = 16
@@ -236,7 +238,8 @@ class _Reader:
         self.stack.append(found)
 
     def refuse(self, module: str, name: str) -> NoReturn:
-        raise PickleError(f"it asks for {module}.{name}, and a snapshot is plain data: it will not be run")
+        asked = " ".join(f"{module}.{name}".split())
+        raise PickleError(f"it asks for {shortened(asked)}, and a snapshot is plain data: it will not be run")
 
 
 def _asks_by_line(reader: _Reader) -> NoReturn:
