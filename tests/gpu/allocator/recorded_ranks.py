@@ -24,9 +24,10 @@ def recorded(rank: str) -> tuple[Trace, dict[str, int]]:
     data: dict[str, Any] = json.loads(gzip.decompress(path.read_bytes()))
     rows = list(zip(*data["events"], strict=True))
     rows.insert(0, ("segment_alloc", rows[0][1], 2 * MIB, 0))
-    history = snapshot_file.read([dict(zip(("action", "addr", "size", "stream"), row, strict=True)) for row in rows])
+    entries = [dict(zip(("action", "addr", "size", "stream"), row, strict=True)) for row in rows]
+    history = snapshot_file.read({"device_traces": [entries]}, 0)
     trace = Trace(
-        origin="measured", gpu=data["gpu"], memory=141 * 2**30, torch=data["torch"], settings={}, ops=history.ops,
+        origin="measured", gpu=data["gpu"], memory=141 * 2**30, torch=data["torch"], settings={}, ops=(),
         buffers=history.buffers, events=history.events, phases=(Phase("recorded", 1, 0, len(history.events)),),
     )  # fmt: skip
     return trace, {kind: data[kind] for kind in KINDS}
