@@ -14,6 +14,7 @@ import torch
 import torch.distributed as dist
 import torch.distributed.rendezvous as meeting
 from torch._C import _distributed_c10d as c10d_cpp
+from torch.distributed import device_mesh
 from torch.distributed import distributed_c10d as c10d
 
 from memgraph.virtual.patches import put
@@ -87,6 +88,7 @@ def _changes(here: Place, store: LonelyStore) -> list[tuple[Any, str, Any]]:
         (c10d, "ProcessGroupNCCL", VirtualNccl), (dist, "ProcessGroupNCCL", VirtualNccl),
         (c10d, "ProcessGroupGloo", VirtualGloo), (dist, "ProcessGroupGloo", VirtualGloo),
         (c10d, "_NCCL_AVAILABLE", True), (c10d, "_GLOO_AVAILABLE", True),
+        (c10d, "split_group", _split), (dist, "split_group", _split), (device_mesh, "split_group", _split),
         (c10d, "rendezvous", meet), (meeting, "rendezvous", meet),
         (c10d, "_store_based_barrier", _nothing), (c10d, "monitored_barrier", _nothing),
         (dist, "monitored_barrier", _nothing),
@@ -98,6 +100,20 @@ def _changes(here: Place, store: LonelyStore) -> list[tuple[Any, str, Any]]:
         (fake, "eager_connect_single_device", _nothing), (fake, "set_timeout", _nothing),
         (fake, "perform_nocolor_split", _nothing),
     ]  # fmt: skip
+
+
+def _split(
+    parent_pg: Any = None, split_ranks: Any = None, timeout: Any = None, pg_options: Any = None,
+    group_desc: str | None = None, **_: Any,
+) -> Any:  # fmt: skip
+    """As `split_group`: NCCL splits the parent's communicator, and the group that comes of it is the same as a new one.
+    Ranks are those in the parent."""
+    ranks = c10d.get_process_group_ranks(parent_pg or dist.group.WORLD)
+    me = dist.get_rank()
+    for part in ([ranks[rank] for rank in part] for part in split_ranks):
+        if me in part:  # the others' groups are none of this rank's affair, and there may be a thousand
+            return c10d.new_group(part, timeout=timeout, group_desc=group_desc, use_local_synchronization=True)
+    return None
 
 
 def _nccl_version() -> int:

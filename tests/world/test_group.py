@@ -46,6 +46,18 @@ def test_groups_and_meshes() -> None:
         assert dist.get_world_size(dist.new_group([1, 5, 6])) == 3
 
 
+def test_a_mesh_splits_a_group_that_is_bound_to_its_device() -> None:
+    with memgraph.virtual_gpu("h100", world=8, rank=5):
+        torch.cuda.set_device(5)
+        dist.init_process_group("nccl", device_id=torch.device("cuda", 5))
+        mesh = init_device_mesh("cuda", (4, 2), mesh_dim_names=("dp", "tp"))
+        assert dist.get_process_group_ranks(mesh["tp"].get_group()) == [4, 5]
+        half = dist.split_group(split_ranks=[[0, 1, 2, 3], [4, 5, 6, 7]])
+        assert dist.get_process_group_ranks(half) == [4, 5, 6, 7]
+        quarter = dist.split_group(half, [[0, 1], [2, 3]])
+        assert dist.get_process_group_ranks(quarter) == [4, 5]
+
+
 def test_afterwards_torch_distributed_is_as_before() -> None:
     names = ("is_nccl_available", "init_process_group", "TCPStore", "Work")
     before = [getattr(dist, name) for name in names], dist.is_nccl_available(), sys.excepthook, dict(os.environ)
