@@ -28,6 +28,7 @@ from memgraph.capture.operators import Kinds
 from memgraph.capture.recorder import Recorder
 from memgraph.capture.tags import parameter_name
 from memgraph.errors import TorchChanged, UsageError
+from memgraph.gpu import nccl
 from memgraph.gpu.allocator.caching import Allocator
 from memgraph.gpu.allocator.config import AllocatorConfig
 from memgraph.gpu.cudnn.ask import asker
@@ -240,7 +241,12 @@ class VirtualGpu:
         self.assumptions.state(f"{text} at {source}" if source else text)
 
     def _assumed(self) -> tuple[str, ...]:
-        return (*self.assumptions.stated, *self._estimates(), *self._elsewhere())
+        return (*self.assumptions.stated, *self._estimates(), *self._elsewhere(), *self._communicators())
+
+    def _communicators(self) -> list[str]:
+        groups = {} if self.calls is None else self.calls.groups
+        used = [group for group in groups.values() if len(group.ranks) > 1]
+        return [nccl.stated(len(used))] if used else []
 
     @property
     def _torch(self) -> str:
