@@ -93,9 +93,10 @@ def _trimmed(text: str) -> str:
 
 
 def check_example(path: Path) -> list[str]:
-    """Run an example in an empty folder."""
+    """Run an example in an empty folder; one that is for `torchrun` as a rank of a world."""
+    ranks = ["-m", "memgraph", "run", "--world", "8"] if "torchrun" in path.read_text() else []
     with tempfile.TemporaryDirectory() as folder:
-        result = _run([sys.executable, str(path)], Path(folder))
+        result = _run([sys.executable, *ranks, str(path)], Path(folder))
     return [] if result.returncode == 0 else [f"{path.relative_to(ROOT)} fails:\n{result.stdout}"]
 
 
