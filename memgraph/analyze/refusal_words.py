@@ -96,16 +96,16 @@ def _steps(said: RefusalText) -> Iterator[str]:
         yield "nvidia-smi, and end what else runs there"
     card = likely_card(said)
     gpu = f"--gpu {card.name}" if card else "--gpu CARD"
-    yield f"memgraph run {gpu} train.py      without a GPU: what is alive, what grows, what to change"
-    yield f"memgraph advise {gpu} train.py   what would make it fit, each tried"
+    yield f"memgraph run {gpu} train.py: without a GPU, what is alive, what grows, what to change"
+    yield f"memgraph advise {gpu} train.py: what would make it fit, each tried"
     yield ("torch.cuda.memory._record_memory_history(), and on the error _dump_snapshot('oom.pickle'); then memgraph "
            "analyze oom.pickle")  # fmt: skip
 
 
 def likely_card(said: RefusalText) -> GpuSpec | None:
-    """The card of the catalogue whose memory is nearest, if one is within a fiftieth."""
+    """The card of the catalogue whose memory is nearest, if one is within a fiftieth; the plainest name of several."""
     if said.total is None:
         return None
     total = said.total
-    near = min(all_gpus(), key=lambda card: abs(card.memory - total))
+    near = min(all_gpus(), key=lambda card: (round(abs(card.memory - total) / total, 2), len(card.name)))
     return near if abs(near.memory - total) <= max(total // 50, MIB) else None

@@ -504,7 +504,7 @@ class Recorder(FakeTensorMode):
         self.leader = threading.get_ident()
         if self.before_call is not None:
             self.before_call(root)
-        if self.stage.name == "forward" and self.after_call is not None:
+        if self.stage.called_again(id(root)) and self.after_call is not None:
             self.after_call()
         if self.stage.model_called():
             self.mark_model(root)

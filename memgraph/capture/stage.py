@@ -14,8 +14,9 @@ class Stage:
         self._ledger = ledger
         self.step = 0
         self.name = ""
+        self._first = 0
         self.rounds: list[int] = []
-        """At which events a model was called from outside any."""
+        """At which events the first model of a forward was called, and called again."""
         self._stepping = self._stepped = False
         self.set("load")
 
@@ -48,8 +49,21 @@ class Stage:
         if self.name == "load" or self._stepped:
             self.next_step()
         self.set("forward")
-        self.rounds.append(len(self._ledger))
         return True
+
+    def called_again(self, model: int) -> bool:
+        """Whether a model is called that was the first one of this forward: another round begins. To be asked before
+        `model_called`.
+
+        Args:
+            model: tells models apart.
+        """
+        if self.name != "forward":
+            self._first = model
+        if model != self._first:
+            return False
+        self.rounds.append(len(self._ledger))
+        return self.name == "forward"
 
     def outside_autograd(self) -> int:
         """An op runs that is not a backward op; the index of its phase."""

@@ -48,7 +48,8 @@ class TraceData:
     held: tuple[Held, ...] = ()
     """Who held what at the ends of steps, for those buffers that were looked for."""
     rounds: tuple[int, ...] = ()
-    """Indices of the events at which a model was called from outside any; empty where that is not known."""
+    """Indices of the events at which the first model of a forward was called, and called again; empty where that is not
+    known."""
 
     @functools.cached_property
     def lives(self) -> tuple[Life, ...]:

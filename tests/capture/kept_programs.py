@@ -255,6 +255,17 @@ QUIET: dict[str, str] = {
             for _ in range(9):
                 correct += net(batch()).argmax(1).sum()
     """,
+    "layers that the program calls one by one": """
+        layers = nn.ModuleList(nn.Linear(512, 512) for _ in range(8)).cuda()
+        for layer in layers[:7]: layer.requires_grad_(False)
+        opt = torch.optim.SGD(layers[7].parameters(), 0.1)
+        for _ in range(2):
+            x, states = batch(), []
+            for layer in layers:
+                x = torch.relu(layer(x))
+                states.append(x)
+            x.mean().backward(); opt.step(); opt.zero_grad()
+    """,
     "lengths that vary": """
         for n in (64, 80, 32, 100, 48, 90, 70):
             net(torch.randn(n, 512, device="cuda")).mean().backward(); opt.step(); opt.zero_grad()
