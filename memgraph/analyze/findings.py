@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from memgraph.analyze.causes import causes
 from memgraph.analyze.failures import failures
 from memgraph.analyze.finding import Finding
 from memgraph.analyze.leaks import leaks
 from memgraph.analyze.unread import unread
 from memgraph.trace import Trace
 
-_RULES = (failures, leaks, unread)
+_RULES = (leaks, unread, causes)
 
 
 def findings(trace: Trace) -> tuple[Finding, ...]:
-    """What is wrong with a run, rule by rule; empty if nothing is."""
-    return tuple(found for rule in _RULES for found in rule(trace))
+    """What is wrong with a run: why it failed, what grows, and what takes most; empty if nothing is wrong."""
+    found = [one for rule in _RULES for one in rule(trace)]
+    return (*failures(trace), *sorted(found, key=lambda one: (not one.name.startswith("growing"), -one.bytes)))

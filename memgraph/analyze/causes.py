@@ -1,0 +1,30 @@
+"""Causes that have a remedy, where the bytes at the peak show them; each rule is silent where they do not.
+
+A rule asks of the ops that really ran, not of names or settings; and of bytes that are alive at the peak, for only they
+can bring it down.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from memgraph.analyze.causes_of_copies import expanded_casts, expanded_masks, logits_in_fp32
+from memgraph.analyze.causes_of_training import caches, foreach, not_the_batch, whole_checkpoint
+from memgraph.analyze.finding import Finding
+from memgraph.analyze.fragmented import fragmented
+from memgraph.trace import Trace
+
+RULES: tuple[Callable[[Trace], tuple[Finding, ...]], ...] = (
+    not_the_batch, whole_checkpoint, caches, expanded_casts, expanded_masks, logits_in_fp32, foreach, fragmented,
+)  # fmt: skip
+
+_LEAST = 2**26
+"""Bytes below which nobody wants to know."""
+
+
+def causes(trace: Trace) -> tuple[Finding, ...]:
+    """Those that a run has, the largest first."""
+    if not trace.peak.requested:
+        return ()
+    found = [one for rule in RULES for one in rule(trace) if one.bytes >= _LEAST]
+    return tuple(sorted(found, key=lambda one: -one.bytes))

@@ -1,0 +1,203 @@
+"""Copies that need not be: of views that were small until something wrote them out, and of logits."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+
+from memgraph.analyze.finding import Finding
+from memgraph.trace import Op, Role, TensorSpec, Trace
+from memgraph.units import format_bytes
+
+_SHOWS = 0.1
+"""Share of the peak from which on a copy is told."""
+_LARGER = 4
+"""Times that an expanded view is larger than what it is of, from which on its copy is."""
+_LOGITS = 1 / 3
+"""Share of the peak that tensors of the logits' shape have, from which on they are told."""
+_VOCABULARY = 8192
+_VIEWS = frozenset(("view", "unsqueeze", "squeeze", "transpose", "permute", "slice", "select", "t", "alias", "detach"))
+_FAR = 8
+"""Ops between a mask as the user made it and the attention that reads it: `convert_boolean_attn_mask`, padding."""
+_HALF = ("float16", "bfloat16")
+
+
+def expanded_casts(trace: Trace) -> tuple[Finding, ...]:
+    """A cast writes an expanded view out: `_to_copy` keeps the strides of dense tensors alone, and so makes elements
+    that lie on one another each of their own (aten/src/ATen/native/TensorConversions.cpp)."""
+    lines: defaultdict[str, list[tuple[int, int]]] = defaultdict(list)
+    for index in trace.live_at(trace.peak.event):
+        made = trace.buffers[index].op
+        op = trace.ops[made] if made >= 0 else None
+        if op is None or _name(op) != "_to_copy" or trace.buffers[index].role is not Role.OUTPUT:
+            continue
+        small = _expanded(trace, made)
+        if small is not None:
+            lines[op.source].append((trace.buffers[index].size, small.bytes))
+    return tuple(
+        _cast(source, rows) for source, rows in lines.items()
+        if sum(size for size, _ in rows) >= _SHOWS * trace.peak.requested
+    )  # fmt: skip
+
+
+def _expanded(trace: Trace, op: int) -> TensorSpec | None:
+    """What the tensor that an op reads is an expanded view of; None if it is none, or not much larger."""
+    for _ in range(_FAR):
+        if not trace.ops[op].reads:
+            return None
+        op = trace.ops[op].reads[0]
+        found = trace.ops[op]
+        if _name(found) == "expand":
+            small, large = found.inputs[0], found.outputs[0]
+            return small if large.bytes >= _LARGER * small.bytes else None
+        if _name(found) not in _VIEWS:
+            return None
+    return None
+
+
+def _cast(source: str, rows: Sequence[tuple[int, int]]) -> Finding:
+    size = sum(one for one, _ in rows)
+    small = rows[0][1]
+    return Finding(
+        "expanded-copy",
+        f"{format_bytes(size)} at {source}: a cast (autocast's, or `.to`) writes an expanded view of "
+        f"{format_bytes(small)} out in full, {len(rows)} x {format_bytes(rows[0][0])}.",
+        source,
+        "an expanded view shares its elements; a copy in another dtype has each of its own",
+        "cast before it is expanded, `x.to(dtype).expand(…)`, or let the op broadcast (matmul for bmm)",
+        size,
+    )
+
+
+def expanded_masks(trace: Trace) -> tuple[Finding, ...]:
+    """A boolean mask that is expanded over heads or queries before attention: `convert_boolean_attn_mask`
+    (aten/src/ATen/native/transformers/attention.cpp) makes a tensor of the query's dtype of it, in full."""
+    alive = _by_op(trace)
+    lines: defaultdict[str, dict[int, int]] = defaultdict(dict)
+    small: dict[str, TensorSpec] = {}
+    for number, op in enumerate(trace.ops):
+        if "scaled_dot_product" in op.name and "backward" not in op.name:
+            made, of = _mask(trace, number)
+            if of is not None:
+                small[op.source] = of
+                lines[op.source].update({buffer: size for one in made for buffer, size in alive.get(one, ())})
+    # The mask may be at work in an attention that has not run yet at the peak: what it reads is alive all the same.
+    return tuple(
+        _wide_mask(source, sum(sizes.values()), small[source]) for source, sizes in lines.items()
+        if sum(sizes.values()) >= _SHOWS * trace.peak.requested
+    )  # fmt: skip
+
+
+def _mask(trace: Trace, attention: int) -> tuple[set[int], TensorSpec | None]:
+    """The ops between an expanded boolean mask and the attention that reads it, at its line; and what was expanded."""
+    source, made, of = trace.ops[attention].source, set[int](), None
+    ahead = [(read, 0) for read in trace.ops[attention].reads[3:]]
+    while ahead:
+        number, far = ahead.pop()
+        op = trace.ops[number]
+        if number in made or far > _FAR:
+            continue
+        if _name(op) == "expand" and op.outputs[0].dtype == "bool":
+            large = op.outputs[0].bytes >= _LARGER * op.inputs[0].bytes
+            of = op.inputs[0] if large else of
+            continue
+        if op.source == source:
+            made.add(number)
+            ahead += [(read, far + 1) for read in op.reads]
+    return made | _alike(trace, made), of
+
+
+def _alike(trace: Trace, made: set[int]) -> set[int]:
+    """What was made of the same mask on the way, and is no argument of what reads it: ops of the same line between."""
+    if not made:
+        return set()
+    first, shape = min(made), trace.ops[max(made)].outputs[:1]
+    return {
+        number for number in range(max(0, first - _FAR), max(made))
+        if trace.ops[number].source == trace.ops[first].source and shape
+        and [spec.shape for spec in trace.ops[number].outputs] == [shape[0].shape]
+    }  # fmt: skip
+
+
+def _wide_mask(source: str, size: int, small: TensorSpec) -> Finding:
+    return Finding(
+        "expanded-mask",
+        f"{format_bytes(size)} at {source}: attention makes a mask of numbers of a boolean one that was expanded; "
+        f"before that it was {format_bytes(small.bytes)}, {list(small.shape)}.",
+        source,
+        "scaled_dot_product_attention converts the mask as it is given, each head and query of its own",
+        "give it without .expand(…): `mask[:, None, None, :]` broadcasts over heads and queries",
+        size,
+    )
+
+
+def _by_op(trace: Trace) -> dict[int, list[tuple[int, int]]]:
+    """What is alive at the peak, by the op that made it: buffers and their bytes."""
+    found: defaultdict[int, list[tuple[int, int]]] = defaultdict(list)
+    for index in trace.live_at(trace.peak.event):
+        found[trace.buffers[index].op].append((index, trace.buffers[index].size))
+    return found
+
+
+def logits_in_fp32(trace: Trace) -> tuple[Finding, ...]:
+    """Logits, or their log-softmax, that are computed in half precision and copied to fp32 for the loss, with its
+    results and its gradients."""
+    shapes = {
+        math.prod(op.inputs[0].shape): op for op in trace.ops
+        if _name(op) == "_log_softmax" and op.inputs[0].shape[-1:] >= (_VOCABULARY,)
+    }  # fmt: skip
+    for count, op in shapes.items():
+        rows = list(_of_count(trace, count, op.inputs[0].shape[-1]))
+        size = sum(trace.buffers[index].size for index in rows)
+        copied = _upcast(trace, op) or any(_is_upcast(trace.ops[trace.buffers[index].op]) for index in rows)
+        if copied and size >= _LOGITS * trace.peak.requested:
+            return (_logits(op, size, len(rows), trace.peak.requested),)
+    return ()
+
+
+def _of_count(trace: Trace, count: int, words: int) -> Iterator[int]:
+    """What is alive at the peak and has as many elements, or those of a token more or less a sample."""
+    for index in trace.live_at(trace.peak.event):
+        buffer = trace.buffers[index]
+        op = trace.ops[buffer.op] if buffer.op >= 0 else None
+        if op is not None and buffer.role is Role.OUTPUT and not buffer.name and op.outputs:
+            spec = op.outputs[0]
+            elements = math.prod(spec.shape)
+            if spec.shape[-1:] == (words,) and 0.9 * count <= elements <= 1.1 * count:
+                yield index
+
+
+def _upcast(trace: Trace, op: Op) -> bool:
+    """Whether what an op reads was half precision, and copied."""
+    for _ in range(_FAR):
+        if not op.reads:
+            return False
+        op = trace.ops[op.reads[0]]
+        if _name(op) == "_to_copy":
+            return _is_upcast(op)
+        if _name(op) not in _VIEWS and _name(op) != "clone":
+            return False
+    return False
+
+
+def _is_upcast(op: Op) -> bool:
+    return _name(op) == "_to_copy" and op.inputs[0].dtype in _HALF and op.outputs[0].dtype == "float32"
+
+
+def _logits(op: Op, size: int, count: int, peak: int) -> Finding:
+    shape = list(op.inputs[0].shape)
+    return Finding(
+        "logits-in-fp32",
+        f"{format_bytes(size)} at {op.source}, {100 * size / peak:.0f} % of the peak, are {count} tensors of the "
+        f"logits' shape {shape}: copies in fp32, the log-softmax, gradients.",
+        op.source,
+        "the loss takes fp32, and keeps or makes a tensor of all tokens times all words at each of its steps",
+        "compute it in chunks of the tokens: memgraph.models.chunked_loss.chunked_cross_entropy(head, hidden, targets, "
+        "chunks=8)",
+        size,
+    )
+
+
+def _name(op: Op) -> str:
+    return op.name.removeprefix("aten.").partition(".")[0]

@@ -1,0 +1,57 @@
+"""Memory that is reserved and of no use, where segments that grow would not have it: the same requests are put through
+the allocator's model once more."""
+
+from __future__ import annotations
+
+from memgraph.analyze.finding import Finding
+from memgraph.analyze.served import version_of
+from memgraph.gpu.allocator.blocks import Block
+from memgraph.gpu.allocator.caching import Allocator
+from memgraph.gpu.allocator.config import AllocatorConfig
+from memgraph.gpu.allocator.ties import NEWEST
+from memgraph.trace import ENDS, Action, Trace
+from memgraph.units import format_bytes
+
+_SHOWS = 0.25
+"""Share of what is reserved at most that was never allocated at once."""
+_LEAST = 2**29
+"""Bytes: a few segments of 20 MiB are no matter."""
+_LONGEST = 500_000
+"""Events that are put through the model."""
+_ENDLESS = 2**62
+
+
+def fragmented(trace: Trace) -> tuple[Finding, ...]:
+    """Reserved far above allocated, if expandable segments bring at least half of it back."""
+    peak = trace.peak
+    wasted = peak.reserved - peak.allocated
+    grows = "expandable_segments:True" in str(trace.settings.get("alloc_conf") or "")
+    if grows or wasted < max(_LEAST, _SHOWS * peak.reserved) or len(trace.events) > _LONGEST:
+        return ()
+    if any(buffer.stream for buffer in trace.buffers):
+        return ()
+    least = _reserved_if_growing(trace)
+    if peak.reserved - least < wasted / 2:
+        return ()
+    return (Finding(
+        "fragmented",
+        f"{format_bytes(peak.reserved)} are reserved for at most {format_bytes(peak.allocated)} at once: "
+        f"{format_bytes(wasted)} lie in pieces that did not serve.",
+        "",
+        "sizes that change from step to step leave free blocks that are too small for the next",
+        f"PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True: the same requests then reserve {format_bytes(least)}",
+        peak.reserved - least,
+    ),)  # fmt: skip
+
+
+def _reserved_if_growing(trace: Trace) -> int:
+    config = AllocatorConfig(expandable_segments=True)
+    allocator = Allocator(_ENDLESS, config, torch=version_of(trace.torch) or NEWEST)
+    blocks: dict[int, Block] = {}
+    sizes = [buffer.size for buffer in trace.buffers]
+    for action, buffer in zip(*trace.events.columns[:2], strict=True):
+        if action == Action.ALLOC:
+            blocks[buffer] = allocator.malloc(sizes[buffer])
+        elif action in ENDS:
+            allocator.free(blocks.pop(buffer))
+    return allocator.peak_reserved
