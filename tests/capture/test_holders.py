@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.workloads.loops import trace_of
 from memgraph.analyze.finding import Finding
 from memgraph.analyze.findings import findings
 from memgraph.analyze.steps import steps
@@ -147,3 +148,9 @@ def test_the_graph_of_the_step_before_beside_the_next_is_told(tmp_path: Path) ->
     assert found.where == f"{tmp_path.name}/train.py:{line_marked(program)}"
     assert "the autograd graph behind the variable `out`" in found.why
     assert "`del out`" in found.help and "torch.no_grad()" in found.help
+
+
+@pytest.mark.parametrize("name", ["adapters", "gan", "recommender"])
+def test_nothing_is_said_of_recorded_training_loops(name: str) -> None:
+    """Three of the 31 of benchmarks/workloads; none of them is told anything."""
+    assert findings(trace_of(name)) == ()
