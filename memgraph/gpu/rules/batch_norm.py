@@ -1,8 +1,8 @@
 """cuDNN's batch norm: results and statistics, and with the channels last partial sums for each tile of rows.
 
 Source: aten/src/ATen/native/cudnn/BatchNorm.cpp. The sizes were read off 24 shapes of a residual network in
-channels-last under fp16 autocast, and those of one in fp32 with the channels first, which takes nothing; both recorded
-on an H200 with torch 2.11 and cuDNN 9.19 (benchmarks/recordings/workloads). Elsewhere they are an estimate. The reserve
+channels-last under fp16 autocast (benchmarks/recordings/workloads), and off single calls in fp32 and with the channels
+first, which take nothing; all on an H200 with torch 2.11 and cuDNN 9.19. Elsewhere they are an estimate. The reserve
 was empty in all of them.
 """
 
@@ -16,7 +16,7 @@ Version = tuple[int, int]
 
 _CHANNELS = 64
 """Channels of a tile."""
-_ROWS, _ROWS_BACKWARD = 160, 96
+_ROWS, _ROWS_OF_FLOATS, _ROWS_BACKWARD = 160, 64, 96
 _PAIR = 8
 """Two sums in fp32 for each channel of a tile."""
 _LOCK = 4
@@ -27,7 +27,7 @@ def _forward(call: Call, gpu: GpuSpec, version: Version) -> Steps:
     plan, source = Plan(call), call.args[0]
     plan.outputs()
     if call.args[5] and _channels_last(source):
-        plan.temporary(forward_workspace(*_tall(source)), _name(source, gpu))
+        plan.temporary(forward_workspace(*_tall(source), source.itemsize), _name(source, gpu))
     return plan.steps()
 
 
@@ -43,9 +43,9 @@ def _backward(call: Call, gpu: GpuSpec, version: Version) -> Steps:
     return plan.steps()
 
 
-def forward_workspace(channels: int, rows: int) -> int:
+def forward_workspace(channels: int, rows: int, itemsize: int = 2) -> int:
     """Bytes; `rows` are samples times places."""
-    tiles = ceil_div(rows, _ROWS)
+    tiles = ceil_div(rows, _ROWS if itemsize == 2 else _ROWS_OF_FLOATS)
     groups = ceil_div(channels, _CHANNELS)
     return 1072 + groups * (tiles * (_CHANNELS * _PAIR + _LOCK) + _LOCK)
 
@@ -67,7 +67,7 @@ def _channels_last(tensor: TensorMeta) -> bool:
 
 
 def _name(source: TensorMeta, gpu: GpuSpec) -> str:
-    measured = gpu.capability == (9, 0) and source.dtype == "float16"
+    measured = gpu.capability == (9, 0) and source.dtype in ("float16", "float32")
     return "cuDNN workspace" if measured else "cuDNN workspace (estimate)"
 
 
