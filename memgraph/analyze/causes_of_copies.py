@@ -20,7 +20,7 @@ _VOCABULARY = 8192
 _VIEWS = frozenset(("view", "unsqueeze", "squeeze", "transpose", "permute", "slice", "select", "t", "alias", "detach"))
 _FAR = 8
 """Ops between a mask as the user made it and the attention that reads it: `convert_boolean_attn_mask`, padding."""
-_HALF = ("float16", "bfloat16")
+_UPCASTS = (("float16", "float32"), ("bfloat16", "float32"))
 
 
 def expanded_casts(trace: Trace) -> tuple[Finding, ...]:
@@ -48,7 +48,7 @@ def _expanded(trace: Trace, op: int) -> TensorSpec | None:
             return None
         op = trace.ops[op].reads[0]
         found = trace.ops[op]
-        if _name(found) == "expand":
+        if _name(found) == "expand" and found.inputs and found.outputs:
             small, large = found.inputs[0], found.outputs[0]
             return small if large.bytes >= _LARGER * small.bytes else None
         if _name(found) not in _VIEWS:
@@ -98,7 +98,7 @@ def _mask(trace: Trace, attention: int) -> tuple[set[int], TensorSpec | None]:
         op = trace.ops[number]
         if number in made or far > _FAR:
             continue
-        if _name(op) == "expand" and op.outputs[0].dtype == "bool":
+        if _name(op) == "expand" and op.inputs and op.outputs and op.outputs[0].dtype == "bool":
             large = op.outputs[0].bytes >= _LARGER * op.inputs[0].bytes
             of = op.inputs[0] if large else of
             continue
@@ -145,7 +145,7 @@ def logits_in_fp32(trace: Trace) -> tuple[Finding, ...]:
     results and its gradients."""
     shapes = {
         math.prod(op.inputs[0].shape): op for op in trace.ops
-        if _name(op) == "_log_softmax" and op.inputs[0].shape[-1:] >= (_VOCABULARY,)
+        if _name(op) == "_log_softmax" and op.inputs and op.inputs[0].shape[-1:] >= (_VOCABULARY,)
     }  # fmt: skip
     for count, op in shapes.items():
         rows = list(_of_count(trace, count, op.inputs[0].shape[-1]))
@@ -182,7 +182,8 @@ def _upcast(trace: Trace, op: Op) -> bool:
 
 
 def _is_upcast(op: Op) -> bool:
-    return _name(op) == "_to_copy" and op.inputs[0].dtype in _HALF and op.outputs[0].dtype == "float32"
+    shaped = op.inputs and op.outputs  # of a recording's ops shapes are not known
+    return bool(shaped) and _name(op) == "_to_copy" and (op.inputs[0].dtype, op.outputs[0].dtype) in _UPCASTS
 
 
 def _logits(op: Op, size: int, count: int, peak: int) -> Finding:

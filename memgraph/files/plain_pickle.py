@@ -8,6 +8,7 @@ those of protocols 0 to 5 that plain data is written with (Lib/pickletools.py sa
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Callable
 from typing import Any, BinaryIO, NoReturn
@@ -23,6 +24,11 @@ _LONGEST = 2**26
 _WIDEST = 16
 """Bytes of one whole number."""
 _KEYS = {str, int}
+_REFERENCE = re.compile(rb"j.{4}|h.", re.DOTALL)
+_RUN = re.compile(rb"(?:j.{4}|h.){8,}", re.DOTALL)
+"""References to what is remembered, many in a row."""
+_RUNS = 100_000
+"""Distinct ones that are kept in mind."""
 _GAP = 1024
 """Places that a pickle may leave out where it numbers what it remembers."""
 
@@ -41,10 +47,12 @@ class PickleError(Exception):
 class Items(list[Any]):
     """A list of a pickle."""
 
-    __slots__ = ("place", "taken")
+    __slots__ = ("place", "same", "taken")
 
     place: int
     """Where the pickle remembers it; unset if it does not."""
+    same: int | None
+    """A number that lists of the same things share, where that was seen; else unset or None."""
     taken: Any
     """For whoever takes its dictionaries; unset at first."""
 
@@ -81,6 +89,10 @@ class _Reader:
         self.marks: list[int] = []
         """How high the stack was at each mark."""
         self.memory: list[Any] = []
+        self.runs: dict[bytes, tuple[int, list[Any]]] = {}
+        """What references in a row stand for, with a number."""
+        self.last_run, self.run_count = (-1, 0, 0), 0
+        """The last of them: how high the stack was, how many, and its number."""
         self.data, self.at, self.safe = b"", 0, -1
         """What was read and not yet followed; where the next operation is; where the last may be before more is
         needed."""
@@ -98,6 +110,11 @@ class _Reader:
                 data, at, safe = self.data, self.at, self.safe
             code = data[at]
             if code == 0x6A:  # LONG_BINGET, the frames of a stack
+                run = _RUN.match(data, at)
+                if run is not None:
+                    self.push_run(run[0])
+                    at = run.end()
+                    continue
                 while code == 0x6A and at <= safe:
                     push(memory[number(data, at + 1)[0]])
                     at += 5
@@ -136,6 +153,28 @@ class _Reader:
                     raise PickleError(f"it is damaged or no plain data: there is no operation {code:#x}")
                 operation(self)
                 data, at, safe = self.data, self.at, self.safe
+
+    def push_run(self, text: bytes) -> None:
+        """Many references in a row. Equal ones come again and again, and are followed once."""
+        known = self.runs.get(text)
+        if known is None:
+            if len(self.runs) > _RUNS:
+                self.runs.clear()
+            self.run_count += 1
+            places = (int.from_bytes(one[1:], "little") for one in _REFERENCE.findall(text))
+            known = self.runs[text] = self.run_count, [self.memory[place] for place in places]
+        self.last_run = len(self.stack), len(known[1]), known[0]
+        self.stack.extend(known[1])
+
+    def extend(self) -> None:
+        """A list gets what is since the mark; `same` if that is one run, and all of it."""
+        start, length, number = self.last_run
+        whole = self.marks[-1] == start and len(self.stack) == start + length
+        items = self.since_mark()
+        target = self.stack[-1]
+        if type(target) is Items:
+            target.same = number if whole and not target else None
+        self.append(items)
 
     def read_on(self) -> None:
         more = self.file.read(_BLOCK)
@@ -277,7 +316,7 @@ _OPERATIONS: dict[int, Callable[[_Reader], object]] = {
     ord("]"): lambda r: r.stack.append(Items()),
     ord("l"): lambda r: r.new(Items, r.append),
     ord("a"): lambda r: r.append([r.stack.pop()]),
-    ord("e"): lambda r: r.append(r.since_mark()),
+    ord("e"): _Reader.extend,
     ord("d"): lambda r: r.new(Pairs, r.set_items),
     ord("s"): lambda r: r.set_items([r.stack.pop(-2), r.stack.pop()]),
     ord("u"): lambda r: r.set_items(r.since_mark()),

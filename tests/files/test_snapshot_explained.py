@@ -14,6 +14,7 @@ import pytest
 import memgraph
 from memgraph.analyze.attribution import consumers
 from memgraph.analyze.peak import categories
+from memgraph.render import table
 from memgraph.trace import Action, Category, Trace
 from tests import DATA
 from tests.files.stacks_by_hand import TORCH, python
@@ -112,6 +113,12 @@ def test_a_backward_has_the_lines_of_its_forward(tmp_path: Path) -> None:
     assert lines["aten.native_layer_norm_backward.default"] == {"59", "60", "78"}
     assert lines["aten.mm.default"] == {"46", "48", "60", "61", "78"}
     assert any("reverse order" in note for note in trace.assumptions)
+
+
+@pytest.mark.parametrize("name", [*TOLD, "window", "window_python", "state"])
+def test_every_one_has_a_report(name: str, tmp_path: Path) -> None:
+    """With its diagnoses: rules that ask for shapes are silent where ops have none."""
+    assert "at the peak" in table.report(recorded(name, tmp_path), 8)
 
 
 def test_what_a_real_failure_asked_for(tmp_path: Path) -> None:
