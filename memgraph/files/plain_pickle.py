@@ -110,11 +110,6 @@ class _Reader:
                 data, at, safe = self.data, self.at, self.safe
             code = data[at]
             if code == 0x6A:  # LONG_BINGET, the frames of a stack
-                run = _RUN.match(data, at)
-                if run is not None:
-                    self.push_run(run[0])
-                    at = run.end()
-                    continue
                 while code == 0x6A and at <= safe:
                     push(memory[number(data, at + 1)[0]])
                     at += 5
@@ -144,6 +139,10 @@ class _Reader:
             elif code == 0x28:  # MARK
                 marks.append(len(stack))
                 at += 1
+                run = _RUN.match(data, at) if stack and type(stack[-1]) is Items else None
+                if run is not None:  # a list of what is remembered: the frames of a stack
+                    self.push_run(run[0])
+                    at = run.end()
             elif code == 0x2E:  # STOP
                 return stack.pop()
             else:
