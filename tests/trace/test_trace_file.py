@@ -36,11 +36,11 @@ def pack(path: Path, data: object) -> Path:
 
 
 def the_error(path: Path) -> str:
-    """What loading says; it is one line, names the file, and is no novel."""
+    """What loading says; it is one line, names the file (or how a far too long name begins), and is no novel."""
     with pytest.raises(TraceError) as caught:
         memgraph.load(path)
     text = str(caught.value)
-    assert text.count("\n") == 0 and str(path) in text and len(text) < len(str(path)) + 200
+    assert text.count("\n") == 0 and str(path)[:120] in text and len(text) < len(str(path)) + 200
     return text
 
 
@@ -168,7 +168,7 @@ NOT_TRACES = {
     "empty": (b"", "is not a memgraph trace"),
     "text": (b"hello", "is not a memgraph trace, or damaged: Not a gzipped file"),
     "more text": (b"hello", "`memgraph analyze -o FILE` writes one"),
-    "a pickle": (b"\x80\x04]\x94.", "is not a snapshot of PyTorch"),
+    "a pickle": (b"\x80\x04]K\x07a.", "is not a snapshot of PyTorch"),
     "gzip of nothing": (gzip.compress(b""), "is not a memgraph trace"),
     "gzip of text": (gzip.compress(b"hello"), "is not a memgraph trace"),
     "gzip of bytes": (gzip.compress(b"\xff\xfe\x00\xd8"), "is not a memgraph trace"),
@@ -217,7 +217,7 @@ def test_a_bomb_is_not_unpacked(saved: Path, monkeypatch: pytest.MonkeyPatch) ->
 
     monkeypatch.setattr(gzip.GzipFile, "read", counted)
     saved.write_bytes(gzip.compress(b" " * 2**20) * 1000)
-    assert the_error(saved).endswith("it unpacks to more than 2097152 bytes")
+    assert the_error(saved).endswith("it unpacks to more than 2,097,152 bytes")
     assert read <= 2**21 + 2**20
 
 
