@@ -5,8 +5,8 @@
     python scripts/check_docs.py README.md   these files alone
 
 The commands of one file run in one empty folder, in order, as a reader would type them. A shown line `...` stands for
-any number of lines; such a block is checked but never rewritten. Commands that need a GPU or change the system stand in
-`sh` blocks, which are not run.
+any number of lines; such a block is checked but never rewritten, and neither is Python that fails. Commands that need a
+GPU or change the system stand in `sh` blocks, which are not run.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def check(path: Path, update: bool) -> list[str]:
             kind, body = match[1], match[2]
             fresh = _console(body, folder) if kind == "console" else _python(body, folder)
             if not _same(body, fresh):
-                if update and "\n...\n" not in body:
+                if update and kind == "console" and "\n...\n" not in body:
                     return f"```{kind}\n{fresh}```"
                 line = text[: match.start()].count("\n") + 1
                 problems.append(f"{path.relative_to(ROOT)}:{line}: this is shown:\n{body}\nand this came:\n{fresh}")
@@ -61,7 +61,7 @@ def _python(body: str, folder: Path) -> str:
     if named:
         (folder / named[1]).write_text(body)
     result = _run([sys.executable, "-c", body], folder)
-    return body if result.returncode == 0 else result.stdout
+    return body if result.returncode == 0 else f"(exit code {result.returncode})\n{result.stdout}"
 
 
 def _run(command: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
