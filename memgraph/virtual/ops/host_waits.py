@@ -31,8 +31,9 @@ def host_waits(func: OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any])
         return _crosses(args, kwargs)
     if name == "repeat_interleave":
         return func._overloadname != "self_int" and kwargs.get("output_size") is None
-    if name == "multinomial":  # the probabilities are looked at (aten/src/ATen/native/Distributions.cpp)
-        return args[1] == 1 or not (len(args) > 2 and args[2])
+    if name == "histc":  # without bounds they are asked for (`_histc_cuda_template` of SummaryOps.cu)
+        low, high = (args[at] if len(args) > at else kwargs.get(key, 0) for at, key in ((2, "min"), (3, "max")))
+        return bool(low == high)
     return name in _READ
 
 
