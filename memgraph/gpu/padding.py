@@ -13,13 +13,14 @@ from memgraph.gpu.spec import GpuSpec
 
 _VECTOR = 16
 """Bytes of a load."""
-_UNALIGNED = 1 / 8
-"""Of the dense rate that an unaligned product reaches: 126 and 127 of 989 TFLOP/s in two of 232 GFLOP (H200, bf16,
-torch 2.11)."""
+_UNALIGNED, _UNALIGNED_START = 134 / 989, 62e-6
+"""Of the dense rate that an unaligned product reaches once it runs, and the seconds that it takes besides: the line
+through five of 58 to 464 GFLOP (H200, bf16, torch 2.11)."""
 _ALIGNED = 3 / 4
 """Of the dense rate that an aligned one reaches: 749 TFLOP/s in the first of them."""
-_TRANSPOSING = 1 / 8
-"""Of the bandwidth that a copy reaches which reads columns and writes rows."""
+_TRANSPOSING = 0.118
+"""Of the bandwidth that a copy reaches which reads columns and writes rows: 564 to 575 of 4,800 GB/s in four of 0.2 to
+1.6 GB."""
 _LAUNCH = 5e-6
 """Seconds that a kernel takes at least."""
 _MARGIN = 1.1
@@ -62,7 +63,7 @@ def padding_pays(product: Product, gpu: GpuSpec) -> bool:
     """Whether the padded product is the faster one by the margin that is asked for."""
     rate = gpu.half_rate if product.itemsize == 2 else gpu.float_rate
     fast = product.flops / (rate * _ALIGNED)
-    plain = fast if _aligned(product) else product.flops / (rate * _UNALIGNED)
+    plain = fast if _aligned(product) else _UNALIGNED_START + product.flops / (rate * _UNALIGNED)
     copies = [_copy(operand, product.itemsize, gpu) for operand in (product.left, product.right)]
     padded = fast + sum(copies)
     return _LAUNCH + plain > _MARGIN * (_LAUNCH + padded)

@@ -145,9 +145,9 @@ class Allocator:
         """
         self.num_sync_all_streams += 1
         for block in list(self.awaiting):
-            self.complete(block)
             if self.on_return is not None:
-                self.on_return(block)
+                self.on_return(block)  # while it has its own size: it is merged as it comes back
+            self.complete(block)
         for (_, _, owner), pool in list(self._pools.items()):
             if self.private.kept(owner) if only is None else owner != only:
                 continue
