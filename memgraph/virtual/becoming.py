@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
-from torch.utils._python_dispatch import is_traceable_wrapper_subclass
+from torch.utils._python_dispatch import _disable_current_modes, is_traceable_wrapper_subclass
 
 from memgraph.virtual.ops.recurrent import flatten_parameters
 from memgraph.virtual.patches import replaced
@@ -39,11 +39,20 @@ def _set_data(self: Tensor, value: Tensor) -> None:
         _DATA.__set__(self, value)
         _take(self, value)
     elif isinstance(value, FakeTensor):
-        _become(self, value.detach(), fake_class(type(self)))
+        _become(self, _another(value), fake_class(type(self)))
     elif isinstance(self, FakeTensor):
-        _become(self, value.detach(), plain_class(self))
+        _become(self, _another(value), plain_class(self))
     else:
         _DATA.__set__(self, value)
+
+
+def _another(value: Tensor) -> Tensor:
+    """A tensor with the same data: the value stays whose it is. No mode sees an op, as torch's own setter has none."""
+    with _disable_current_modes():
+        made = value.detach()
+    if isinstance(made, FakeTensor) and isinstance(value, FakeTensor):
+        _take(made, value)
+    return made
 
 
 def _take(tensor: FakeTensor, value: FakeTensor) -> None:
