@@ -39,6 +39,7 @@ EVERY_RUN = (
     "torch._library.fake_impl.FakeImplCtx",
     "torch._ops.HigherOrderOperator",
     "torch._ops.OpOverload",
+    "torch._prims_common.suggest_memory_format",
     "torch._subclasses.fake_tensor.DataDependentOutputException",
     "torch._subclasses.fake_tensor.DynamicOutputShapeException",
     "torch._subclasses.fake_tensor.FakeTensor",

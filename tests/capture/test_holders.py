@@ -150,7 +150,9 @@ def test_the_graph_of_the_step_before_beside_the_next_is_told(tmp_path: Path) ->
     assert "`del out`" in found.help and "torch.no_grad()" in found.help
 
 
-@pytest.mark.parametrize("name", ["adapters", "gan", "recommender"])
-def test_nothing_is_said_of_recorded_training_loops(name: str) -> None:
-    """Three of the 31 of benchmarks/workloads; none of them is told anything."""
-    assert findings(trace_of(name)) == ()
+@pytest.mark.parametrize(
+    ("name", "told"), [("adapters", ["logits-in-fp32"]), ("gan", []), ("recommender", ["foreach-temporaries"])]
+)
+def test_nothing_is_said_to_grow_in_recorded_training_loops(name: str, told: list[str]) -> None:
+    """Three of the 31 of benchmarks/workloads: nothing stays in them, and only what most of a peak is gets told."""
+    assert [finding.name for finding in findings(trace_of(name))] == told
