@@ -344,6 +344,11 @@ class Recorder(FakeTensorMode):
     ) -> None:
         """Carry what is known of values through the op, if its result is small; or forget those that it overwrote."""
         func = operator.func
+        if func is torch.ops.aten._amp_foreach_non_finite_check_and_unscale_.default:
+            for gradient in args[0]:
+                values.forget(gradient)
+            self.assumptions.state("gradients that a scaler checks are taken to be finite: each step is taken")
+            return
         if (known is Knowledge.ALL or operator.factory) and not operator.by_value:
             if values.all_worth_following(outputs):
                 if operator.like:

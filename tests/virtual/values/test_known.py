@@ -189,3 +189,15 @@ def test_conditions_on_known_values_are_true(gpu: VirtualGpu) -> None:
     assert torch.equal(count(), count())
     assert not torch.equal(count(), count() + 1)
     assert gpu.trace.assumptions == ()
+
+
+def test_a_scaler_takes_each_step() -> None:
+    """What it checks is taken to be finite, which is said; else AdamW would have no state."""
+    with memgraph.virtual_gpu("t4") as gpu:
+        model = torch.nn.Linear(64, 64).cuda()
+        optimizer, scaler = torch.optim.AdamW(model.parameters()), torch.amp.GradScaler("cuda")
+        scaler.scale(model(torch.zeros(4, 64, device="cuda")).square().mean()).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        assert len(optimizer.state) == 2
+    assert "gradients that a scaler checks are taken to be finite: each step is taken" in gpu.trace.assumptions
