@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from memgraph.analyze.finding import Finding
 from memgraph.analyze.steps import FEWEST, Kind, Steps, calls, holder, in_words, kind_kept, step_ends, steps
-from memgraph.trace import Category, Held, Role, Trace
+from memgraph.trace import Category, Held, Role, Trace, columns
 from memgraph.units import format_bytes
 
 _NAMED = 3
@@ -85,7 +85,9 @@ def _left_over(trace: Trace) -> tuple[Finding, ...]:
         buffer = trace.buffers[index]
         if begun[0] <= trace.spans[0][index] < begun[1] and buffer.role is Role.OUTPUT and not buffer.name:
             kinds[kind_kept(trace, index)].append(index)
-    again = {kind_kept(trace, index) for index in _born_within(trace, begun[1], begun[2]) if kinds}
+    if not kinds:
+        return ()
+    again = {kind_kept(trace, index) for index in _born_within(trace, begun[1], begun[2])}
     rows = sorted((buffers for kind, buffers in kinds.items() if kind in again), key=lambda row: -_size(trace, row))
     size = sum(_size(trace, row) for row in rows)
     held = _foremost([holder(trace, row) for row in rows])
@@ -108,6 +110,8 @@ def _begun(trace: Trace) -> tuple[int, int, int] | None:
 
 
 def _born_within(trace: Trace, start: int, stop: int) -> list[int]:
+    if len(trace.buffers) >= columns.MANY:
+        return columns.between(trace.spans[0], start, stop)
     return [index for index, born in enumerate(trace.spans[0]) if start <= born < stop]
 
 

@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 from memgraph.analyze.attribution import describe, starred
 from memgraph.trace import Category, Held, Op, Trace
+from memgraph.trace.rows import numbers
 
 FEWEST = 3
 """Steps from which on a verdict is given: with two, what is kept for one step cannot be told from what is kept."""
@@ -97,6 +98,8 @@ def step_ends(trace: Trace) -> list[int]:
 
 def calls(trace: Trace) -> Iterator[list[int]]:
     """Where calls of models end, in each stretch of a forward through which no backward goes."""
+    if len(trace.rounds) <= FEWEST:
+        return
     through = _differentiated(trace)
     ops = trace.events.columns[2]
     for phase in trace.phases:
@@ -109,7 +112,7 @@ def calls(trace: Trace) -> Iterator[list[int]]:
 
 
 def _differentiated(trace: Trace) -> list[int]:
-    return sorted({op.forward for op in trace.ops if op.forward >= 0})
+    return sorted(set(numbers(trace.ops, "forward")) - {-1})
 
 
 def _any_between(places: Sequence[int], low: int, high: int) -> bool:
@@ -122,16 +125,13 @@ def _growing(trace: Trace, ends: Sequence[int]) -> Iterator[Kind]:
     counts: list[Counter[Hashable]] = [Counter() for _ in moments]
     sizes: list[Counter[Hashable]] = [Counter() for _ in moments]
     members: defaultdict[Hashable, list[int]] = defaultdict(list)
-    for index, (start, stop) in enumerate(zip(*trace.spans, strict=True)):
-        alive = [place for place, moment in enumerate(moments) if start <= moment < stop]
-        if not alive:
-            continue
-        kind = kind_kept(trace, index)
-        for place in alive:
+    for place, moment in enumerate(moments):
+        for index in trace.live_at(moment):
+            kind = kind_kept(trace, index)
             counts[place][kind] += 1
             sizes[place][kind] += trace.buffers[index].size
-        if alive[-1] == len(moments) - 1:
-            members[kind].append(index)
+            if place == len(moments) - 1:
+                members[kind].append(index)
     for kind, buffers in members.items():
         numbers, amounts = ([part[kind] for part in columns] for columns in (counts, sizes))
         more = numbers[0] < numbers[1] < numbers[2] and amounts[0] < amounts[1] < amounts[2]
@@ -204,8 +204,8 @@ def _steady(trace: Trace, ends: Sequence[int]) -> int:
     requested, _, reserved = trace.usage
     spans = [(start, end + 1) for start, end in zip([0, *(end + 1 for end in ends)], ends, strict=False)]
     kept = [requested[end] for end in ends]
-    tops = [max(requested[start:stop], default=0) for start, stop in spans]
-    taken = [max(reserved[start:stop], default=0) for start, stop in spans]
+    tops = [trace.highest(requested, *span) for span in spans]
+    taken = [trace.highest(reserved, *span) for span in spans]
     for step in range(1, len(ends)):
         if all(max(row[step:]) <= max(row[:step]) for row in (kept, tops, taken)):
             return step

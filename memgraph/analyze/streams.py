@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from memgraph.analyze.served import eagerly
 from memgraph.trace import Action, Trace
+from memgraph.trace.rows import numbers
 
 
 class Bounds(NamedTuple):
@@ -23,7 +24,7 @@ class Bounds(NamedTuple):
 
 def uses_streams(trace: Trace) -> bool:
     """Whether anything was allocated on another stream than the default one."""
-    return any(buffer.stream for buffer in trace.buffers)
+    return any(numbers(trace.buffers, "stream"))
 
 
 def bounds(trace: Trace) -> tuple[Bounds, ...]:

@@ -28,7 +28,7 @@ def unread(trace: Trace) -> tuple[Finding, ...]:
 
 
 def _candidates(trace: Trace) -> Iterator[tuple[int, Held]]:
-    if not any(phase.name == "optimizer" for phase in trace.phases):
+    if not trace.held or not any(phase.name == "optimizer" for phase in trace.phases):
         return
     by_buffer = {buffer: held for held in trace.held for buffer in held.buffers}
     first = next(phase.start for phase in trace.phases if phase.step)

@@ -10,6 +10,8 @@ from typing import Any
 
 MANY = 500_000
 """Numbers from which on it pays: numpy takes a tenth of a second to be imported."""
+_PART = 2**20
+"""Bytes of text that are made numbers at once."""
 _SAFE = 2.0**62
 """Sums up to here fit their column, whatever rounding a float does."""
 
@@ -26,23 +28,72 @@ def taken_out(text: bytearray, key: str) -> list[array[int]] | None:
     at = start + len(mark)
     while at < end:
         stop = text.find(b"]", at)
-        columns.append(_numbers(bytes(text[at:stop])))
+        with memoryview(text) as whole:
+            columns.append(numbers_in(whole[at:stop]))
         at = stop + 3  # past `],[`
     text[start + len(mark) - 1 : end + 1] = b""
     return columns
 
 
-def _numbers(text: bytes) -> array[int]:
-    """`1,-2,3`, in four bytes each if they fit. A list of Python's numbers is there for one column at a time.
+def numbers_in(text: memoryview) -> array[int]:
+    """`1,-2,3`, in four bytes each if they fit. What is not plainly that is for JSON's reader to judge.
 
     Raises:
         ValueError, TypeError, OverflowError: it is anything else.
     """
-    numbers = json.loads(b"[%b]" % text)
+    import numpy as np
+
+    parts = []
+    at = 0
+    while at <= len(text):
+        stop = bytes(text[at + _PART : at + _PART + 32]).find(b",")
+        end = at + _PART + stop if stop >= 0 else len(text)
+        parts.append(_decimals(bytes(text[at:end])))
+        at = end + 1
+    if any(part is None for part in parts):
+        return _narrow(array("q", json.loads(b"[%b]" % bytes(text))))
+    return _column(np.concatenate(parts), None)
+
+
+def _narrow(values: array[int]) -> array[int]:
     try:
-        return array("i", numbers)
+        return array("i", values)
     except OverflowError:
-        return array("q", numbers)
+        return values
+
+
+def _decimals(text: bytes) -> Any:
+    """Eight digits at a time: a number's last eight bytes are one word, whose neighbours are joined to pairs, the pairs
+    to fours, the fours to eight. None where anything but numbers of sixteen digits at most stands there."""
+    import numpy as np
+
+    padded = b"0" * 15 + b"," + text + b","
+    letters = np.frombuffer(padded, np.uint8)
+    commas = np.flatnonzero(letters == ord(","))
+    first, ends = commas[:-1] + 1, commas[1:]
+    minus = letters[first] == ord("-")
+    first = first + minus
+    lengths = ends - first
+    digits = np.count_nonzero((letters >= ord("0")) & (letters <= ord("9"))) - 15
+    plain = digits + len(commas) + np.count_nonzero(minus) == len(letters) - 15
+    if not plain or lengths.min() < 1 or lengths.max() > 16 or ((letters[first] == ord("0")) & (lengths > 1)).any():
+        return None
+    words = np.ndarray((len(padded) - 7,), "<u8", padded, strides=(1,))
+    values = _eight(words[ends - 8], np.minimum(lengths, 8))
+    if (long := np.flatnonzero(lengths > 8)).size:
+        values[long] += 10**8 * _eight(words[ends[long] - 16], lengths[long] - 8)
+    np.negative(values, out=values, where=minus)
+    return values
+
+
+def _eight(words: Any, lengths: Any) -> Any:
+    """What the last `lengths` digits of each eight say."""
+    import numpy as np
+
+    words &= np.array([0x0F0F0F0F0F0F0F0F << 8 * (8 - length) & 2**64 - 1 for length in range(9)], np.uint64)[lengths]
+    for factor, shift, mask in ((10, 8, 0x00FF00FF00FF00FF), (100, 16, 0x0000FFFF0000FFFF), (10**4, 32, 2**32 - 1)):
+        words = (words * np.uint64(factor) + (words >> np.uint64(shift))) & np.uint64(mask)
+    return words.astype(np.int64)
 
 
 def spans(
@@ -73,7 +124,7 @@ def of_buffers(sizes: array[int], buffers: array[int]) -> Any:
     """The size of the buffer that each event names; 0 where it names none."""
     import numpy as np
 
-    return np.append(np.frombuffer(sizes, np.int64), 0)[np.frombuffer(buffers, np.int64)]
+    return np.append(_view(sizes), 0)[_view(buffers)]
 
 
 def below(lower: array[int], upper: array[int], *, strictly: bool = False) -> bool:
@@ -89,7 +140,7 @@ def within(values: array[int], low: int, high: int) -> bool:
     import numpy as np
 
     found = np.frombuffer(values, np.dtype(values.typecode))
-    return not len(found) or bool(found.min() >= low and found.max() < high)
+    return not len(found) or (int(found.min()) >= low and int(found.max()) < high)
 
 
 def named(actions: array[int], buffers: array[int], names: Sequence[bool]) -> tuple[array[int], int]:
@@ -100,7 +151,67 @@ def named(actions: array[int], buffers: array[int], names: Sequence[bool]) -> tu
     return _column(columns[picked]), int((columns[~picked] == -1).sum())
 
 
-def _column(values: Any) -> array[int]:
-    found = array("q")
-    found.frombytes(values.tobytes())
+def alive(start: array[int], stop: array[int], event: int) -> list[int]:
+    """As `TraceData.live_at`."""
+    born, dead = _view(start), _view(stop)
+    found: list[int] = ((born >= 0) & (born <= event) & (event < dead)).nonzero()[0].tolist()
+    return found
+
+
+def between(values: array[int], low: int, high: int) -> list[int]:
+    """The places of those that are one of `low`, …, `high` - 1."""
+    found: list[int] = ((_view(values) >= low) & (_view(values) < high)).nonzero()[0].tolist()
+    return found
+
+
+def highest(values: array[int], start: int = 0, stop: int | None = None) -> int:
+    """The largest of a stretch; 0 of none."""
+    part = _view(values)[start:stop]
+    return int(part.max()) if len(part) else 0
+
+
+def distinct(values: array[int]) -> list[int]:
+    """Each once, in order."""
+    import numpy as np
+
+    found: list[int] = np.unique(_view(values)).tolist()
+    return found
+
+
+def ordered(places: array[int], nearest: Sequence[int], farthest: Sequence[int]) -> bool:
+    """Whether each row reads only of rows before it: by the place that it has in a table, the nearest it reads is one
+    before, and the farthest is there."""
+    import numpy as np
+
+    near, far = np.asarray(nearest, np.int64)[_view(places)], np.asarray(farthest, np.int64)[_view(places)]
+    return bool((near >= 1).all() and (far <= np.arange(len(far))).all())
+
+
+def as_code(values: array[int], code: str) -> array[int]:
+    """The same numbers as a column of another kind, in which they fit."""
+    return _column(_view(values), code)
+
+
+def _view(values: array[int]) -> Any:
+    import numpy as np
+
+    return np.frombuffer(values, np.dtype(values.typecode))
+
+
+def _column(values: Any, code: str | None = "q") -> array[int]:
+    """An array of numpy's numbers; without a code in four bytes each if they fit.
+
+    Raises:
+        OverflowError: they do not fit what is asked for.
+    """
+    import numpy as np
+
+    low, high = (int(values.min()), int(values.max())) if len(values) else (0, 0)
+    small = np.iinfo(np.int32)
+    code = code or ("i" if low >= small.min and high <= small.max else "q")
+    kind = np.dtype(code)
+    if low < np.iinfo(kind).min or high > np.iinfo(kind).max:
+        raise OverflowError("a number is too large for its column")
+    found = array(code)
+    found.frombytes(values.astype(kind, copy=False).data.cast("B"))
     return found

@@ -11,7 +11,8 @@ from itertools import compress
 from memgraph.errors import InvariantError
 from memgraph.trace import columns
 from memgraph.trace.data import TraceData
-from memgraph.trace.parts import ENDS, Action
+from memgraph.trace.parts import ENDS, Action, Op
+from memgraph.trace.rows import Ops, numbers
 
 _NAMES_A_BUFFER = tuple(action in (Action.ALLOC, Action.FREE_REQUESTED, *ENDS) for action in Action)
 """Whether an event of each kind does; by its number."""
@@ -67,15 +68,16 @@ def _check_conservation(trace: TraceData) -> None:
     adds up. Where no block waits for other streams, active is allocated."""
     wanted, allocated, taken = trace.usage
     held = trace.active
-    if trace.waits and not (min(allocated) >= 0 and _below(allocated, held)):
+    if trace.waits and not (_within(allocated, 0, 2**63) and _below(allocated, held)):
         raise InvariantError("more bytes are allocated than are active, or fewer than none")
-    if min(wanted, default=0) < 0 or not (_below(wanted, held) and _below(held, taken)):
+    if not _within(wanted, 0, 2**63) or not (_below(wanted, held) and _below(held, taken)):
         rows = enumerate(zip(wanted, held, taken, strict=True))
         event, (one, two, three) = next(row for row in rows if not 0 <= row[1][0] <= row[1][1] <= row[1][2])
         name = "active" if trace.waits else "allocated"
         raise InvariantError(f"event {event}: not 0 <= {one} requested <= {two} {name} <= {three} reserved")
     if trace.events:
-        live = sum(trace.buffers[index].size for index in trace.live_at(trace.peak.event))
+        sizes = numbers(trace.buffers, "size")
+        live = sum(map(sizes.__getitem__, trace.live_at(trace.peak.event)))
         if live != trace.peak.requested:
             raise InvariantError(f"the buffers alive at the peak hold {live} bytes, the peak is {trace.peak.requested}")
 
@@ -88,11 +90,12 @@ def _check_references(trace: TraceData) -> None:
         raise InvariantError("an event is of a kind that is not known")
     if not _names_are_good(actions, buffers, len(trace.buffers)):
         raise InvariantError("an event names a buffer that is not there")
-    if not _within(array("q", [buffer.op for buffer in trace.buffers]), -1, ops):
+    if not _within(numbers(trace.buffers, "op"), -1, ops):
         raise InvariantError("a buffer names an op that is not there")
-    if any(not 0 <= op.phase < len(trace.phases) or not -1 <= op.forward < ops for op in trace.ops):
+    phases, forwards = (numbers(trace.ops, field) for field in ("phase", "forward"))
+    if not (_within(phases, 0, len(trace.phases)) and _within(forwards, -1, ops)):
         raise InvariantError("an op names a phase or a forward op that is not there")
-    if any(not 0 <= read < index for index, op in enumerate(trace.ops) for read in op.reads):
+    if not _reads_are_good(trace.ops):
         raise InvariantError("an op reads the result of one that did not run before it")
     if not _within(trace.events.columns[2], -1, ops):
         raise InvariantError("an event names an op that is not there")
@@ -113,6 +116,14 @@ def _names_are_good(actions: array[int], buffers: array[int], count: int) -> boo
         named = array("q", compress(buffers, map(_NAMES_A_BUFFER.__getitem__, actions)))
         nameless = buffers.count(-1)
     return _within(named, 0, count) and nameless == len(buffers) - len(named)
+
+
+def _reads_are_good(ops: Sequence[Op]) -> bool:
+    """Whether each reads the results of ops before it."""
+    if isinstance(ops, Ops):
+        nearest, farthest = ([of(each, default=1 - far) for each in ops.distances] for of, far in ((min, 0), (max, 1)))
+        return ops.reads is None or columns.ordered(ops.reads, nearest, farthest)
+    return all(0 <= read < index for index, op in enumerate(ops) for read in op.reads)
 
 
 def _below(lower: array[int], upper: array[int], than: Callable[[int, int], bool] = operator.le) -> bool:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import functools
 from array import array
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Any
 
 from memgraph.trace import columns
 from memgraph.trace.parts import ENDS, SCHEMA, Action, Buffer, Compilation, Events, Held, Life, Op, Peak, Phase, Usage
+from memgraph.trace.rows import numbers
 
 _HELD = (1, -1, 0, 0, 0, -1, 0)
 """What each action does to the bytes that tensors hold, to those that are active, and to those taken from the card; by
@@ -34,8 +35,9 @@ class TraceData:
     """Version of torch that ran, `2.13.0+cpu`."""
     settings: Mapping[str, Any]
     """What was run: model, batch, seq, precision, optimizer, … Plain JSON values."""
-    ops: tuple[Op, ...]
-    buffers: tuple[Buffer, ...]
+    ops: Sequence[Op]
+    """A tuple, or columns of which rows are made as they are asked for: `memgraph.trace.rows`. Likewise `buffers`."""
+    buffers: Sequence[Buffer]
     events: Events
     phases: tuple[Phase, ...]
     assumptions: tuple[str, ...] = ()
@@ -77,7 +79,7 @@ class TraceData:
         actions, buffers, _, _, sizes = self.events.columns
         if len(actions) >= columns.MANY and (found := self._usage_of_many()):
             return found
-        wanted = [*(buffer.size for buffer in self.buffers), 0]  # the last where an event names no buffer
+        wanted = [*numbers(self.buffers, "size"), 0]  # the last where an event names no buffer
         requested = (wanted[buffer] * _ACTIVE[action] for action, buffer in zip(actions, buffers, strict=True))
         allocated = (size * _HELD[action] for action, size in zip(actions, sizes, strict=True))
         reserved = (size * _TAKEN[action] for action, size in zip(actions, sizes, strict=True))
@@ -86,7 +88,7 @@ class TraceData:
     def _usage_of_many(self) -> tuple[array[int], array[int], array[int]] | None:
         """`usage`, or None if a sum may be too large for its column."""
         actions, buffers, _, _, sizes = self.events.columns
-        wanted = columns.of_buffers(array("q", [buffer.size for buffer in self.buffers]), buffers)
+        wanted = columns.of_buffers(numbers(self.buffers, "size"), buffers)
         requested = columns.summed(actions, wanted, _ACTIVE)
         allocated, reserved = (columns.summed(actions, sizes, signs) for signs in (_HELD, _TAKEN))
         return (requested, allocated, reserved) if requested and allocated and reserved else None
@@ -110,21 +112,28 @@ class TraceData:
         if not self.events:
             return Peak(0, 0, 0, -1, "", 0, "", "", 0)
         requested, allocated, reserved = self.usage
-        top = max(requested)
+        top = self.highest(requested)
         event = requested.index(top)
         op = self.op_at(event)
         phase = self.phase_at(event)
         return Peak(
             top,
-            max(allocated),
-            max(reserved),
+            self.highest(allocated),
+            self.highest(reserved),
             event,
             phase.name,
             phase.step,
             op.name if op else "",
             op.module if op else "",
-            max(self.active),
+            self.highest(self.active),
         )
+
+    @staticmethod
+    def highest(curve: array[int], start: int = 0, stop: int | None = None) -> int:
+        """The most bytes of a curve, or of a stretch of it; 0 of none."""
+        if len(curve) >= columns.MANY:
+            return columns.highest(curve, start, stop)
+        return max(curve[start:stop], default=0)
 
     @functools.cached_property
     def after_load(self) -> Usage:
@@ -150,6 +159,8 @@ class TraceData:
 
     def live_at(self, event: int) -> tuple[int, ...]:
         """Indices of the buffers alive after an event, in order of allocation."""
+        if len(self.buffers) >= columns.MANY:
+            return tuple(columns.alive(*self.spans, event))
         lives = enumerate(zip(*self.spans, strict=True))
         return tuple(index for index, (start, stop) in lives if 0 <= start <= event < stop)
 

@@ -6,15 +6,16 @@ import gzip
 import json
 import zlib
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import starmap
 from pathlib import Path
 from typing import Any, TypeVar
 
 from memgraph.errors import TraceError
-from memgraph.trace.columns import taken_out
+from memgraph.trace import columns
 from memgraph.trace.output_file import StrPath
 from memgraph.trace.parts import SCHEMA, Buffer, Category, Compilation, Events, Held, Op, Phase, Role, Saved, TensorSpec
+from memgraph.trace.rows import Buffers, Ops
 from memgraph.trace.trace import Trace
 
 Value = TypeVar("Value")
@@ -79,10 +80,11 @@ def _parse(text: bytearray) -> Any:
         return json.loads(text)
     found: dict[str, list[array[int]]] = {}
     for key in ("ops", "buffers", "events"):
-        columns = taken_out(text, key)
-        if columns is not None:
-            found[key] = columns
+        apart = columns.taken_out(text, key)
+        if apart is not None:
+            found[key] = apart
     data = json.loads(text)
+    text.clear()
     if not isinstance(data, dict) or not all(data.get(key) == [] for key in found):
         raise ValueError("its columns are not where they should be")
     return {**data, **found}
@@ -128,8 +130,8 @@ def _decode(data: dict[str, Any]) -> Trace:
     )  # fmt: skip
 
 
-def _compilation(columns: Sequence[Any]) -> Compilation:
-    graphs, breaks, saved, recomputed, pools = columns
+def _compilation(data: Sequence[Any]) -> Compilation:
+    graphs, breaks, saved, recomputed, pools = data
     rows = tuple(
         Saved(_text(op), _text(module), _text(source), tuple(_signed(shape)), _text(dtype), *_signed([size, count]))
         for op, module, source, shape, dtype, size, count in saved
@@ -142,59 +144,71 @@ def _held(name: Any, kind: Any, graph: Any, source: Any, moment: Any, buffers: A
     return Held(_text(name), _text(kind), bool(graph), _text(source), _signed([moment])[0], tuple(_indices(buffers)))
 
 
-def _ops(data: dict[str, Any], texts: Sequence[str], tensors: Sequence[tuple[TensorSpec, ...]]) -> tuple[Op, ...]:
-    names, phases, modules, sources, inputs, outputs, forwards, *more = data["ops"]
-    rows = zip(
-        _pick(texts, names), _signed(phases), _pick(texts, modules), _pick(texts, sources), _pick(tensors, inputs),
-        _pick(tensors, outputs), _signed(forwards), _reads(data, more, len(names)), strict=True,
+def _ops(data: dict[str, Any], texts: Sequence[str], tensors: Sequence[tuple[TensorSpec, ...]]) -> Sequence[Op]:
+    """What ops read is not in files of memgraph 0.1.0's first days."""
+    names, phases, modules, sources, inputs, outputs, forwards, *reads = _of_one_length(data["ops"])
+    distances = [tuple(_signed(each)) for each in data["distances"]] if reads else []
+    found = Ops(
+        _places(names, texts), _signed(phases), _places(modules, texts), _places(sources, texts),
+        _places(inputs, tensors), _places(outputs, tensors), _signed(forwards),
+        _places(reads[0], distances) if reads else None, texts, tensors, distances,
     )  # fmt: skip
-    return tuple(starmap(Op, rows))
+    return found if len(found) >= columns.MANY else tuple(found)
 
 
-def _reads(data: dict[str, Any], columns: Sequence[Sequence[int]], count: int) -> list[tuple[int, ...]]:
-    """What each op reads; files of memgraph 0.1.0's first days do not say."""
-    if not columns:
-        return [()] * count
-    table = [tuple(_signed(distances)) for distances in data["distances"]]
-    (column,) = columns
-    return [tuple([index - back for back in backs]) for index, backs in enumerate(_pick(table, column))]
-
-
-def _buffers(
-    columns: Sequence[Any], texts: Sequence[str], tensors: Sequence[tuple[TensorSpec, ...]]
-) -> tuple[Buffer, ...]:
-    sizes, ops, roles, categories, names, specs, *more = columns
-    streams = _indices(*more) if more else array("Q", [0]) * len(sizes)  # before schema 2 there was one
-    singles = {place: tensors[place] for place in set(_indices(specs))}
-    shapes, dtypes = ({place: spec[part] for place, (spec,) in singles.items()} for part in (0, 1))
-    rows = zip(
-        _indices(sizes), _signed(ops), _kinds(Role, texts, roles), _kinds(Category, texts, categories),
-        _pick(texts, names), map(shapes.__getitem__, specs), map(dtypes.__getitem__, specs), streams,
-        strict=True,
+def _buffers(data: Sequence[Any], texts: Sequence[str], tensors: Sequence[tuple[TensorSpec, ...]]) -> Sequence[Buffer]:
+    """Before schema 2 there was one stream."""
+    sizes, ops, roles, categories, names, specs, *more = _of_one_length(data)
+    singles = {place: tensors[place] for place in _distinct(_places(specs, tensors))}
+    shapes = {place: spec.shape for place, (spec,) in singles.items()}
+    dtypes = {place: spec.dtype for place, (spec,) in singles.items()}
+    found = Buffers(
+        _indices(sizes), _signed(ops), _indices(roles), _indices(categories), _places(names, texts), _indices(specs),
+        _indices(*more) if more else array("b", [0]) * len(sizes), texts, _kinds(Role, texts, roles),
+        _kinds(Category, texts, categories), shapes, dtypes,
     )  # fmt: skip
-    return tuple(starmap(Buffer, rows))
+    return found if len(found) >= columns.MANY else tuple(found)
 
 
-def _kinds(kind: type[Kind], texts: Sequence[str], places: Sequence[int]) -> Iterator[Kind]:
-    """An enum's members by their texts: each is looked up once, not for every buffer."""
-    known = {place: kind(texts[place]) for place in set(_indices(places))}
-    return map(known.__getitem__, places)
+def _kinds(kind: type[Kind], texts: Sequence[str], places: Sequence[int]) -> dict[int, Kind]:
+    """An enum's members by the places of their texts."""
+    return {place: kind(texts[place]) for place in _distinct(_indices(places))}
 
 
-def _events(columns: Sequence[Sequence[int]]) -> Events:
-    if len({len(column) for column in columns}) != 1:
-        raise ValueError("its events are not columns of one length")
-    return Events(columns=[array(code, column) for code, column in zip("bqqqq", columns, strict=True)])
+def _events(data: Sequence[Sequence[int]]) -> Events:
+    return Events(columns=[_column(code, column) for code, column in zip("bqqqq", _of_one_length(data), strict=True)])
 
 
-def _pick(table: Sequence[Value], places: Iterable[int]) -> list[Value]:
-    return [table[place] for place in _indices(places)]
+def _column(code: str, values: Sequence[int]) -> array[int]:
+    return columns.as_code(values, code) if isinstance(values, array) else array(code, values)
+
+
+def _of_one_length(data: Sequence[Sequence[int]]) -> Sequence[Sequence[int]]:
+    if len({len(column) for column in data}) != 1:
+        raise ValueError("its columns are not of one length")
+    return data
+
+
+def _distinct(places: array[int]) -> Iterable[int]:
+    return columns.distinct(places) if len(places) >= columns.MANY else set(places)
+
+
+def _places(values: Iterable[int], table: Sequence[object]) -> array[int]:
+    """Places in a table."""
+    found = _indices(values)
+    if len(found) and _highest(found) >= len(table):
+        raise IndexError("a place is not in its table")
+    return found
+
+
+def _highest(values: array[int]) -> int:
+    return columns.highest(values) if len(values) >= columns.MANY else max(values)
 
 
 def _indices(values: Iterable[int]) -> array[int]:
     """Whole numbers from 0 on; an array refuses anything else."""
     if isinstance(values, array):  # of those that were read apart
-        if len(values) and min(values) < 0:
+        if not columns.within(values, 0, 2**63):
             raise OverflowError("a number is below 0")
         return values
     return array("Q", values)
