@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections import defaultdict
 from collections.abc import Iterable
@@ -63,6 +64,7 @@ def describe(buffer: Buffer, op: Op, *, layered: bool = True) -> str:
     return _phrase(buffer, op, path(buffer.name), path(op.module))
 
 
+@functools.lru_cache(2**14)
 def starred(path: str) -> str:
     """`decoder.blocks.*.attn` for `decoder.blocks.17.attn`."""
     return _NUMBER.sub("*", path)

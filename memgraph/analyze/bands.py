@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import NamedTuple
@@ -61,6 +62,7 @@ def block_of(module: str) -> str:
     return numbered[1] if numbered else module.partition(".")[0]
 
 
+@functools.lru_cache(2**14)
 def short_op(name: str) -> str:
     """`mm` for `aten.mm.default`."""
     return name.removeprefix("aten.").rpartition(".")[0] or name
@@ -94,7 +96,8 @@ def resolved(trace: Trace, by: str, top: int) -> str:
 
 
 def _alive(trace: Trace, start: int, stop: int) -> list[int]:
-    return [index for index, life in enumerate(trace.lives) if 0 <= life.start < stop and life.stop > start]
+    lives = enumerate(zip(*trace.spans, strict=True))
+    return [index for index, (born, dead) in lives if 0 <= born < stop and dead > start]
 
 
 Key = Callable[[int], Hashable]
@@ -189,5 +192,5 @@ def _phrase(trace: Trace, by: str, members: list[int]) -> str:
 def _place(trace: Trace, band: Band) -> tuple[int, bool, int, int]:
     """Where in the stack: what stays below; then what is freed last, so that little has to move when it goes."""
     level = STACK.index(band.category) if band.category else len(STACK)
-    last = max(trace.lives[index].stop for index in band.buffers)
-    return level, band.rest, -last, trace.lives[band.buffers[0]].start
+    starts, stops = trace.spans
+    return level, band.rest, -max(stops[index] for index in band.buffers), starts[band.buffers[0]]

@@ -96,7 +96,7 @@ def _cuts(trace: Trace, found: Sequence[Band], window: Window, columns: int) -> 
     places.update(border for phase in trace.phases for border in (phase.start, phase.stop))
     for band in found:
         if len(band.buffers) == 1:
-            places.update(trace.lives[band.buffers[0]])
+            places.update(column[band.buffers[0]] for column in trace.spans)
     return sorted(place for place in places if start <= place <= stop)
 
 

@@ -7,6 +7,7 @@ as markup, the page's content security policy lets no script run but the two who
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 import html
 import json
@@ -192,11 +193,13 @@ def _named(trace: Trace, base: Trace) -> str:
 
 def _ops(trace: Trace, texts: _Texts) -> dict[str, str]:
     names = [texts.place(short_op(op.name)) for op in trace.ops]
-    places = [
-        texts.place((f" in {op.module}" if op.module else "") + (f", {op.source}" if op.source else ""))
-        for op in trace.ops
-    ]
+    places = [texts.place(_where(op.module, op.source)) for op in trace.ops]
     return {"name": _packed("i", names), "place": _packed("i", places)}
+
+
+@functools.lru_cache(2**14)
+def _where(module: str, source: str) -> str:
+    return (f" in {module}" if module else "") + (f", {source}" if source else "")
 
 
 def _buffers(trace: Trace, chart: Chart, texts: _Texts) -> dict[str, str]:
