@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from memgraph.virtual.patches import replaced
+from memgraph.virtual.patches import answered
 
 _CUDA = {(2, 11): "13.0", (2, 12): "13.0", (2, 13): "13.0", (2, 14): "13.0", (2, 15): "13.2"}
 _CUDNN = {(2, 11): 91900, (2, 15): 92600}
@@ -36,5 +36,5 @@ def looks_built_for_cuda(version: tuple[int, int]) -> Iterator[None]:
     ]
     with contextlib.ExitStack() as stack:
         for owner, name, value in changes:
-            stack.enter_context(replaced(owner, name, value))
+            stack.enter_context(answered(owner, name, value))
         yield

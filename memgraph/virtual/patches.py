@@ -141,18 +141,27 @@ def _tensor_constructor_moves_through_the_dispatcher() -> Iterator[None]:
 
 _CUDA = (torch.cuda, torch.cuda.memory, torch.cuda.random, torch.cuda.streams)
 _originals: dict[tuple[Any, str], Any] = {}
-"""What `torch.cuda` had before it answered for the virtual GPU."""
+"""What torch had before it answered for the virtual GPU."""
+
+
+@contextlib.contextmanager
+def answered(owner: Any, name: str, answer: Any) -> Iterator[None]:
+    """Replaced while open, and torch's own again within `as_torch_is`."""
+    _originals[owner, name] = getattr(owner, name, None)
+    try:
+        with replaced(owner, name, answer):
+            yield
+    finally:
+        _originals.pop((owner, name), None)
 
 
 @contextlib.contextmanager
 def cuda_answers(answers: Mapping[str, Any]) -> Iterator[None]:
     """`torch.cuda.*` answers for the virtual GPU; also under the submodules that define the names."""
     with contextlib.ExitStack() as stack:
-        stack.callback(_originals.clear)
         for name, answer in answers.items():
             for module in [module for module in _CUDA if hasattr(module, name)] or [torch.cuda]:
-                _originals[module, name] = getattr(module, name, None)
-                stack.enter_context(replaced(module, name, answer))
+                stack.enter_context(answered(module, name, answer))
         for owner in (torch.accelerator, torch.accelerator.memory):  # the same questions under newer names
             for name in ACCELERATOR.keys() & vars(owner).keys():
                 stack.enter_context(replaced(owner, name, answers[ACCELERATOR[name]]))
@@ -178,8 +187,8 @@ def before_the_first_backward(prepare: Callable[[], None]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def as_torch_is() -> Iterator[None]:
-    """`torch.cuda` and torch's `FakeTensor` are their own while open. Modules that are imported then may keep them;
-    what they would keep otherwise would outlive the virtual GPU."""
+    """`torch.cuda`, what the build says of itself and torch's `FakeTensor` are their own while open. Modules that are
+    imported then may keep them; what they would keep otherwise would outlive the virtual GPU."""
     with contextlib.ExitStack() as stack:
         for (module, name), original in _originals.items():
             stack.enter_context(replaced(module, name, original))
