@@ -89,7 +89,7 @@ def test_no_command_is_help(run: Run) -> None:
 
 
 def test_a_process_says_it_the_same_way() -> None:
-    is_one_line(process("analyze", "--gpu", "h20"), 2, "unknown GPU 'h20': did you mean h200")
+    is_one_line(process("analyze", "--gpu", "h201"), 2, "unknown GPU 'h201': did you mean")
 
 
 @pytest.mark.usefixtures("no_run")
