@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import subprocess
 import sys
 import textwrap
@@ -60,3 +61,26 @@ def test_without_workers_nothing_is_forked() -> None:
     workers = Workers(1)
     workers.ask("a", TINY)
     assert workers._pool is None
+
+
+AFTER_ADDITIONS = """
+import contextlib, torch
+from memgraph.options import Options
+from memgraph.study.workers import Workers
+torch.set_num_threads(2)
+for _ in range(50):
+    torch.ones(1 << 20).add(1)  # large enough for OpenMP's threads
+with contextlib.closing(Workers(2)) as workers:
+    workers.ask("a", Options(batch=1, seq=1024, set={"lm_n_blocks": "1", "vit_n_blocks": "1"}, steps=1))
+    trace, _ = workers._asked.pop("a").result(timeout=90)
+print(len(trace.buffers) > 100)
+"""
+
+
+def test_ops_that_used_many_threads_here_do_not_hang_a_worker() -> None:
+    """Threads of OpenMP do not survive a fork."""
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(AFTER_ADDITIONS)], capture_output=True, text=True, check=False,
+        timeout=120, env={**os.environ, "OMP_NUM_THREADS": "2"},
+    )  # fmt: skip
+    assert done.stdout.split() == ["True"], done.stderr[-500:]
