@@ -107,6 +107,14 @@ def run_script_on(
         return card.trace, ended, () if card.calls is None else card.calls.made_so_far
 
 
+def in_one_thread() -> None:
+    """For a process that was forked: OpenMP's threads do not survive that, and an op that wants them would wait for
+    ever."""
+    import torch
+
+    torch.set_num_threads(1)
+
+
 def describe_gpu() -> str:
     """The card of this machine. As `memgraph.api.describe_gpu`."""
     from memgraph.capture.real.card import described

@@ -81,9 +81,9 @@ class Workers:
 
 def _belong_to(parent: int) -> None:
     """Nothing of a worker outlives its parent; interrupts are the parent's, and what goes wrong is told to it."""
-    import torch
+    from memgraph.study.run import in_one_thread
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     end_with(parent)
     let_go_of_terminal()
-    torch.set_num_threads(1)  # OpenMP's threads do not survive a fork: an op that wants them would wait for ever
+    in_one_thread()
