@@ -20,10 +20,13 @@ lint: $(VENV)/.installed
 	$(BIN)/ruff format --check memgraph tests
 	$(BIN)/mypy
 
-# The property tests with twenty times the examples, others each time: make fuzz TIMES=100
+# The property tests with twenty times the examples, others each time: make fuzz TIMES=100. Then as many whole examples
+# as COUNTS says, over all processors, with what came of them counted.
 TIMES ?= 20
+COUNTS ?= nets=2000 files=20000 lines=5000 signals=500
 fuzz: $(VENV)/.installed
-	MEMGRAPH_FUZZ=$(TIMES) $(BIN)/python -m pytest tests/fuzz tests/render/test_words.py tests/trace/test_columns.py tests/gpu/allocator/test_config.py
+	$(BIN)/python -m tests.fuzz.many $(COUNTS)
+	MEMGRAPH_FUZZ=$(TIMES) $(BIN)/python -m pytest tests/render/test_words.py tests/trace/test_columns.py tests/gpu/allocator/test_config.py
 
 # The tests against another torch, in an environment of its own: make test-torch TORCH=2.15.0
 test-torch:

@@ -1,6 +1,44 @@
-"""`python -m memgraph`."""
+"""The command: `memgraph`, or `python -m memgraph`."""
 
-from memgraph.cli.main import main
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Callable
+from typing import Any
+
+INTERRUPTED = 130
+"""As a shell reports a process that Ctrl-C ended."""
+
+
+def run() -> None:
+    """Run the command line. ^C ends it in one line at any moment, also while Python still imports what it needs, and
+    when it is done and Python takes itself apart: there an interrupt would be a traceback."""
+    _at_interrupt(_end)
+    try:
+        from memgraph.cli.main import main
+
+        _at_interrupt(signal.default_int_handler)
+        main()
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+    finally:
+        _at_interrupt(_end)
+
+
+def _at_interrupt(handler: Callable[..., Any]) -> None:
+    """Unless it is ignored, as under nohup."""
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, handler)
+
+
+def _end(*_: Any) -> None:
+    with contextlib.suppress(OSError):
+        os.write(2, b"memgraph: interrupted\n")
+    os._exit(INTERRUPTED)
+
 
 if __name__ == "__main__":
-    main()
+    run()
