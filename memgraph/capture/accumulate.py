@@ -60,6 +60,8 @@ class Accumulation:
         if len(args) != 2 or torch.is_grad_enabled() or not all(isinstance(arg, FakeTensor) for arg in args):
             return False
         old, new = args
+        if old.layout is not torch.strided:
+            return False  # a sparse gradient has no storage, and the engine adds it out of place (accumulate_grad.h)
         if made_by(old) >= self._since or old.shape != new.shape:
             return False
         storage = torch._C._storage_Use_Count(storage_of(old)._cdata)  # type: ignore[attr-defined]

@@ -1,7 +1,8 @@
 """What a build of torch for CUDA says of itself, said by a CPU-only one while a virtual GPU is open.
 
 Scripts and libraries ask at import (torch_geometric prints `torch.__config__.show()`), and choose by the answers. The
-figures are those of the wheels that `pip install torch` brings. On a build for CUDA its own answers stay.
+figures are those of the wheels that `pip install torch` brings. On a build for CUDA its own answers stay, but
+for the lines of `show` for which it asks a driver (`CUDAHooks::showConfig`).
 """
 
 from __future__ import annotations
@@ -21,20 +22,18 @@ _CUDNN = {(2, 11): 91900, (2, 15): 92600}
 @contextlib.contextmanager
 def looks_built_for_cuda(version: tuple[int, int]) -> Iterator[None]:
     """While open, torch answers as a build for CUDA of this (major, minor) version. To be entered before the virtual
-    device, under which a CPU-only build refuses to describe itself."""
-    if torch.version.cuda is not None:
-        yield
-        return
+    device, under which torch does not describe itself."""
     cuda, cudnn = _CUDA.get(version, _CUDA[2, 15]), _CUDNN.get(version, _CUDNN[2, 11])
-    described = f"{torch.__config__.show().rstrip()}\n  - CUDA Runtime {cuda}\n  - CuDNN {cudnn / 10000:.2f}\n"
     changes: list[tuple[Any, str, Any]] = [
         (torch.version, "cuda", cuda),
-        (torch.__config__, "show", lambda: described),
         (torch.backends.cuda, "is_built", lambda: True),
         (torch.backends.cudnn, "version", lambda: cudnn),
         (torch.backends.cudnn, "is_available", lambda: True),
     ]
+    if torch.version.cuda is not None:
+        cuda, cudnn, changes = torch.version.cuda, torch.backends.cudnn.version() or cudnn, []
+    described = f"{torch.__config__.show().rstrip()}\n  - CUDA Runtime {cuda}\n  - CuDNN {cudnn / 10000:.2f}\n"
     with contextlib.ExitStack() as stack:
-        for owner, name, value in changes:
+        for owner, name, value in [*changes, (torch.__config__, "show", lambda: described)]:
             stack.enter_context(answered(owner, name, value))
         yield

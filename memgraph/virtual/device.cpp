@@ -2,17 +2,31 @@
 // say that devices are there. Fake tensors do the rest.
 //
 // Written for torch 2.11 to 2.15, CPU-only builds and CUDA builds without a visible GPU. It must not be loaded where a real
-// GPU is visible. Everything is undone by memgraph_uninstall, but for a guard that counts no device (see `LeftGuard`).
+// GPU is visible. Everything is undone by memgraph_uninstall, but for a guard that counts no device (see `LeftGuard`) and
+// `time_no_buckets`.
 
 #include <ATen/detail/CUDAHooksInterface.h>
 #include <c10/core/StorageImpl.h>
 #include <c10/core/impl/DeviceGuardImplInterface.h>
+#include <c10/util/Registry.h>
 
 #include <dlfcn.h>
 
 #include <cstdint>
 #include <cstring>
+#include <memory>
 #include <vector>
+
+namespace c10d {
+
+// As declared in torch/csrc/distributed/c10d/reducer_timer.hpp, whose other headers take ten times longer to compile than
+// this file. None is ever made here.
+class Timer {
+ public:
+  virtual ~Timer();
+};
+
+} // namespace c10d
 
 namespace {
 
@@ -49,6 +63,21 @@ int64_t number_of(void* event) {
 int64_t data_ptr_offset() {
   const c10::StorageImpl storage(c10::StorageImpl::use_byte_size_t(), 0, c10::DataPtr(), nullptr, false);
   return reinterpret_cast<const char*>(&storage.data_ptr()) - reinterpret_cast<const char*>(&storage);
+}
+
+using Timers = c10::Registry<DeviceType, std::unique_ptr<c10d::Timer>, Device>;
+
+// DistributedDataParallel of a CUDA build times its steps by CUDA's events, which there are none of without a GPU
+// (torch/csrc/distributed/c10d/reducer_cuda.cpp). It goes without a timer where none is made, as on a CPU-only build. This
+// stays for the process: nothing takes a registered maker away, and a process without a GPU has no use for it.
+void time_no_buckets() {
+  auto* timers = reinterpret_cast<Timers* (*)()>(dlsym(RTLD_DEFAULT, "_ZN4c10d13TimerRegistryEv"));
+  static bool done = false;
+  if (timers && !done) {
+    done = true;
+    timers()->Register(
+        DeviceType::CUDA, [](Device) { return std::unique_ptr<c10d::Timer>(); }, c10::REGISTRY_PREFERRED);
+  }
 }
 
 // Autograd's engine makes a thread for each device, once in a process: as many as a node of a world may have.
@@ -230,6 +259,7 @@ int memgraph_install() {
   previous = {vtable_of(&hooks), true};
   vtable_of(&hooks) = table->data() + kHeader;
   guard.store(virtual_guard);
+  time_no_buckets();
   return 0;
 }
 

@@ -79,11 +79,30 @@ def tensors_behave() -> Iterator[None]:
         stack.enter_context(replaced(fake_tensor.log, "disabled", True))  # it logs what is raised, with two tracebacks
         stack.enter_context(convolutions_go_to_cudnn())
         stack.enter_context(_refused_arguments_are_only_raised())
+        stack.enter_context(_parameters_with_methods_are_parameters())
         stack.enter_context(replaced(torch._subclasses, "FakeTensor", NobodysTensor))
         stack.enter_context(replaced(FakeTensor, "get_nested_int", jagged_size))
         stack.enter_context(replaced(torch, "Generator", VirtualGenerator))
         stack.enter_context(replaced(torch.nn.parallel.comm, "scatter", _on_the_one_device))
         yield
+
+
+@contextlib.contextmanager
+def _parameters_with_methods_are_parameters() -> Iterator[None]:
+    """To FakeTensor of torch 2.11 a class of parameters that adds methods alone (bitsandbytes' `Params4bit` on its way
+    to the card) is a tensor that answers for itself, which it cannot; newer ones take it as the parameter it is."""
+    original = fake_tensor._check_for_subclass_arg
+
+    def answers_for_itself(argument: object) -> bool:
+        plain = isinstance(argument, torch.nn.Parameter) and _no_dispatch(type(argument))
+        return not plain and original(argument)
+
+    with replaced(fake_tensor, "_check_for_subclass_arg", answers_for_itself):
+        yield
+
+
+def _no_dispatch(kind: type[torch.Tensor]) -> bool:
+    return kind.__torch_dispatch__ is torch.Tensor.__torch_dispatch__
 
 
 def _on_the_one_device(tensor: torch.Tensor, *_: Any, **__: Any) -> tuple[torch.Tensor, ...]:

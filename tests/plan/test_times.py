@@ -223,9 +223,11 @@ def test_the_events_of_this_torch_are_read() -> None:
     model, x = torch.nn.Linear(8, 4), torch.ones(2, 8)
     with profile(activities=[ProfilerActivity.CPU], record_shapes=True) as profiler:
         torch.cat([model(x), torch.ones(3, 4)]).sum().backward()
-    found = {(name, shapes): (count, us) for name, shapes, count, us in timing.rows(profiler.events() or ())}
+    events = list(profiler.events() or ())
+    found = {(name, shapes): (count, us) for name, shapes, count, us in timing.rows(events)}
     assert found["addmm", ((4,), (2, 8), (8, 4))] == (1, 0.0)
-    assert found["cat", ((2, 4), (3, 4))] == (1, 0.0)
+    says_what_is_in_lists = hasattr(events[0], "structured_input_shapes")  # from torch 2.12 on
+    assert found.get(("cat", ((2, 4), (3, 4)))) == ((1, 0.0) if says_what_is_in_lists else None)
     assert found["mm", ((4, 2), (2, 8))] == (1, 0.0)
 
 

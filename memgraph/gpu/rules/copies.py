@@ -46,6 +46,19 @@ def _pool_backward(call: Call, gpu: GpuSpec, version: Version) -> Steps | None:
     return plan.steps()
 
 
+def _sampled(call: Call, gpu: GpuSpec, version: Version) -> Steps:
+    """`grid_sampler_2d(input, grid, …)` and its like read any strides. cuDNN's wants a contiguous grid, and no tensor
+    that is expanded (cuda/GridSampler.cpp, cudnn/GridSampler.cpp: `contiguousIfZeroInStrides`)."""
+    plan = Plan(call)
+    if call.op.startswith("cudnn_"):
+        source, grid, *gradient = call.args
+        for tensor in (source, grid, *gradient):
+            if tensor is grid or 0 in tensor.stride:
+                plan.contiguous(tensor, "contiguous input")
+    plan.outputs()
+    return plan.steps()
+
+
 def _columns(call: Call, gpu: GpuSpec, version: Version) -> Steps | None:
     """`im2col(self, …)`, `col2im(self, …)`: the result is made like the input and then resized, so if it grows both are
     there for a moment. Source: `im2col_cuda`, `col2im_cuda`."""
@@ -135,16 +148,17 @@ _CONTIGUOUS = (
     "replication_pad1d_backward",
     "replication_pad2d",
     "replication_pad2d_backward",
-    "grid_sampler_2d",
-    "grid_sampler_2d_backward",
-    "grid_sampler_3d",
-    "grid_sampler_3d_backward",
     "adaptive_max_pool3d",
     "adaptive_max_pool3d_backward",
     "_weight_norm_interface",
     "_weight_norm_interface_backward",
 )
 
+_SAMPLED = tuple(
+    f"{name}{suffix}"
+    for name in ("grid_sampler_2d", "grid_sampler_3d", "cudnn_grid_sampler")
+    for suffix in ("", "_backward")
+)
 _UPSAMPLED = tuple(
     f"{name}{suffix}"
     for name in (
@@ -163,6 +177,7 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(_EITHER, _either_order),
     **dict.fromkeys(_CONTIGUOUS, _contiguous_only),
     "roll": _roll,
+    **dict.fromkeys(_SAMPLED, _sampled),
     "avg_pool2d_backward": _pool_backward,
     "im2col": _columns,
     "col2im": _columns,

@@ -30,12 +30,12 @@ tril triu unbind_copy unfold_backward unfold_copy unsqueeze_copy value_selecting
 """
 
 _ELEMENTWISE = """
-_fused_dropout _prelu_kernel _prelu_kernel_backward abs binary_cross_entropy_backward celu complex conj_physical
-copysign elu elu_backward eq floor_divide gcd ge gelu gelu_backward glu glu_backward gt hardshrink hardshrink_backward
-hardsigmoid hardsigmoid_backward hardswish hardswish_backward hardtanh hardtanh_backward heaviside huber_loss_backward
-lcm le leaky_relu leaky_relu_backward log_sigmoid_backward log_sigmoid_forward lt mish mish_backward mse_loss_backward
-native_dropout_backward ne polar rrelu_with_noise_backward rsub silu silu_backward smooth_l1_loss_backward softplus
-softplus_backward softshrink softshrink_backward threshold threshold_backward xlogy
+_conj_physical _fused_dropout _prelu_kernel _prelu_kernel_backward abs binary_cross_entropy_backward celu complex
+conj_physical copysign elu elu_backward eq floor_divide gcd ge gelu gelu_backward glu glu_backward gt hardshrink
+hardshrink_backward hardsigmoid hardsigmoid_backward hardswish hardswish_backward hardtanh hardtanh_backward heaviside
+huber_loss_backward lcm le leaky_relu leaky_relu_backward log_sigmoid_backward log_sigmoid_forward lt mish
+mish_backward mse_loss_backward native_dropout_backward ne polar rrelu_with_noise_backward rsub silu silu_backward
+smooth_l1_loss_backward softplus softplus_backward softshrink softshrink_backward threshold threshold_backward xlogy
 """
 
 _OPTIMIZERS = """

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch._ops import OpOverload
 
-from memgraph.virtual.ops import batch_norm
+from memgraph.virtual.ops import batch_norm, grid_sample
 from memgraph.virtual.ops.dispatch import run_composite
 
 aten = torch.ops.aten
@@ -118,5 +118,6 @@ COMPOSITES: dict[OpOverload, Callable[..., Any]] = {
     aten._is_all_true.default: _is_all_true,
     aten.cov.default: _cov,
     **batch_norm.COMPOSITES,
+    **grid_sample.COMPOSITES,
     aten.masked_scatter_backward.default: _masked_scatter_backward,
 }

@@ -16,7 +16,7 @@ from torch._ops import OpOverload
 from torch._subclasses.fake_tensor import FakeTensor, unset_fake_temporarily
 
 from memgraph.gpu.rules.layout import contiguous_stride
-from memgraph.virtual.ops import linalg, quantized
+from memgraph.virtual.ops import grid_sample, linalg, quantized
 from memgraph.virtual.values import known as values
 
 aten = torch.ops.aten
@@ -70,6 +70,7 @@ def kernels(state: Callable[[str], None]) -> Mapping[OpOverload, Kernel]:
         aten.mse_loss_backward.default: _loss_backward,
         aten.smooth_l1_loss_backward.default: _loss_backward,
         aten.huber_loss_backward.default: _loss_backward,
+        **grid_sample.KERNELS,
         **linalg.KERNELS,
         **quantized.KERNELS,
     }
