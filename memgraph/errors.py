@@ -12,6 +12,10 @@ _VALUES = re.compile(r"'[^']{200,}'|\"[^\"]{200,}\"|\S{200,}")
 """What is in quotes, and words."""
 
 
+DAMAGED = (LookupError, TypeError, ValueError, AttributeError, OverflowError, RecursionError)
+"""What goes wrong in a file that is not what it should be, once it could be opened."""
+
+
 def shortened(value: str) -> str:
     """Both ends of a long text."""
     return value if len(value) <= _LONGEST else f"{value[:120]}...{value[-40:]}"

@@ -7,10 +7,10 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from memgraph.errors import UsageError, unknown_name
+from memgraph.small_file import read_text
 
 AMP = ("bf16", "fp16", "none")
 DTYPES = ("float32", "bfloat16", "float16")
@@ -156,10 +156,13 @@ def _checkpoint(value: str) -> str:
     if value in CHECKPOINTS or value.lstrip().startswith("{"):
         return value
     try:
-        return json.dumps(json.loads(Path(value).read_text(encoding="utf-8")))
+        found = json.loads(read_text(value))
+        if not isinstance(found, dict):
+            raise ValueError(f"it holds a {type(found).__name__}")
+        return json.dumps(found)
     except FileNotFoundError:
         if value.endswith(".json"):
             raise UsageError(f"there is no plan {value}: write one with `memgraph checkpoint -o {value}`") from None
         raise unknown_name("checkpoint", value, CHECKPOINTS) from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UsageError(f"{value} is no checkpoint plan: {error}") from error

@@ -17,12 +17,13 @@ from tests import ROOT
 
 PACKAGE = Path(memgraph.__file__).parent
 
-BASE = {"errors", "units", "children"}
+BASE = {"errors", "units", "children", "small_file"}
 WAIST = BASE | {"trace"}
 MAY_IMPORT = {
     "errors": set(),
     "units": BASE,
     "children": set(),
+    "small_file": set(),
     "options": BASE,
     "trace": WAIST,
     "files": WAIST | {"files", "gpu"},

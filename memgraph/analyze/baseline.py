@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 
 from memgraph.analyze.attribution import consumers
 from memgraph.analyze.peak import categories
-from memgraph.errors import MemgraphError, UsageError
+from memgraph.errors import DAMAGED, MemgraphError, UsageError
+from memgraph.small_file import read_text
 from memgraph.trace import Trace
 
 SCHEMA = 1
@@ -77,6 +78,17 @@ def _settings(then: Baseline, now: Baseline) -> list[str]:
     return [f"{name} {old.get(name)} -> {new.get(name)}" for name in names if old.get(name) != new.get(name)]
 
 
+def _check(found: Baseline) -> None:
+    """Raises:
+    TypeError, ValueError, KeyError, AttributeError: it is not what `baseline_of` makes.
+    """
+    figures = [found.peak[name] for name in ("requested", "allocated", "reserved")]
+    numbers = [*figures, found.after_load, found.allocations, *found.categories.values(), *found.largest.values()]
+    if any(type(number) is not int or abs(number) >= 2**63 for number in numbers):
+        raise ValueError("a number is none")
+    moved(found, found)
+
+
 def written(baseline: Baseline) -> bytes:
     """The file's content: JSON that a person can read and a code review can show."""
     return (json.dumps({"schema": SCHEMA, **baseline._asdict()}, indent=2) + "\n").encode()
@@ -90,18 +102,18 @@ def read(path: Path) -> Baseline:
         MemgraphError: it is damaged or of a newer version.
     """
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = json.loads(read_text(path))
         version = data.pop("schema")
         if version > SCHEMA:
             raise MemgraphError(
                 f"{path} is of a newer version of memgraph ({version}): or write it anew: --update --force"
             )
         found = Baseline(**data)
-        moved(found, found)
+        _check(found)
     except FileNotFoundError as error:
         raise UsageError(f"there is no baseline {path}: --update makes one") from error
     except OSError as error:
         raise MemgraphError(f"cannot read {path}: {error.strerror or error}") from error
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except DAMAGED as error:
         raise MemgraphError(f"{path} is no baseline of memgraph: --update --force writes it anew") from error
     return found

@@ -13,6 +13,7 @@ from memgraph.cli.format import format_option
 from memgraph.errors import UsageError
 from memgraph.files.refusal_text import parse_refusal
 from memgraph.render import table_refusal
+from memgraph.small_file import end_of
 
 
 @click.command(short_help="What an out-of-memory message says, and what to do.")
@@ -42,7 +43,7 @@ def _text(message: tuple[str, ...]) -> str:
     if not message or message == ("-",):
         text = sys.stdin.read()
     elif len(message) == 1 and len(message[0]) < 256 and Path(message[0]).is_file():
-        text = Path(message[0]).read_text(encoding="utf-8", errors="replace")
+        text = end_of(message[0])
     elif len(message) == 1 and " " not in message[0]:
         raise UsageError(f"there is no file {message[0]}")
     else:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from memgraph.errors import UsageError
 from memgraph.units import parse_bytes
 
-_SIZE = r"([\d.]+ ?(?:bytes|[KMGT]i?B))"
+_SIZE = r"((?<![\d.])\d{1,15}(?:\.\d{1,9})? ?(?:bytes|[KMGT]i?B))"
 _FACTS = {
     "asked": (rf"[Tt]ried to allocate {_SIZE}",),
     "total": (rf"{_SIZE} total capacity", rf"total capaci?ty of {_SIZE}", rf"max allowed: {_SIZE}"),
@@ -26,8 +26,8 @@ _FACTS = {
     "pools": (rf"{_SIZE} allocated in private pools",),
     "other": (rf"other allocations: {_SIZE}",),
 }
-_PROCESS = re.compile(rf"Process (\d+) has {_SIZE} memory in use")
-_GPU = re.compile(r"GPU (\d+)")
+_PROCESS = re.compile(rf"Process (\d{{1,15}}) has {_SIZE} memory in use")
+_GPU = re.compile(r"GPU (\d{1,9})(?!\d)")
 
 
 class RefusalText(NamedTuple):

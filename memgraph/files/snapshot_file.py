@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from memgraph.errors import TraceError, UsageError
+from memgraph.errors import DAMAGED, TraceError, UsageError
 from memgraph.files import plain_pickle
 from memgraph.files.plain_pickle import Forget, Items, PickleError
 from memgraph.files.snapshot_history import Block, History, ReadHistory, Segment
@@ -21,8 +21,6 @@ from memgraph.files.snapshot_phases import phases
 from memgraph.gpu.allocator.config import AllocatorConfig
 from memgraph.trace import Trace
 
-_WRONG = (LookupError, TypeError, ValueError, AttributeError, OverflowError, RecursionError)
-"""What goes wrong in a snapshot that is not what it should be."""
 _USED = ("active_allocated", "active_awaiting_free", "active_pending_free")
 """States of a block whose bytes are not there for others; the last was its name before torch 2.1."""
 _LINES = "lines of a backward are those of the forward ops in reverse order, as autograd runs them"
@@ -46,7 +44,7 @@ def load_snapshot(path: Path) -> Trace:
         raise TraceError(f"{path}: {error}") from error
     except PickleError as error:
         raise TraceError(f"{path} is not a snapshot of PyTorch: {error}") from error
-    except _WRONG as error:
+    except DAMAGED as error:
         raise TraceError(f"{path} is not a snapshot of PyTorch: {type(error).__name__} {str(error)[:100]}") from error
     return trace
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from memgraph.errors import UsageError
+from memgraph.errors import DAMAGED, UsageError
 from memgraph.gpu.spec import MIB, GpuSpec
 
 Known = Callable[[str], GpuSpec | None]
@@ -56,7 +56,7 @@ def _described(path: str, text: str, known: Known) -> GpuSpec:
         if missing:
             raise ValueError(f"it has no {missing[0]}")
         return _from(path, told, known(str(told["title"])))
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
+    except DAMAGED as error:
         raise UsageError(f"{path[:200]} does not describe a card: {str(error)[:120]}") from None
 
 
@@ -102,4 +102,6 @@ def _printed(path: str, text: str, known: Known) -> GpuSpec:
             "`memgraph gpus --describe > my-card.json`"
         )
     size = (int(memory[1]) - int(memory[2] or 0)) * MIB
+    if size <= 0:
+        raise UsageError(f"{path[:200]} has a card whose driver keeps all of its memory")
     return dataclasses.replace(card, name=path, memory=size, from_nearest=False)

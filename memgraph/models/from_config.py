@@ -12,9 +12,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from memgraph.errors import MemgraphError, UsageError, unknown_name
+from memgraph.errors import DAMAGED, MemgraphError, UsageError, unknown_name
 from memgraph.models.settings import parse_value
 from memgraph.models.tasks import TASKS
+from memgraph.small_file import read_text
 
 if TYPE_CHECKING:
     from memgraph.models.job import Job
@@ -34,8 +35,8 @@ def read_config(target: str) -> Any:
     """
     path = _config_path(Path(target.removeprefix(PREFIX)))
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        values = json.loads(read_text(path))
+    except (OSError, *DAMAGED) as error:
         raise UsageError(f"{path} cannot be read as JSON: {' '.join(str(error).split())}") from None
     kind = values.get("model_type") if isinstance(values, dict) else None
     if not isinstance(kind, str):

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from memgraph.errors import UsageError, unknown_name
+from memgraph.errors import DAMAGED, UsageError, unknown_name
+from memgraph.small_file import read_text
 from memgraph.trace.output_file import write_file
 
 SCHEMA = 2
@@ -88,8 +89,8 @@ def load_plan(path: str | os.PathLike[str]) -> Plan:
         UsageError: there is no such file, or it holds no plan.
     """
     try:
-        text = Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        text = read_text(path)
+    except (OSError, ValueError) as error:
         raise UsageError(f"the plan {path} cannot be read: {error}") from error
     return parse_plan(text, str(path))
 
@@ -110,7 +111,7 @@ def parse_plan(text: str, name: str = "the plan") -> Plan:
         return Plan(
             regions, int(found.get("loss_chunks", 1)), dict(found.get("made_for", {})), dict(found.get("promised", {}))
         )
-    except (ValueError, KeyError, TypeError) as error:
+    except DAMAGED as error:
         raise UsageError(f"{name} is no checkpoint plan: write one with `memgraph checkpoint -o plan.json`") from error
 
 

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from memgraph.errors import UsageError
+from memgraph.errors import DAMAGED, UsageError
 from memgraph.gpu.specs import GpuSpec, find
 from memgraph.options import Options
+from memgraph.small_file import read_text
 from memgraph.trace.output_file import write_file
 
 SCHEMA = 1
@@ -113,8 +114,8 @@ def load_times(path: str | os.PathLike[str]) -> MeasuredTimes:
         UsageError: there is no such file, or it holds no times.
     """
     try:
-        text = Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        text = read_text(path)
+    except (OSError, ValueError) as error:
         raise UsageError(f"the times {path} cannot be read: {error}") from error
     return parse_times(text, str(path))
 
@@ -133,7 +134,7 @@ def parse_times(text: str, name: str = "the file") -> MeasuredTimes:
             raise UsageError(f"{name} was written by a newer memgraph (schema {found['schema']}): update")
         head = {field: _text(found[field]) for field in _WANTED}
         return MeasuredTimes(**head, rows=tuple(_row(*row) for row in found["rows"]))
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except DAMAGED as error:
         raise UsageError(f"{name} holds no measured times: write it with `memgraph record --times` on a GPU") from error
 
 

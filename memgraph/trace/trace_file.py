@@ -11,7 +11,7 @@ from itertools import starmap
 from pathlib import Path
 from typing import Any, TypeVar
 
-from memgraph.errors import TraceError
+from memgraph.errors import DAMAGED, TraceError
 from memgraph.trace import columns
 from memgraph.trace.output_file import StrPath
 from memgraph.trace.parts import SCHEMA, Buffer, Category, Compilation, Events, Held, Op, Phase, Role, Saved, TensorSpec
@@ -33,9 +33,6 @@ _LONG = 2**24
 
 _CHUNK = 2**20
 
-_WRONG = (KeyError, IndexError, TypeError, ValueError, OverflowError, AttributeError, RecursionError)
-"""What goes wrong in data that is not what it should be."""
-
 
 def load(path: StrPath) -> Trace:
     """Read a trace.
@@ -50,7 +47,7 @@ def load(path: StrPath) -> Trace:
         trace.self_check()
     except TraceError as error:
         raise TraceError(f"{path}: {error}") from error
-    except _WRONG as error:
+    except DAMAGED as error:
         reason = f"{type(error).__name__} {_brief(error)}"
         raise TraceError(f"{path} is not a memgraph trace: {reason}") from error
     return trace

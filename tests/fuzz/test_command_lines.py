@@ -17,7 +17,7 @@ VALUES = [
     "", "0", "1", "-1", "2.5", "nan", "inf", "1e400", "9" * 30, "x", "x" * 3000, "24GiB", "1%", "-5%", "a=b", "=", "a=",
     "lm_n_blocks=x", "\x1b[2J", "\u202e", "\udc80", "h200", "rtx3090", "json", "table", "none", "blocks", "9" * 5000,
     "/dev/null", ".", "/proc/self/mem", "no_such_file", "no.such:module", "transformers:", "transformers:/nowhere",
-    "[", "a:[", "--", "-o", "dp=2", "dp=0,tp=x", "2.11", "2.99", "1,2,,3", "8-64", "\x00", "~", "/", "law", "bf16",
+    "[", "a:[", "--", "-o", "dp=2", "dp=0,tp=x", "2.11", "2.99", "1,2,,3", "8-64", "~", "/", "law", "bf16",
     "out.html", "out.svg", "out.pickle", "link", "CUDA out of memory. Tried to allocate 1.2.3 GiB",
 ]  # fmt: skip
 CODES = {0, 1, 2, 3, 4}
