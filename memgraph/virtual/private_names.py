@@ -27,6 +27,7 @@ EVERY_RUN = (
     "torch._C._dispatch_has_kernel_for_dispatch_key",
     "torch._C._get_cudnn_allow_tf32",
     "torch._C._get_cudnn_deterministic",
+    "torch._C._get_cudnn_enabled",
     "torch._C._get_deterministic_algorithms",
     "torch._C._get_sdp_priority_order",
     "torch._C._only_lift_cpu_tensors",
