@@ -22,6 +22,7 @@ from memgraph.capture.accumulate import References, run_two_gradients
 from memgraph.capture.categorize import categorize
 from memgraph.capture.collecting import paused
 from memgraph.capture.compiling import Compiling
+from memgraph.capture.joining import take_place, take_place_when_asked
 from memgraph.capture.keeping import Keeping
 from memgraph.capture.ledger import Ledger, Refusal
 from memgraph.capture.operators import Kinds
@@ -309,15 +310,9 @@ class VirtualGpu:
 
     def _join_the_world(self, stack: contextlib.ExitStack) -> None:
         if self.place is None:
-            return
-        from memgraph.world.joined import joined  # imports much of torch.distributed
-
-        kernels, handlers, self.calls = stack.enter_context(
-            joined(self.place, self.recorder, self.recorder.sources.current, self.mail)
-        )
-        self.kinds.kernels |= kernels
-        self.kinds.complete |= kernels.keys()
-        self.kinds.handlers |= handlers
+            take_place_when_asked(self, stack.enter_context, lambda context: self._stack.enter_context(context))
+        else:
+            take_place(self, self.place, stack.enter_context)
 
     def _close(self) -> None:
         self.recorder.close()

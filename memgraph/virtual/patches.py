@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch._subclasses import fake_tensor
 from torch._subclasses.fake_tensor import FakeTensor
+from torch.jit import _builtins
 from torch.nested._internal import nested_tensor
 from torch.optim import optimizer as optimizer_module
 from torch.utils import _foreach_utils
@@ -24,6 +25,8 @@ from memgraph.virtual.cuda import ACCELERATOR, Ranges
 from memgraph.virtual.random import VirtualGenerator
 
 _MISSING = object()
+_instead_of: dict[int, Any] = {}
+"""What is replaced, by the identity of the function that stands there."""
 
 
 @contextlib.contextmanager
@@ -38,10 +41,13 @@ def replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
         raise TorchChanged(
             f"torch {torch.__version__} has no {owner.__name__}.{name} any more; memgraph supports 2.11 to 2.15"
         )
+    if callable(value):
+        _instead_of[id(value)] = getattr(owner, name)
     setattr(owner, name, value)
     try:
         yield
     finally:
+        _instead_of.pop(id(value), None)
         if own is _MISSING:
             delattr(owner, name)
         else:
@@ -84,6 +90,7 @@ def tensors_behave() -> Iterator[None]:
         stack.enter_context(replaced(FakeTensor, "get_nested_int", jagged_size))
         stack.enter_context(replaced(torch, "Generator", VirtualGenerator))
         stack.enter_context(replaced(torch.nn.parallel.comm, "scatter", _on_the_one_device))
+        stack.enter_context(replaced(_builtins, "_find_builtin", _as_it_was(_builtins._find_builtin)))
         yield
 
 
@@ -103,6 +110,12 @@ def _parameters_with_methods_are_parameters() -> Iterator[None]:
 
 def _no_dispatch(kind: type[torch.Tensor]) -> bool:
     return kind.__torch_dispatch__ is torch.Tensor.__torch_dispatch__
+
+
+def _as_it_was(find: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """`torch.jit.script` knows torch's functions by their identity (torch/jit/_builtins.py), `torch.tensor` among them;
+    it takes one that stands for another for that one."""
+    return lambda function: find(_instead_of.get(id(function), function))
 
 
 def _on_the_one_device(tensor: torch.Tensor, *_: Any, **__: Any) -> tuple[torch.Tensor, ...]:

@@ -50,6 +50,7 @@ EVERY_RUN = (
     "torch._subclasses.fake_tensor.unset_fake_temporarily",
     "torch.autograd._engine_run_backward",
     "torch.cuda._utils._get_device_index",
+    "torch.jit._builtins._find_builtin",
     "torch.nested._internal.nested_tensor",
     "torch.nested._internal.sdpa",
     "torch.utils._foreach_utils",
