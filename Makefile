@@ -12,7 +12,7 @@ demo: $(VENV)/.installed
 
 test: $(VENV)/.installed lint
 	scripts/programs.sh
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist worksteal
 	$(BIN)/python scripts/check_docs.py
 
 lint: $(VENV)/.installed
@@ -31,7 +31,7 @@ fuzz: $(VENV)/.installed
 # The tests against another torch, in an environment of its own: make test-torch TORCH=2.15.0
 test-torch:
 	$(MAKE) VENV=.venv-$(TORCH) TORCH=$(TORCH) .venv-$(TORCH)/.installed
-	.venv-$(TORCH)/bin/python -m pytest
+	.venv-$(TORCH)/bin/python -m pytest -n auto --dist worksteal
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)

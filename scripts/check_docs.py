@@ -4,9 +4,9 @@
     python scripts/check_docs.py --update    write the outputs anew
     python scripts/check_docs.py README.md   these files alone
 
-The commands of one file run in one empty folder, in order, as a reader would type them. A shown line `...` stands for
-any number of lines; such a block is checked but never rewritten, and neither is Python that fails. Commands that need a
-GPU or change the system stand in `sh` blocks, which are not run.
+The commands of one file run in one empty folder, in order, as a reader would type them; files run beside each other,
+one on each core. A shown line `...` stands for any number of lines; such a block is checked but never rewritten, and
+neither is Python that fails. Commands that need a GPU or change the system stand in `sh` blocks, which are not run.
 """
 
 from __future__ import annotations
@@ -16,11 +16,13 @@ import re
 import subprocess
 import sys
 import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 _BLOCK = re.compile(r"^```(console|python)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-_LIMIT = 300
+_LIMIT = 600
 """Seconds that one command may take."""
 
 
@@ -100,16 +102,21 @@ def check_example(path: Path) -> list[str]:
     return [] if result.returncode == 0 else [f"{path.relative_to(ROOT)} fails:\n{result.stdout}"]
 
 
+def check_file(path: Path, update: bool) -> list[str]:
+    """A page, or an example."""
+    began = time.monotonic()
+    problems = check(path, update) if path.suffix == ".md" else check_example(path)
+    print(f"{path.relative_to(ROOT)}: {time.monotonic() - began:.0f} s", flush=True)
+    return problems
+
+
 def main() -> None:
     update = "--update" in sys.argv
     named = [Path(name).resolve() for name in sys.argv[1:] if not name.startswith("-")]
-    problems: list[str] = []
-    for page in named or [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
-        print(page.relative_to(ROOT), flush=True)
-        problems += check(page, update) if page.suffix == ".md" else check_example(page)
-    for example in [] if named else sorted((ROOT / "examples").glob("*.py")):
-        print(example.relative_to(ROOT), flush=True)
-        problems += check_example(example)
+    pages = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+    files = named or [*pages, *sorted((ROOT / "examples").glob("*.py"))]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        problems = [problem for found in pool.map(check_file, files, [update] * len(files)) for problem in found]
     print("\n".join(problems), file=sys.stderr)
     sys.exit(1 if problems else 0)
 
