@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 
 from memgraph.analyze.finding import Finding
 from memgraph.trace import Op, Role, TensorSpec, Trace
+from memgraph.trace.alike import named
 from memgraph.units import format_bytes
 
 _SHOWS = 0.1
@@ -76,17 +77,24 @@ def expanded_masks(trace: Trace) -> tuple[Finding, ...]:
     alive = _by_op(trace)
     lines: defaultdict[str, dict[int, int]] = defaultdict(dict)
     small: dict[str, TensorSpec] = {}
-    for number, op in enumerate(trace.ops):
-        if "scaled_dot_product" in op.name and "backward" not in op.name:
-            made, of = _mask(trace, number)
-            if of is not None:
-                small[op.source] = of
-                lines[op.source].update({buffer: size for one in made for buffer, size in alive.get(one, ())})
+    for number in _attentions(trace):
+        made, of = _mask(trace, number)
+        if of is not None:
+            source = trace.ops[number].source
+            small[source] = of
+            lines[source].update({buffer: size for one in made for buffer, size in alive.get(one, ())})
     # The mask may be at work in an attention that has not run yet at the peak: what it reads is alive all the same.
     return tuple(
         _wide_mask(source, sum(sizes.values()), small[source]) for source, sizes in lines.items()
         if sum(sizes.values()) >= _SHOWS * trace.peak.requested
     )  # fmt: skip
+
+
+def _attentions(trace: Trace) -> list[int]:
+    """Those of a run in which something is expanded."""
+    if not named(trace.ops, lambda name: _base(name) == "expand"):
+        return []
+    return named(trace.ops, lambda name: "scaled_dot_product" in name and "backward" not in name)
 
 
 def _mask(trace: Trace, attention: int) -> tuple[set[int], TensorSpec | None]:
@@ -143,10 +151,10 @@ def _by_op(trace: Trace) -> dict[int, list[tuple[int, int]]]:
 def logits_in_fp32(trace: Trace) -> tuple[Finding, ...]:
     """Logits, or their log-softmax, that are computed in half precision and copied to fp32 for the loss, with its
     results and its gradients."""
+    losses = map(trace.ops.__getitem__, named(trace.ops, lambda name: _base(name) == "_log_softmax"))
     shapes = {
-        math.prod(op.inputs[0].shape): op for op in trace.ops
-        if _name(op) == "_log_softmax" and op.inputs and op.inputs[0].shape[-1:] >= (_VOCABULARY,)
-    }  # fmt: skip
+        math.prod(op.inputs[0].shape): op for op in losses if op.inputs and op.inputs[0].shape[-1:] >= (_VOCABULARY,)
+    }
     for count, op in shapes.items():
         rows = list(_of_count(trace, count, op.inputs[0].shape[-1]))
         size = sum(trace.buffers[index].size for index in rows)
@@ -201,4 +209,8 @@ def _logits(op: Op, size: int, count: int, peak: int) -> Finding:
 
 
 def _name(op: Op) -> str:
-    return op.name.removeprefix("aten.").partition(".")[0]
+    return _base(op.name)
+
+
+def _base(name: str) -> str:
+    return name.removeprefix("aten.").partition(".")[0]

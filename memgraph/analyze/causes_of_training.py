@@ -8,6 +8,7 @@ from collections import defaultdict
 from memgraph.analyze.attribution import starred
 from memgraph.analyze.finding import Finding
 from memgraph.trace import Category, Trace
+from memgraph.trace.alike import modules
 from memgraph.units import format_bytes
 
 _SHOWS = 0.1
@@ -24,18 +25,14 @@ _NUMBER = re.compile(r"(?:^|\.)(\d+)(?=\.|$)")
 def whole_checkpoint(trace: Trace) -> tuple[Finding, ...]:
     """One checkpoint around many layers: the backward computes all of them again before it frees any, and so holds
     what a step without checkpoints would."""
-    stacks: defaultdict[str, set[str]] = defaultdict(set)
     held: defaultdict[str, dict[str, list[int]]] = defaultdict(dict)
     again = {number for number, phase in enumerate(trace.phases) if phase.name == "backward"}
-    for op in trace.ops:
-        layer = _NUMBER.search(op.module)
-        if layer:
-            stacks[starred(op.module[: layer.end()])].add(layer[1])
     for index in trace.live_at(trace.peak.event):
         made = trace.ops[trace.buffers[index].op] if trace.buffers[index].op >= 0 else None
         layer = _NUMBER.search(made.module) if made is not None else None
         if made is not None and layer and made.phase in again and made.forward < 0 and not trace.buffers[index].name:
             held[starred(made.module[: layer.end()])].setdefault(layer[1], []).append(index)
+    stacks = _stacks(trace) if held else {}
     return tuple(
         _whole(trace, stack, [index for rows in layers.values() for index in rows], len(layers), len(stacks[stack]))
         for stack, layers in held.items()
@@ -43,6 +40,16 @@ def whole_checkpoint(trace: Trace) -> tuple[Finding, ...]:
         and sum(trace.buffers[index].size for rows in layers.values() for index in rows)
         >= _WHOLE * trace.peak.requested
     )  # fmt: skip
+
+
+def _stacks(trace: Trace) -> dict[str, set[str]]:
+    """The layers of each stack that ran."""
+    stacks: defaultdict[str, set[str]] = defaultdict(set)
+    for module in modules(trace.ops):
+        layer = _NUMBER.search(module)
+        if layer:
+            stacks[starred(module[: layer.end()])].add(layer[1])
+    return stacks
 
 
 def _whole(trace: Trace, stack: str, rows: list[int], layers: int, of: int) -> Finding:

@@ -21,17 +21,19 @@ def taken_out(text: bytearray, key: str) -> list[array[int]] | None:
     their place. None, and the text as it is, where that is not certain: JSON's own reader decides then."""
     mark = f',"{key}":[['.encode()
     start = text.find(mark)
-    end = text.find(b"]]", start)
-    if start < 0 or end < 0 or text.find(mark, start + 1) >= 0:
+    if start < 0 or text.find(mark, start + 1) >= 0:
         return None
     columns = []
-    at = start + len(mark)
-    while at < end:
+    at, more = start + len(mark), True
+    while more:
         stop = text.find(b"]", at)
+        more = text[stop + 1 : stop + 3] == b",["
+        if stop < 0 or not (more or text[stop + 1 : stop + 2] == b"]"):
+            return None
         with memoryview(text) as whole:
             columns.append(numbers_in(whole[at:stop]))
-        at = stop + 3  # past `],[`
-    text[start + len(mark) - 1 : end + 1] = b""
+        at = stop + 3
+    text[start + len(mark) - 1 : stop + 1] = b""
     return columns
 
 
@@ -161,6 +163,14 @@ def alive(start: array[int], stop: array[int], event: int) -> list[int]:
 def between(values: array[int], low: int, high: int) -> list[int]:
     """The places of those that are one of `low`, …, `high` - 1."""
     found: list[int] = ((_view(values) >= low) & (_view(values) < high)).nonzero()[0].tolist()
+    return found
+
+
+def those(values: array[int], wanted: Sequence[int]) -> list[int]:
+    """The places of those that are one of some."""
+    import numpy as np
+
+    found: list[int] = np.isin(_view(values), wanted).nonzero()[0].tolist() if wanted else []
     return found
 
 

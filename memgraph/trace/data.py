@@ -164,7 +164,7 @@ class TraceData:
         lives = enumerate(zip(*self.spans, strict=True))
         return tuple(index for index, (start, stop) in lives if 0 <= start <= event < stop)
 
-    @property
+    @functools.cached_property
     def fits(self) -> bool:
         """Whether the run stayed within the card."""
         return Action.OUT_OF_MEMORY not in self.events.columns[0]

@@ -6,7 +6,7 @@ from __future__ import annotations
 import operator
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import repeat
 from typing import Generic, TypeAlias, TypeVar, overload
 
@@ -15,9 +15,15 @@ from memgraph.trace.parts import Buffer, Category, Op, Role, TensorSpec
 Row = TypeVar("Row", Op, Buffer)
 Column: TypeAlias = "array[int]"
 
+_KEPT = 2**17
+"""Rows that are kept, some 20 MB; what is alive at a peak are seldom more."""
+
 
 class Rows(Sequence[Row], Generic[Row]):
     """Rows that are made when they are asked for."""
+
+    made: dict[int, Row]
+    """Those that were asked for one by one, by what they were asked for with: the same are, again and again."""
 
     def row(self, index: int) -> Row:
         """Number `index`, from 0 on."""
@@ -32,10 +38,14 @@ class Rows(Sequence[Row], Generic[Row]):
     @overload
     def __getitem__(self, index: slice) -> tuple[Row, ...]: ...
     def __getitem__(self, index: int | slice) -> Row | tuple[Row, ...]:
-        places = range(len(self))
         if isinstance(index, slice):
-            return tuple(map(self.row, places[index]))
-        return self.row(places[index])
+            return tuple(map(self.row, range(len(self))[index]))
+        found = self.made.get(index)
+        if found is None:
+            if len(self.made) >= _KEPT:
+                self.made.clear()
+            found = self.made[index] = self.row(range(len(self))[index])
+        return found
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Rows | tuple) and len(self) == len(other) and all(map(operator.eq, self, other))
@@ -64,6 +74,7 @@ class Ops(Rows[Op]):
     tensors: Sequence[tuple[TensorSpec, ...]]
     distances: Sequence[tuple[int, ...]]
     """How far back the ops are whose results one reads."""
+    made: dict[int, Op] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -106,6 +117,7 @@ class Buffers(Rows[Buffer]):
     category: Mapping[int, Category]
     shape: Mapping[int, tuple[int, ...]]
     dtype: Mapping[int, str]
+    made: dict[int, Buffer] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.sizes)

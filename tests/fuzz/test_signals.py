@@ -28,8 +28,11 @@ for _ in range(3):
 """
 MODEL = """
 import torch
+class Model(torch.nn.Linear):
+    def forward(self, x):
+        return super().forward(x).square().mean()
 def make(batch=2):
-    return torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.Linear(8, 8)), (torch.randn(batch, 8),)
+    return Model(8, 8), (torch.randn(batch, 8),)
 """
 QUICK = [
     ["analyze", "toy.memgraph", "-o", "out.memgraph"], ["timeline", "toy.memgraph", "-o", "out.html"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import pickle
 from collections.abc import Sequence
@@ -12,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import memgraph
-from memgraph.trace import Buffer, Op, Trace, columns, trace_file
+from memgraph.trace import Buffer, Op, Trace, alike, columns, rows, trace_file
 from memgraph.trace.rows import Rows, numbers
 from tests.fuzzing import seeded
 
@@ -91,3 +92,27 @@ def test_numbers_of_every_length(digits: int) -> None:
     number = int("9123456789123456789"[:digits])
     texts = [number, -number, 10 ** (digits - 1), 0]
     assert read(json.dumps(texts, separators=(",", ":"))[1:-1].encode()) == texts
+
+
+def test_what_is_alike_is_found_in_columns_as_in_rows(toy: Trace, of_columns: Trace) -> None:
+    """By number: op 4 is `mm` in blocks.1.mlp of the backward, and no op before it is."""
+    for trace in (toy, of_columns):
+        assert alike.modules(trace.ops) == {"", "blocks.0.mlp", "blocks.1.mlp"}
+        assert alike.named(trace.ops, lambda name: name.startswith("aten.mm")) == [2, 3, 4, 5]
+        assert alike.named(trace.ops, lambda name: name == "aten.add.Tensor") == []
+        assert list(alike.kinds_of_ops(trace.ops)) == list(range(len(trace.ops)))
+    twice = dataclasses.replace(toy, ops=toy.ops * 2, buffers=toy.buffers * 2)
+    half = len(toy.ops)
+    kinds = alike.kinds_of_ops(twice.ops)
+    assert list(kinds) == [*range(half), *range(half)]
+    found = list(alike.kinds_of_buffers(twice.buffers, kinds))
+    assert found[len(toy.buffers) :] == found[: len(toy.buffers)] == list(range(len(toy.buffers)))
+
+
+def test_rows_that_are_asked_for_again_are_kept_up_to_a_number(
+    of_columns: Trace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rows, "_KEPT", 2)
+    ops = of_columns.ops
+    assert isinstance(ops, Rows)
+    assert ops[0] is ops[0] and [ops[index] for index in range(4)] == list(ops[:4]) and len(ops.made) <= 2
