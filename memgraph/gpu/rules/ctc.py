@@ -41,7 +41,7 @@ def _backward(call: Call, gpu: GpuSpec, version: Version) -> Steps:
     if large:
         _blanks(plan, dense((batch, steps, table.shape[2] // 2 + 1), table.dtype), gpu)
     if replaced:
-        plan.scratch(batch, name="infinite losses")
+        plan.scratch(log_probs.itemsize, batch, name="a zero, and which losses are infinite")
         plan.output()
     return plan.steps()
 

@@ -54,7 +54,8 @@ def _loss(
     labels = targets.to(batched.device, torch.int64)
     result = aten._ctc_loss.default(batched, labels, input_lengths, target_lengths, blank, zero_infinity)[0]
     if zero_infinity:
-        result = torch.where(result == float("inf"), result.new_zeros(()), result)
+        zero = result.new_zeros(())  # the compiler takes C++'s arguments from the last to the first
+        result = torch.where(result == float("inf"), zero, result)
     if reduction == _MEAN:
         return (result / torch.tensor(target_lengths, dtype=result.dtype, device=result.device).clamp_min(1)).mean()
     return result.sum() if reduction == _SUM else result.squeeze(0) if log_probs.dim() == 2 else result

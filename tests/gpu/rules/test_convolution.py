@@ -152,3 +152,30 @@ def test_a_strided_input_is_made_contiguous_first() -> None:
 def test_depthwise_kernels_of_pytorch_itself_take_nothing() -> None:
     assert told(call("conv depthwise fp32 nchw forward")[0]) == ["out 0"]
     assert sorted(map(str, told(call("conv depthwise fp32 nchw backward")[0]))) == ["out 0", "out 1", "out 2"]
+
+
+def backward_of(grad: TensorMeta, source: TensorMeta, weight: TensorMeta, transposed: bool = False) -> list[object]:
+    """What is allocated, cuDNN's workspaces left out."""
+    rest = (None, (1,), (1,), (1,), transposed, (0,), 1, (True, True, False))
+    steps = run("convolution_backward", grad, source, weight, *rest, out=(source, weight))
+    assert steps is not None
+    return told(tuple(step for step in steps if not is_library(step) and not isinstance(step, Release)))
+
+
+def test_a_gradient_is_copied_by_each_direction_that_needs_it() -> None:
+    """A recurrent layer's gradient, time outermost, says no layout of its own: the input's gradient is made, then the
+    copy for it; so for the weight. One that says channels-last is brought to the input's layout once."""
+    source, weight = new(8, 16, 30), new(16, 16, 3)
+    size = 8 * 16 * 30 * 4
+    by_time = strided((8, 16, 30), (16, 1, 8 * 16))
+    assert backward_of(by_time, source, weight) == ["out 0", size, size, "out 1"]
+    inside = strided((8, 16, 30), (16 * 30, 1, 16))
+    assert backward_of(inside, source, weight) == [size, "out 0", "out 1"]
+    assert backward_of(by_time, source, weight, transposed=True) == [size, "out 0", "out 1"]
+
+
+def test_a_weight_in_another_layout_is_copied_after_the_result_is_made() -> None:
+    inside = strided((8, 16, 30, 30), (16 * 900, 1, 16 * 30, 16), "bfloat16")
+    weight = new(16, 16, 3, 3, dtype="bfloat16")
+    rest = ((1, 1), (1, 1), (1, 1), False, (0, 0), 1)
+    assert told(run("convolution", inside, weight, None, *rest, out=inside))[:2] == ["out 0", 16 * 16 * 9 * 2]
