@@ -47,8 +47,8 @@ MAY_IMPORT = {
 """By the first part of a module's name, its room: what it may see. cli → api → study → capture → {world, virtual} →
 trace; cli → render → analyze → trace; gpu and trace see nothing above them, and files see these two."""
 
-ALSO = {"cli.record": {"capture"}, "cli.run": {"capture", "world"}}
-"""Two commands say how a script ended, one as which rank it ran."""
+ALSO = {"cli.record": {"capture"}, "cli.run": {"capture", "world"}, "plan.apply": {"models"}}
+"""Two commands say how a script ended, one as which rank it ran; a plan knows what models keep."""
 
 ROOMS = {
     # api and study.run: in types, and to ask whether a real card is visible

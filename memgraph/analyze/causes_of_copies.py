@@ -26,12 +26,13 @@ _UPCASTS = (("float16", "float32"), ("bfloat16", "float32"))
 
 def expanded_casts(trace: Trace) -> tuple[Finding, ...]:
     """A cast writes an expanded view out: `_to_copy` keeps the strides of dense tensors alone, and so makes elements
-    that lie on one another each of their own (aten/src/ATen/native/TensorConversions.cpp)."""
+    that lie on one another each of their own (aten/src/ATen/native/TensorConversions.cpp). Not a gradient, which comes
+    expanded from a sum and has to be written out."""
     lines: defaultdict[str, list[tuple[int, int]]] = defaultdict(list)
     for index in trace.live_at(trace.peak.event):
         made = trace.buffers[index].op
         op = trace.ops[made] if made >= 0 else None
-        if op is None or _name(op) != "_to_copy" or trace.buffers[index].role is not Role.OUTPUT:
+        if op is None or _name(op) != "_to_copy" or op.forward >= 0 or trace.buffers[index].role is not Role.OUTPUT:
             continue
         small = _expanded(trace, made)
         if small is not None:

@@ -25,6 +25,8 @@ _NUMBER = re.compile(r"(?:^|\.)(\d+)(?=\.|$)")
 def whole_checkpoint(trace: Trace) -> tuple[Finding, ...]:
     """One checkpoint around many layers: the backward computes all of them again before it frees any, and so holds
     what a step without checkpoints would."""
+    if trace.compilation is not None:  # whose order is the compiler's
+        return ()
     held: defaultdict[str, dict[str, list[int]]] = defaultdict(dict)
     again = {number for number, phase in enumerate(trace.phases) if phase.name == "backward"}
     for index in trace.live_at(trace.peak.event):
@@ -87,6 +89,12 @@ def caches(trace: Trace) -> tuple[Finding, ...]:
         "model(…, use_cache=False), or model.config.use_cache = False",
         size,
     ),)  # fmt: skip
+
+
+def keeps_a_cache(trace: Trace) -> bool:
+    """Whether a step that has a backward keeps keys and values."""
+    trained = any(phase.name == "backward" for phase in trace.phases)
+    return trained and any(buffer.category is Category.CACHE for buffer in trace.buffers)
 
 
 def foreach(trace: Trace) -> tuple[Finding, ...]:

@@ -8,6 +8,7 @@ from collections import Counter
 from typing import NamedTuple
 
 from memgraph.analyze.attribution import Consumer, consumers
+from memgraph.analyze.causes import causes
 from memgraph.analyze.finding import Finding
 from memgraph.analyze.leaks import leaks
 from memgraph.gpu.allocator.caching import Allocator
@@ -108,6 +109,7 @@ def remedies(trace: Trace, found: Failure) -> list[str]:
         found.grows
     )
     texts += [f"{one.where}: {one.help}" for one in leaks(trace)[:1]]
+    texts += [one.help for one in causes(trace)[:2]]
     alive = dict(found.categories)
     trains = any(phase.name in ("backward", "optimizer") for phase in trace.phases)
     if alive.get(Category.ACTIVATION, 0) + alive.get(Category.TEMPORARY, 0) >= found.alive // 4:

@@ -147,7 +147,8 @@ def held_by(held: Held | None) -> str:
         return "held by nothing that the program names"
     if held.kind == "cycle":
         place = f" ({held.source})" if held.source else ""
-        return f"held by a reference cycle of `{held.name}` objects{place} until Python's collector runs"
+        of = f" of `{held.name}` objects{place}" if held.name else ""
+        return f"held by a reference cycle{of} until Python's collector runs"
     if held.kind == "gradient" and held.graph:
         return f"held by a gradient that has a graph, `{held.name}`: a cycle" + (
             f", made at {held.source}" if held.source else ""

@@ -47,7 +47,9 @@ class Collecting:
         """Whether the program lets it run."""
         self.extra = 0
         """Objects of the recorder that die with each tensor."""
-        self._collect = gc.collect
+        self.around: Callable[[Callable[[], int]], int] = _plainly
+        """Runs each collection: somebody may want to look before and after it."""
+        self._gc = gc.collect
         self._count = 0
         """The program's own young objects."""
         self._last = 0
@@ -125,6 +127,9 @@ class Collecting:
     def _grown(self) -> bool:
         return 4 * (len(gc.get_objects(2)) - self._settled) >= self._settled
 
+    def _collect(self, generation: int) -> int:
+        return self.around(lambda: self._gc(generation))
+
     def _run(self, generation: int) -> None:
         self._collect(generation)
         self._count = 0
@@ -139,3 +144,7 @@ class Collecting:
         self._count, self._last = 0, gc.get_count()[0]
         self._rounds[:generation] = [0] * generation
         return found
+
+
+def _plainly(collect: Callable[[], int]) -> int:
+    return collect()

@@ -306,12 +306,15 @@ def _unnamed(search: _Search) -> Iterator[tuple[Any, Path]]:
 
 
 def _owners(tensors: Sequence[Tensor]) -> dict[int, Path]:
-    """The class of an object that has one of these as an attribute, by the tensor's `id`."""
-    dicts = {id(value): value for value in gc.get_referrers(*tensors) if type(value) is dict}
+    """The class of an object that has one of these as an attribute, by the tensor's `id`. Attributes are in a dict of
+    the object's, or from Python 3.11 on in the object itself until somebody asks for that dict."""
+    referrers = [value for value in gc.get_referrers(*tensors) if value is not tensors]
+    dicts = {id(value) for value in referrers if type(value) is dict}
+    owners = gc.get_referrers(*(value for value in referrers if type(value) is dict)) if dicts else []
     found: dict[int, Path] = {}
-    for owner in gc.get_referrers(*dicts.values()) if dicts else ():
-        held = dicts.get(id(getattr(owner, "__dict__", None)))
-        if held is not None and not _is_machinery(owner):
+    for owner in (*referrers, *owners):
+        held = getattr(owner, "__dict__", None)
+        if type(held) is dict and not _is_machinery(owner):
             path = Path(type(owner).__qualname__, "cycle", _file_of(type(owner)), last=True)
             found |= {id(value): path for value in held.values() if isinstance(value, Tensor)}
     return found

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from memgraph.capture.collecting import Collecting
 from memgraph.capture.holders import Found, Path, holders
 from memgraph.capture.ledger import Ledger
 from memgraph.capture.provenance import ModulePaths, SourceLines
 from memgraph.capture.storages import Storages
 from memgraph.capture.tags import Tags
 from memgraph.capture.written import line_of_class, line_that_fills, line_that_passes
-from memgraph.trace import Held, Op, Role
+from memgraph.trace import Action, Held, Op, Role
 
 _SHARE = 200
 """One part in so many of what is alive: less is not looked for."""
 _ALWAYS = 2
 """Steps after which it looks in any case."""
+
+
+_MUCH = 2**20
+"""Bytes: of what a collection frees, less is of no interest."""
+_DIES = (int(Action.FREE), int(Action.FREE_REQUESTED))
 
 
 class _Who(NamedTuple):
@@ -26,6 +32,9 @@ class _Who(NamedTuple):
     graph: bool
     source: str
     moment: int
+
+
+_SOME_CYCLE = _Who("", "cycle", False, "", 0)
 
 
 class Keeping:
@@ -38,11 +47,12 @@ class Keeping:
         sources: says lines.
         ops: what ran, as it grows.
         tags: say which op made a tensor.
+        collecting: runs Python's collector, whose finds are looked at.
     """
 
     def __init__(
         self, ledger: Ledger, storages: Storages, paths: ModulePaths, sources: SourceLines, ops: Sequence[Op],
-        tags: Tags,
+        tags: Tags, collecting: Collecting,
     ) -> None:  # fmt: skip
         self._ledger, self._storages, self._paths = ledger, storages, paths
         self._sources, self._ops, self._tags = sources, ops, tags
@@ -50,6 +60,10 @@ class Keeping:
         """Number of buffers when each step, or call of a model, was over."""
         self._looked_at = dict.fromkeys(self._before, 0)
         self._who: dict[int, _Who] = {}
+        self._cycles: dict[str, _Who] = {}
+        """Who held what was made at a line, where it was found in a cycle."""
+        self._collected = 0
+        collecting.around = self._collect
 
     def ended(self, unit: str) -> None:
         """A step is over, or a call of a model: look, if more is left of those before it than when it last looked."""
@@ -76,10 +90,38 @@ class Keeping:
             self._who.pop(buffer, None)
         self._who |= {buffer: self._told(one, moment) for buffer, one in found.items()}
 
+    def _collect(self, run: Callable[[], int]) -> int:
+        """Python's collector: what it frees was held by cycles of references. By which is looked for once, before it
+        runs again: to look takes long, and few programs have such."""
+        if self._collected and not self._cycles:
+            self._find_cycles()
+        start = len(self._ledger)
+        found = run()
+        died = [buffer for action, buffer, *_ in self._ledger.rows(start) if action in _DIES] if found else []
+        size = sum(map(self._ledger.sizes.__getitem__, died))
+        if size >= _MUCH:
+            self._collected += size
+            self._who |= dict.fromkeys(died, _SOME_CYCLE)
+        return found
+
+    def _find_cycles(self) -> None:
+        wanted = self._unnamed()
+        for buffer, one in holders(self._storages.keys_of(wanted), self._paths.roots(), cycles=True).items():
+            if one.path.kind == "cycle":
+                self._cycles[self._line(buffer)] = self._told(one, 0)
+
+    def _line(self, buffer: int) -> str:
+        op = self._ledger.ops[buffer]
+        return self._ops[op].source if op >= 0 else ""
+
     def held(self) -> tuple[Held, ...]:
         """What was found, together where it is one name's."""
+        if self._collected and not self._cycles:
+            self._find_cycles()
         groups: dict[_Who, list[int]] = {}
         for buffer, who in self._who.items():
+            if who is _SOME_CYCLE:
+                who = self._cycles.get(self._line(buffer), who)
             groups.setdefault(who, []).append(buffer)
         return tuple(Held(*who, tuple(sorted(buffers))) for who, buffers in groups.items())
 

@@ -47,7 +47,7 @@ def run_script(
         raise UsageError(f"there is no script {target}")
     raise_out_of_memory(gpu)
     if steps is not None:
-        gpu.after_step = _stop_after(steps)
+        gpu.updates.after_step = _stop_after(steps)
     with as_main(target, arguments, module):
         return ended(target, module)
 

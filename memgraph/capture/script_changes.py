@@ -14,6 +14,7 @@ from torch.optim.optimizer import Optimizer
 
 from memgraph.capture.session import VirtualGpu
 from memgraph.capture.step import checkpoint_blocks
+from memgraph.models.caches import keep_none
 from memgraph.virtual.patches import replaced
 
 Change = Callable[[VirtualGpu], AbstractContextManager[Any]]
@@ -52,20 +53,17 @@ def _no_cache(gpu: VirtualGpu) -> AbstractContextManager[None]:
 
 
 def _drop_cache(root: nn.Module) -> None:
-    for module in root.modules():
-        config = getattr(module, "config", None)
-        if module.training and getattr(config, "use_cache", False):
-            config.use_cache = False  # type: ignore[union-attr]
+    if root.training:
+        keep_none(root)
 
 
 def _checkpoint(gpu: VirtualGpu) -> AbstractContextManager[None]:
-    """Every repeated block of every model that is trained; kept keys and values would be filled twice, so none are."""
+    """Every repeated block of every model that is trained."""
     done: list[nn.Module] = []
 
     def apply(root: nn.Module) -> None:
         if root.training and torch.is_grad_enabled() and all(root is not one for one in done):
             done.append(root)
-            _drop_cache(root)
             checkpoint_blocks(root)
 
     return _before_models(gpu, apply)

@@ -5,29 +5,24 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Self
 
 import torch
-from torch.optim.optimizer import (
-    Optimizer,
-    register_optimizer_step_post_hook,
-    register_optimizer_step_pre_hook,
-)
 from torch.utils._python_dispatch import _disable_current_modes
 
 from memgraph.capture.accumulate import References, run_two_gradients
 from memgraph.capture.categorize import categorize
 from memgraph.capture.collecting import paused
 from memgraph.capture.compiling import Compiling
+from memgraph.capture.facts import Facts
 from memgraph.capture.joining import take_place, take_place_when_asked
 from memgraph.capture.keeping import Keeping
 from memgraph.capture.ledger import Ledger, Refusal
 from memgraph.capture.operators import Kinds
 from memgraph.capture.recorder import Recorder
-from memgraph.capture.tags import parameter_name
+from memgraph.capture.updates import Updates
 from memgraph.errors import TorchChanged, UsageError
 from memgraph.gpu import nccl
 from memgraph.gpu.allocator.caching import Allocator
@@ -115,11 +110,11 @@ class VirtualGpu:
         self.compiling = Compiling(self.spec, self.recorder, self.assumptions.state)
         self.keeping = Keeping(
             self.ledger, self.recorder.storages, self.recorder.paths, self.recorder.sources, self.recorder.ops,
-            self.recorder.tags,
+            self.recorder.tags, self.recorder.collecting,
         )  # fmt: skip
         self.recorder.after_call = functools.partial(self.keeping.ended, "call")
-        self.after_step: Callable[[], None] | None = None
-        """Called when an optimizer has stepped."""
+        self.facts = Facts(self.recorder.sources)
+        self.updates = Updates(self.recorder, self.facts, functools.partial(self.keeping.ended, "step"))
         self._stack = contextlib.ExitStack()
         self._entered = False
 
@@ -153,10 +148,10 @@ class VirtualGpu:
             if library is not None:
                 library.start()  # it loads while the model is made
             stack.enter_context(self.recorder.paths.following())
-            self._follow_optimizers(stack)
+            stack.enter_context(self.updates.followed())
             stack.enter_context(patches.before_the_first_backward(self._prepare_backward))
             self._join_the_world(stack)
-            self.recorder.entries = [VirtualGpu._before_step, VirtualGpu._after_step]
+            self.recorder.entries = list(self.updates.entries)
             stack.enter_context(self.compiling.following())
             stack.enter_context(self.recorder.keeps_interrupts())
             stack.enter_context(self.recorder.collecting.following())
@@ -198,6 +193,7 @@ class VirtualGpu:
                 phases=ledger.finished_phases(), assumptions=self._assumed(),
                 unknown_ops=tuple(sorted(self.kinds.unknown)), compilation=self.compiling.compilation(),
                 held=self.keeping.held(), rounds=tuple(recorder.stage.rounds),
+                facts=self.facts.all(),
             ),
             sent=recorder.sent, refilled=recorder.storages.refilled,
         )  # fmt: skip
@@ -291,7 +287,7 @@ class VirtualGpu:
     def _take_the_gpus_paths(self, stack: contextlib.ExitStack) -> None:
         """Ops that do something else on this GPU than on this build of torch."""
         recurrent, state = Recurrent(self.spec), self.assumptions.state
-        attention = attention_as_on(self.spec, self.kinds.torch_version, state)
+        attention = attention_as_on(self.spec, self.kinds.torch_version, state, self.facts.computed_by_steps)
         by_value = sparse.kernels(self.assumptions.select)
         self.kinds.kernels |= {**kernels(state), **by_value, **ctc.KERNELS, **recurrent.kernels()}
         self.kinds.composites |= {
@@ -317,34 +313,6 @@ class VirtualGpu:
     def _close(self) -> None:
         self.recorder.close()
         self.ledger.close()
-
-    def _follow_optimizers(self, stack: contextlib.ExitStack) -> None:
-        before = register_optimizer_step_pre_hook(self._before_step)
-        after = register_optimizer_step_post_hook(self._after_step)
-        stack.callback(before.remove)
-        stack.callback(after.remove)
-
-    def _before_step(self, optimizer: Optimizer, *_: Any) -> None:
-        self.recorder.leader = threading.get_ident()
-        self.recorder.stage.optimizer_starts()
-        for name, parameter in self._parameters(optimizer):
-            self.recorder.mark(parameter, Category.PARAMETER, name)
-            if parameter.grad is not None:
-                self.recorder.mark(parameter.grad, Category.GRADIENT, f"gradient of {name}" if name else "")
-
-    def _after_step(self, optimizer: Optimizer, *_: Any) -> None:
-        for name, parameter in self._parameters(optimizer):
-            for key, value in optimizer.state.get(parameter, {}).items():
-                if isinstance(value, torch.Tensor):
-                    self.recorder.mark(value, Category.OPTIMIZER, f"{key} of {name}" if name else str(key))
-        self.recorder.storages.check()
-        self.keeping.ended("step")
-        self.recorder.stage.optimizer_ends(inside_autograd=torch._C._current_autograd_node() is not None)
-        if self.after_step is not None:
-            self.after_step()
-
-    def _parameters(self, optimizer: Optimizer) -> list[tuple[str, torch.Tensor]]:
-        return [(parameter_name(p), p) for group in optimizer.param_groups for p in group["params"]]
 
 
 _TIMED = (

@@ -11,6 +11,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from memgraph.errors import UsageError, unknown_name
+from memgraph.models.caches import keep_none
 from memgraph.models.eight_bit import AdamW8bit
 from memgraph.models.job import Batch, Job, feed
 from memgraph.options import Options
@@ -175,9 +176,10 @@ def _form(name: str) -> dict[str, Any]:
 
 
 def checkpoint_blocks(model: nn.Module) -> list[str]:
-    """Checkpoint (non-reentrant) every repeated block: each entry of a `ModuleList` of equal modules. Returns their
-    paths."""
+    """Checkpoint (non-reentrant) every repeated block: each entry of a `ModuleList` of equal modules; and keep no keys
+    and values, which would be kept twice. Returns their paths."""
     paths = []
+    keep_none(model)
     for path, modules in model.named_modules():
         if isinstance(modules, nn.ModuleList) and len({type(module) for module in modules}) == 1 and len(modules) > 1:
             for index, block in enumerate(modules):

@@ -14,10 +14,10 @@ from torch import nn
 from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
 from memgraph.errors import UsageError, unknown_name
+from memgraph.models.caches import Undo, keep_none
 from memgraph.plan.chain import Chain
 from memgraph.plan.plan_file import Plan, Region, keeps
 
-Undo = Callable[[], None]
 _LOSS = "loss_chunks"
 
 
@@ -49,6 +49,8 @@ def apply_plan(model: nn.Module, plan: Plan) -> Applied:
     try:
         for region in plan.regions:
             undos += _apply_region([_module(model, path) for path in region.modules], region)
+        if not plan.use_cache:
+            undos += keep_none(model)
         if plan.loss_chunks > 1:
             undos += _chunk_loss(model, plan.loss_chunks)
     except BaseException:

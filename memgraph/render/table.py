@@ -194,7 +194,9 @@ def _verdict(fit: Verdict, paint: Paint) -> str:
 
 def _finding(found: Finding, paint: Paint) -> str:
     """A diagnosis: its sentence, then what to write, and what it is that holds or needs it."""
-    head, *rest = textwrap.wrap(shown(f"{found.name}: {found.what}"), WIDTH, subsequent_indent="  ")
+    told = found.what + found.why
+    place = f" At {found.where}." if found.where and found.where not in told else ""
+    head, *rest = textwrap.wrap(shown(f"{found.name}: {found.what}{place}"), WIDTH, subsequent_indent="  ")
     head = head.replace(found.name, paint("red", found.name), 1)
     more = [_fill(f"  {label}: {text}", indent="    ") for label, text in (("do", found.help), ("why", found.why))]
     return "\n".join([head, *rest, *more])

@@ -145,7 +145,8 @@ def _short(plan: Plan) -> str:
     """How much of a plan there is."""
     modules = sum(len(region.modules) for region in plan.regions)
     parts = [f"{modules} in {len(plan.regions)}" if modules != len(plan.regions) else f"{modules}"] if modules else []
-    return ", ".join([*parts, *(["loss"] if plan.loss_chunks > 1 else [])]) or "none"
+    parts += ["loss"] * (plan.loss_chunks > 1) + ["no cache"] * (not plan.use_cache)
+    return ", ".join(parts) or "none"
 
 
 def _refusal(found: Answer) -> str:
@@ -190,6 +191,8 @@ def plain_code(plan: Plan) -> list[str]:
         lines += [*_WRAP, *_loops(whole)]
     if len(whole) < len(plan.regions):
         lines.append("# regions of several modules, and those that keep some results: apply_checkpoints")
+    if not plan.use_cache:
+        lines.append("model.config.use_cache = False")
     if plan.loss_chunks > 1:
         lines.append(f"model.loss_chunks = {plan.loss_chunks}")
     return lines

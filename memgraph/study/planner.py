@@ -7,6 +7,7 @@ import dataclasses
 import os
 from collections.abc import Iterable, Mapping, Sequence
 
+from memgraph.analyze.causes_of_training import keeps_a_cache
 from memgraph.errors import MemgraphError, UsageError
 from memgraph.gpu.specs import find
 from memgraph.options import Options
@@ -94,6 +95,7 @@ class Planner:
         self._foreseen: dict[str, float] = {}
         self._traces: dict[str, Trace] = {}
         self._refined = 0
+        self._use_cache = True
 
     def cheapest(self) -> Answer:
         """The plan that costs least of those that fit the budget, traced.
@@ -103,7 +105,7 @@ class Planner:
         """
         self._prepare()
         base = self._base_point()
-        best = base if base.fits else self._search()
+        best = self._without_plan(base) or self._search()
         return self._answer(base, best, None if best else self._least(), ())
 
     def least_memory(self) -> Answer:
@@ -118,8 +120,8 @@ class Planner:
         base = self._base_point()
         choices = self._spread(points)
         self._ahead([self._with(self._plan(choice)) for choice in choices])
-        curve = [base, *(self._point(choice) for choice in choices)]
-        best = base if base.fits else self._search(curve[1:])
+        curve = [base, *([] if self._use_cache else [self._point(())]), *map(self._point, choices)]
+        best = self._without_plan(base) or self._search(curve[1:])
         return self._answer(base, best, curve[-1], tuple(_undominated(curve)))
 
     # The problem.
@@ -143,9 +145,19 @@ class Planner:
         base = self._with(None)
         chunked = dataclasses.replace(base, set={**base.set, "loss_chunks": str(CHUNKS)})
         self._ahead([base, chunked] if self._may_chunk() else [base])
-        self.base = self._trace(base)
+        self.base = self._as_it_is = self._trace(base)
+        if keeps_a_cache(self.base):
+            self._leave_the_cache()
         self._base_time = step_time(self.base, self._costs(self.base))
         return self._try(chunked, "a loss in chunks") if self._may_chunk() else None
+
+    def _leave_the_cache(self) -> None:
+        """Plans are made for the step without kept keys and values, which layers that are computed again would keep
+        twice."""
+        without = self._try(self._with(Plan(use_cache=False)), "the step without a KV cache")
+        if without is not None and not keeps_a_cache(without):
+            self.base, self._use_cache = without, False
+            self.notes.append("plans keep no keys and values in training: model.config.use_cache = False")
 
     def _find(self, loss: Iterable[int]) -> None:
         """The candidates, without those that overlap the loss's ops."""
@@ -165,7 +177,8 @@ class Planner:
     def _everywhere(self, regions: Regions, kinds: Sequence[str] = ()) -> Options:
         """The step with all these regions, that keep nothing unless it is said what."""
         parts = zip(regions, kinds or ["nothing"] * len(regions), strict=True)
-        return self._with(Plan(tuple(self._region(names, kind) for names, kind in parts)))
+        found = tuple(self._region(names, kind) for names, kind in parts)
+        return self._with(Plan(found, use_cache=self._use_cache))
 
     def _region(self, names: Iterable[str], kind: str) -> Region:
         return Region(tuple(module for name in names for module in self._modules[name]), kind)
@@ -316,8 +329,16 @@ class Planner:
         return [*found, *([least] if least not in found else [])]
 
     def _base_point(self) -> Point:
-        peak = self.problem.peak(())
-        return Point(Plan(), peak, Usage(*self.base.peak[:3]), self.base.fits, 0.0, self.problem.binding(()).name)
+        peak, as_it_is = self.problem.peak(()), self._as_it_is
+        predicted = peak if as_it_is is self.base else as_it_is.peak.requested
+        return Point(Plan(), predicted, Usage(*as_it_is.peak[:3]), as_it_is.fits, 0.0, self.problem.binding(()).name)
+
+    def _without_plan(self, base: Point) -> Point | None:
+        """The step with nothing checkpointed, if it fits: as it is, or without what it need not keep."""
+        if base.fits or self._use_cache:
+            return base if base.fits else None
+        without = self._point(())
+        return without if without.fits else None
 
     def _point(self, choice: Choice) -> Point:
         plan = self._plan(choice)
@@ -336,7 +357,7 @@ class Planner:
         order = {name: place for place, name in enumerate(self.problem.candidates)}
         parts = sorted((option for option in chosen if option.covers != (LOSS,)), key=lambda o: order[o.covers[0]])
         regions = [self._region(option.covers, option.kind) for option in parts]
-        return Plan(tuple(regions), CHUNKS if len(parts) < len(chosen) else 1)
+        return Plan(tuple(regions), CHUNKS if len(parts) < len(chosen) else 1, self._use_cache)
 
     def _answer(self, base: Point, best: Point | None, least: Point | None, curve: tuple[Point, ...]) -> Answer:
         stacks = tuple(len(stack) for stack in self.found.stacks)

@@ -10,6 +10,7 @@ from memgraph.trace.parts import (
     Compilation,
     Event,
     Events,
+    Fact,
     Held,
     Life,
     Op,
@@ -22,5 +23,5 @@ from memgraph.trace.parts import (
 )
 from memgraph.trace.trace import Trace
 
-__all__ = ["ENDS", "SCHEMA", "Action", "Buffer", "Category", "Compilation", "Event", "Events", "Held", "Life", "Op",
-           "Peak", "Phase", "Role", "Saved", "TensorSpec", "Trace", "TraceData", "Usage"]  # fmt: skip
+__all__ = ["ENDS", "SCHEMA", "Action", "Buffer", "Category", "Compilation", "Event", "Events", "Fact", "Held", "Life",
+           "Op", "Peak", "Phase", "Role", "Saved", "TensorSpec", "Trace", "TraceData", "Usage"]  # fmt: skip

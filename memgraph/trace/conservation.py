@@ -99,8 +99,9 @@ def _check_references(trace: TraceData) -> None:
         raise InvariantError("an op reads the result of one that did not run before it")
     if not _within(trace.events.columns[2], -1, ops):
         raise InvariantError("an event names an op that is not there")
-    if not all(_within(held.buffers, 0, len(trace.buffers)) for held in trace.held):
-        raise InvariantError("something holds a buffer that is not there")
+    about = [held.buffers for held in trace.held] + [fact.buffers for fact in trace.facts]
+    if not all(_within(buffers, 0, len(trace.buffers)) for buffers in about):
+        raise InvariantError("something holds a buffer, or is about one, that is not there")
     if not _within(trace.rounds, 0, len(trace.events) + 1):
         raise InvariantError("a model is called at an event that is not there")
     borders = [0, *(border for phase in trace.phases for border in (phase.start, phase.stop)), len(trace.events)]

@@ -10,7 +10,21 @@ from itertools import accumulate
 from typing import Any
 
 from memgraph.trace import columns
-from memgraph.trace.parts import ENDS, SCHEMA, Action, Buffer, Compilation, Events, Held, Life, Op, Peak, Phase, Usage
+from memgraph.trace.parts import (
+    ENDS,
+    SCHEMA,
+    Action,
+    Buffer,
+    Compilation,
+    Events,
+    Fact,
+    Held,
+    Life,
+    Op,
+    Peak,
+    Phase,
+    Usage,
+)
 from memgraph.trace.rows import numbers
 
 _HELD = (1, -1, 0, 0, 0, -1, 0)
@@ -49,6 +63,8 @@ class TraceData:
     """What `torch.compile` did; None where nothing was compiled."""
     held: tuple[Held, ...] = ()
     """Who held what at the ends of steps, for those buffers that were looked for."""
+    facts: tuple[Fact, ...] = ()
+    """What else is known of the program."""
     rounds: tuple[int, ...] = ()
     """Indices of the events at which the first model of a forward was called, and called again; empty where that is not
     known."""

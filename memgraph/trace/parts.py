@@ -163,6 +163,20 @@ class Held(NamedTuple):
     """Indices into `Trace.buffers`."""
 
 
+class Fact(NamedTuple):
+    """What the program did that its allocations alone do not say."""
+
+    kind: str
+    """`attention by steps`: no fused kernel took it. `no gradient`: an optimizer was given parameters that never had
+    one."""
+    source: str
+    """The line, `file.py:16`; empty where that is not known."""
+    text: str
+    """Why each kernel was passed over; the optimizer's class."""
+    buffers: tuple[int, ...] = ()
+    """Indices into `Trace.buffers` that it is about."""
+
+
 class Phase(NamedTuple):
     """A stretch of the run: `load`, `input`, `forward`, `backward`, `optimizer`, or a name the user gave."""
 

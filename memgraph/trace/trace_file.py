@@ -14,7 +14,20 @@ from typing import Any, TypeVar
 from memgraph.errors import DAMAGED, TraceError
 from memgraph.trace import columns
 from memgraph.trace.output_file import StrPath
-from memgraph.trace.parts import SCHEMA, Buffer, Category, Compilation, Events, Held, Op, Phase, Role, Saved, TensorSpec
+from memgraph.trace.parts import (
+    SCHEMA,
+    Buffer,
+    Category,
+    Compilation,
+    Events,
+    Fact,
+    Held,
+    Op,
+    Phase,
+    Role,
+    Saved,
+    TensorSpec,
+)
 from memgraph.trace.rows import Buffers, Ops
 from memgraph.trace.trace import Trace
 
@@ -123,7 +136,8 @@ def _decode(data: dict[str, Any]) -> Trace:
         phases=tuple(Phase(_text(name), *_signed(numbers)) for name, *numbers in data["phases"]),
         assumptions=_texts(data["assumptions"]), unknown_ops=_texts(data["unknown_ops"]),
         compilation=_compilation(data["compilation"]) if "compilation" in data else None,
-        held=tuple(starmap(_held, data.get("held", ()))), rounds=tuple(_signed(data.get("rounds", ()))),
+        held=tuple(starmap(_held, data.get("held", ()))), facts=tuple(starmap(_fact, data.get("facts", ()))),
+        rounds=tuple(_signed(data.get("rounds", ()))),
     )  # fmt: skip
 
 
@@ -139,6 +153,10 @@ def _compilation(data: Sequence[Any]) -> Compilation:
 
 def _held(name: Any, kind: Any, graph: Any, source: Any, moment: Any, buffers: Any) -> Held:
     return Held(_text(name), _text(kind), bool(graph), _text(source), _signed([moment])[0], tuple(_indices(buffers)))
+
+
+def _fact(kind: Any, source: Any, text: Any, buffers: Any) -> Fact:
+    return Fact(_text(kind), _text(source), _text(text), tuple(_indices(buffers)))
 
 
 def _ops(data: dict[str, Any], texts: Sequence[str], tensors: Sequence[tuple[TensorSpec, ...]]) -> Sequence[Op]:

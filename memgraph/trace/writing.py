@@ -59,6 +59,7 @@ def _encode(trace: TraceData) -> dict[str, Any]:
         "events": [column.tolist() for column in trace.events.columns],
         **({"compilation": trace.compilation} if trace.compilation else {}),
         **({"held": trace.held} if trace.held else {}),
+        **({"facts": trace.facts} if trace.facts else {}),
         **({"rounds": trace.rounds} if trace.rounds else {}),
     }  # fmt: skip
 

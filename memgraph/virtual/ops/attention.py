@@ -23,12 +23,14 @@ aten = torch.ops.aten
 
 
 def attention_as_on(
-    gpu: GpuSpec, torch_version: tuple[int, int], state: Callable[[str], None]
-) -> dict[OpOverload, Callable[..., Tensor]]:
+    gpu: GpuSpec, torch_version: tuple[int, int], state: Callable[[str], None],
+    by_steps: Callable[[tuple[str, ...]], None] = lambda _: None,
+) -> dict[OpOverload, Callable[..., Tensor]]:  # fmt: skip
     """Attention on fake CUDA tensors that takes the kernel that `gpu` would.
 
     Args:
         state: told what is assumed.
+        by_steps: told why each fused kernel was passed over, where all were.
     """
 
     def attention(
@@ -45,7 +47,10 @@ def attention_as_on(
             state("attention with a mask and is_causal at once, which torch refuses since 2.14, is taken as before it")
         _same_dtype(query, key, value)
         mask = _additive(attn_mask, query)
-        backend = backend_of(gpu, query, key, value, mask, dropout_p, is_causal, enable_gqa)
+        choice = choose(_request(query, key, value, mask, dropout_p, is_causal, enable_gqa), gpu.capability)
+        backend = choice.backend
+        if backend is Backend.MATH:
+            by_steps(choice.refusals)
         if backend is Backend.MATH and not torch.backends.cuda.math_sdp_enabled():
             raise RuntimeError("No available kernel. Aborting execution.")  # as `select_sdp_backend`
         return _KERNELS[backend](query, key, value, mask, dropout_p, is_causal, scale)

@@ -1,0 +1,58 @@
+"""What a program did that its allocations alone do not say: noted while it runs, for the rules that look for causes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from memgraph.capture.provenance import SourceLines
+from memgraph.trace import Fact
+
+
+class Facts:
+    """Each is kept once, however often it is told.
+
+    Args:
+        sources: says lines.
+    """
+
+    def __init__(self, sources: SourceLines) -> None:
+        self._sources = sources
+        self._attention: dict[tuple[str, str], None] = {}
+        self._idle: dict[int, tuple[str, str]] = {}
+        self._moved: set[int] = set()
+
+    def computed_by_steps(self, refusals: Sequence[str]) -> None:
+        """Attention is computed step by step, with its scores in memory.
+
+        Args:
+            refusals: why each fused kernel was passed over.
+        """
+        self._attention[self._sources.current(), "; ".join(refusals)] = None
+
+    def given(self, optimizer: str, without: Iterable[int], moved: Iterable[int]) -> None:
+        """An optimizer is about to step.
+
+        Args:
+            without: the buffers of the parameters that want a gradient and have none.
+            moved: those of parameters that have one.
+        """
+        source = self._sources.current()
+        self._moved.update(moved)
+        self._idle |= dict.fromkeys(without, (optimizer, source))
+
+    @property
+    def idle(self) -> bool:
+        """Whether a parameter was ever without a gradient."""
+        return bool(self._idle)
+
+    def all(self) -> tuple[Fact, ...]:
+        """Those so far."""
+        attention = [Fact("attention by steps", source, text) for source, text in self._attention]
+        idle: dict[tuple[str, str], list[int]] = {}
+        for buffer, who in self._idle.items():
+            if buffer not in self._moved:
+                idle.setdefault(who, []).append(buffer)
+        return (
+            *attention,
+            *(Fact("no gradient", source, name, tuple(buffers)) for (name, source), buffers in idle.items()),
+        )
