@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch._subclasses.fake_tensor import FakeTensor
 
+from memgraph.virtual.own_names import of_fakes
+
 _STORAGES = -1
 """Key in `copy.deepcopy`'s memo, beside the ids of objects, of the storages that were copied."""
 
@@ -32,7 +34,7 @@ def deepcopy_fake(self: FakeTensor, memo: dict[int, Any]) -> torch.Tensor:
     memo[id(self)] = own
     if self.grad is not None:
         own.grad = copy.deepcopy(self.grad, memo)
-    for name in _users_own(self, own):
+    for name in [name for name in vars(self) if not of_fakes(name)]:
         setattr(own, name, copy.deepcopy(vars(self)[name], memo))
     return own
 
@@ -52,9 +54,3 @@ def _copy_with_storage(tensor: torch.Tensor, memo: dict[int, Any]) -> torch.Tens
     if base.dtype != tensor.dtype:
         base = base.view(tensor.dtype)
     return base.as_strided(tensor.shape, tensor.stride(), tensor.storage_offset()).detach()
-
-
-def _users_own(tensor: torch.Tensor, fresh: torch.Tensor) -> list[str]:
-    """Attributes that somebody set on the tensor, not those that make it fake."""
-    ours = ("_memgraph_", "_is_param")
-    return [name for name in vars(tensor) if name not in vars(fresh) and not name.startswith(ours)]

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
+from memgraph.virtual.own_names import of_fakes
 from memgraph.virtual.patches import replaced
 from memgraph.virtual.raw import make_subclass
 
@@ -102,8 +103,9 @@ def _new(original: Callable[..., FakeTensor]) -> Any:
 
     @functools.wraps(original)
     def new(cls: type[FakeTensor], first: Any = None, *args: Any, **kwargs: Any) -> Any:
-        if isinstance(first, FakeTensorMode) or "fake_mode" in kwargs:
+        if isinstance(first, FakeTensorMode) or (first is None and "fake_mode" in kwargs):
             return original(cls, first, *args, **kwargs)
-        return nn.Parameter(first, *args, **kwargs)
+        users = {name: value for name, value in kwargs.items() if not of_fakes(name)}  # of `**parameter.__dict__`
+        return nn.Parameter(first, *args, **users)
 
     return staticmethod(new)

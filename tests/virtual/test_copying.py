@@ -197,3 +197,13 @@ def test_an_optimizer_that_died_lets_go_of_its_state(gpu: VirtualGpu) -> None:
     del state, optimizer
     gc.collect()  # an optimizer's hooks hold it in a cycle
     assert reference() is None
+
+
+def test_what_came_back_from_the_device_is_copied_with_what_its_user_set() -> None:
+    """Lightning's average weights copy the model after its teardown has moved it to the host."""
+    model = trained().cpu()
+    model[1].running_mean.note = "kept"
+    copied = copy.deepcopy(model)
+    assert copied[1].running_mean.device.type == copied[0].weight.device.type == "cpu"
+    assert copied[1].running_mean.note == "kept"
+    assert copied[1].running_mean.shape == (4,)

@@ -165,3 +165,15 @@ def test_setting_data_is_no_op_and_allocates_nothing() -> None:
         parameter.data = value
         assert len(gpu.trace.ops) == before
         assert torch.cuda.memory_stats()["requested_bytes.all.current"] == 16  # the eight went
+
+
+def test_a_parameter_made_like_another_with_all_that_it_has() -> None:
+    """accelerate's `init_empty_weights`: `type(p)(p.to("meta"), **p.__dict__, requires_grad=…)`."""
+    with memgraph.virtual_gpu("rtx3090"):
+        for old in (nn.Parameter(torch.zeros(3, device="cuda")), nn.Linear(4096, 4096).weight):
+            made = type(old)(old.to("meta"), **{**vars(old), "requires_grad": False})
+            assert isinstance(made, nn.Parameter)
+            assert (made.device.type, made.requires_grad, made.shape) == ("meta", False, old.shape)
+        old.mine = 1
+        with pytest.raises(TypeError):
+            type(old)(old.to("meta"), **vars(old))  # as `Parameter(data, mine=1)`
