@@ -110,7 +110,7 @@ class Operator:
         self.source = func in SOURCES
         self.random = torch.Tag.nondeterministic_seeded in func.tags
         self.inside: Callable[[Sequence[Any], Mapping[str, Any], Sequence[Tensor]], Inside] = kinds.inside(func)
-        self.ruled = self.returns_nothing and _is_ruled(func)
+        self.ruled = not schema.returns and _is_ruled(func)
         """It returns nothing, and yet takes something inside."""
         if self.returns_nothing and not kinds.is_known(func):
             kinds.unknown.add(self.name)

@@ -37,7 +37,7 @@ from memgraph.virtual.after_import import changed_when_imported
 from memgraph.virtual.becoming import tensors_become_others
 from memgraph.virtual.cuda_build import looks_built_for_cuda
 from memgraph.virtual.current_stream import current_number, streams_exist
-from memgraph.virtual.device import ensure_engine_thread, select_device, virtual_device
+from memgraph.virtual.device import ensure_engine_thread, select_device, settle_engine_thread, virtual_device
 from memgraph.virtual.graphs import graphs_are_captured
 from memgraph.virtual.legacy_types import legacy_types_are_there
 from memgraph.virtual.ops import ctc, encoder, sparse
@@ -149,7 +149,7 @@ class VirtualGpu:
                 library.start()  # it loads while the model is made
             stack.enter_context(self.recorder.paths.following())
             stack.enter_context(self.updates.followed())
-            stack.enter_context(patches.before_the_first_backward(self._prepare_backward))
+            stack.enter_context(patches.around_backwards(self._prepare_backward, settle_engine_thread))
             self._join_the_world(stack)
             self.recorder.entries = list(self.updates.entries)
             stack.enter_context(self.compiling.following())

@@ -9,6 +9,7 @@ Three kinds of machine:
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Iterator
 
 import torch
@@ -96,6 +97,27 @@ def ensure_engine_thread() -> None:
                 f"torch {torch.__version__}'s autograd engine does not accept the virtual device: {error}"
             ) from error
         _smallest_backward()
+
+
+def settle_engine_thread() -> None:
+    """Let autograd's thread for the device give back what it holds of the backward that has just ended: results, and
+    nodes with what they saved (torch/csrc/autograd/engine.cpp: `thread_main` wakes the caller before its own references
+    are gone, and to drop those of a tensor with a Python object it waits for the interpreter). On a card it is done at
+    once; here ops of the caller's would come before. The thread takes its next task when it is through with the last.
+    """
+    leaf, gradient = _smallest_graph(torch.cuda.current_device())
+    with _disable_current_modes():
+        torch.autograd.Variable._execution_engine.run_backward(
+            (leaf,), (gradient,), False, False, (leaf,), accumulate_grad=False
+        )
+
+
+@functools.cache
+def _smallest_graph(index: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """A tensor on the device that is its own result, and the gradient of that."""
+    device = torch.device("cuda", index)
+    with _disable_current_modes(), FakeTensorMode(), torch.enable_grad(), torch.inference_mode(False):
+        return torch.empty((), device=device, requires_grad=True), torch.empty((), device=device)
 
 
 def _smallest_backward() -> None:

@@ -202,16 +202,20 @@ def cuda_answers(answers: Mapping[str, Any]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def before_the_first_backward(prepare: Callable[[], None]) -> Iterator[None]:
-    """`prepare` is called before the first backward that begins while open. All that Python starts go through this one
-    function, `torch.autograd.backward` and `grad` alike (torch/autograd/graph.py)."""
+def around_backwards(prepare: Callable[[], None], afterwards: Callable[[], None]) -> Iterator[None]:
+    """`prepare` is called before the first backward that begins while open, `afterwards` after each. All that Python
+    starts go through this one function, `torch.autograd.backward` and `grad` alike (torch/autograd/graph.py)."""
     original = torch.autograd._engine_run_backward  # type: ignore[attr-defined]
     waiting = [prepare]
 
     def run(*args: Any, **kwargs: Any) -> Any:
         while waiting:
             waiting.pop()()
-        return original(*args, **kwargs)
+        try:
+            return original(*args, **kwargs)
+        finally:
+            if torch._C._current_graph_task_id() == -1:  # none goes on around it
+                afterwards()
 
     with replaced(torch.autograd, "_engine_run_backward", run):
         yield

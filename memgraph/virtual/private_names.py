@@ -49,6 +49,8 @@ EVERY_RUN = (
     "torch._subclasses.fake_tensor.in_kernel_invocation_manager",
     "torch._subclasses.fake_tensor.unset_fake_temporarily",
     "torch.autograd._engine_run_backward",
+    "torch.autograd.Variable._execution_engine",
+    "torch._C._current_graph_task_id",
     "torch.cuda._utils._get_device_index",
     "torch.jit._builtins._find_builtin",
     "torch.nested._internal.nested_tensor",

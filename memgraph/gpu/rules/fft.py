@@ -1,9 +1,7 @@
 """Fourier transforms: cuFFT takes up to three dimensions at a time; what it works in, PyTorch allocates for each plan.
 
 Source: aten/src/ATen/native/cuda/SpectralOps.cpp (`_fft_c2c_cufft`, `_fft_r2c_cufft`, `_fft_c2r_cufft`, `_exec_fft`),
-CuFFTPlanCache.h (`CuFFTConfig`: layouts that cuFFT cannot read are cloned). How much a plan works in was not measured;
-the estimate is named as one: nothing where a signal fits in one kernel, a second copy of the signals elsewhere, and of
-padded signals where a length has a large prime factor (Bluestein's algorithm).
+CuFFTPlanCache.h (`CuFFTConfig`: layouts that cuFFT cannot read are cloned). What a plan works in is in `cufft.py`.
 """
 
 from __future__ import annotations
@@ -13,6 +11,7 @@ import math
 from collections.abc import Sequence
 
 from memgraph.gpu.call import Call, Steps, Temporary, TensorMeta
+from memgraph.gpu.rules import cufft
 from memgraph.gpu.rules.layout import Plan, dense, permuted, wrap
 from memgraph.gpu.specs import GpuSpec
 
@@ -20,10 +19,8 @@ Version = tuple[int, int]
 
 _MOST = 3
 """Dimensions of one plan (`cufft_max_ndim`)."""
-_ONE_KERNEL = 4096
-_RADICES = (2, 3, 5, 7)
 _COMPLEX = {"float16": "complex32", "float32": "complex64", "float64": "complex128"}
-_ESTIMATE = "cuFFT workspace (estimate)"
+_KNOWN, _ESTIMATE = "cuFFT workspace", "cuFFT workspace (estimate)"
 
 
 class _Transforms:
@@ -31,41 +28,25 @@ class _Transforms:
 
     def __init__(self, call: Call) -> None:
         self.plan = Plan(call)
-        self.none_taken = False
+        self.unsure = False
 
-    def take(self, source: TensorMeta, lengths: Sequence[int], dims: Sequence[int]) -> None:
+    def take(self, source: TensorMeta, lengths: Sequence[int], dims: Sequence[int], *, real: bool = False) -> None:
         """A plan along some dimensions of a tensor: `lengths` are those of the signals."""
         batch = math.prod(size for dim, size in enumerate(source.shape) if dim not in dims)
         copy = -1 if _readable(source, dims) else self.plan.temporary(source.nbytes, "contiguous input")
         itemsize = source.itemsize if source.dtype.startswith("complex") else 2 * source.itemsize
-        size = workspace(batch, lengths, itemsize)
-        self.none_taken |= not size
-        self.plan.scratch(size, name=_ESTIMATE)
+        if real:
+            strided = source.stride[dims[-1]] > 1
+            size, known = cufft.real_workspace(batch, lengths, itemsize, strided=strided)
+        else:
+            size, known = cufft.complex_workspace(batch, lengths, itemsize)
+        self.unsure |= not known
+        self.plan.scratch(size, name=_KNOWN if known else _ESTIMATE)
         self.plan.release(copy)
 
     def steps(self) -> Steps:
         """An estimate of nothing is told too."""
-        return (*self.plan.steps(), Temporary(0, _ESTIMATE)) if self.none_taken else self.plan.steps()
-
-
-def workspace(batch: int, lengths: Sequence[int], itemsize: int) -> int:
-    """An estimate of the bytes that a plan works in.
-
-    Args:
-        batch: how many signals there are.
-        itemsize: bytes of a complex number.
-    """
-    if len(lengths) == 1 and lengths[0] <= _ONE_KERNEL and not _has_large_prime(lengths[0]):
-        return 0
-    padded = [1 << (2 * n - 2).bit_length() if _has_large_prime(n) else n for n in lengths]
-    return batch * math.prod(padded) * itemsize
-
-
-def _has_large_prime(length: int) -> bool:
-    for radix in _RADICES:
-        while length > 1 and length % radix == 0:
-            length //= radix
-    return length > 1
+        return (*self.plan.steps(), Temporary(0, _ESTIMATE)) if self.unsure else self.plan.steps()
 
 
 def _readable(source: TensorMeta, dims: Sequence[int]) -> bool:
@@ -125,11 +106,11 @@ def _r2c(call: Call, gpu: GpuSpec, version: Version) -> Steps | None:
     half = [size // 2 + 1 if dim == dims[-1] else size for dim, size in enumerate(source.shape)]
     result = dense(half if onesided else source.shape, _COMPLEX[source.dtype])
     if _at_once(dims):
-        work.take(source, [source.shape[dim] for dim in dims], dims)
+        work.take(source, [source.shape[dim] for dim in dims], dims, real=True)
         if not onesided and tuple(half) != source.shape:
             return None
         return work.steps()
-    work.take(source, [source.shape[dims[-1]]], dims[-1:])
+    work.take(source, [source.shape[dims[-1]]], dims[-1:], real=True)
     if len(dims) > 1:
         work.plan.temporary(result.nbytes, "result so far")
         left = sorted(dims[:-1], key=lambda dim: -result.stride[dim])
@@ -150,14 +131,14 @@ def _c2r(call: Call, gpu: GpuSpec, version: Version) -> Steps:
     copy = dense(source.shape, source.dtype)
     if _at_once(dims) or len(dims) == 1:
         work.plan.temporary(source.nbytes, "clone of the input")
-        work.take(copy, [sizes[dim] for dim in dims], dims)
+        work.take(copy, [sizes[dim] for dim in dims], dims, real=True)
         return work.steps()
     work.plan.temporary(source.nbytes, "complex result")
     left = sorted(dims[:-1], key=lambda dim: -source.stride[dim])
     while left:
         some, left = left[-_MOST:], left[:-_MOST]
         work.take(source, [source.shape[dim] for dim in some], some)
-    work.take(copy, [last], dims[-1:])
+    work.take(copy, [last], dims[-1:], real=True)
     return work.steps()
 
 

@@ -27,6 +27,13 @@ def _existing(name: str) -> list[OpOverload]:
     return [getattr(packet, overload) for overload in packet.overloads()] if packet else []
 
 
+_EXPLICIT = {
+    func: torch._C.DispatchKey.CompositeExplicitAutogradNonFunctional
+    for func in [*_existing("linalg_pinv")]
+    if func._overloadname == "atol_rtol_tensor"
+}
+"""Ops with a gradient of their own that are made of others below it, and under which key of the dispatcher."""
+
 CUDA_KERNELS: frozenset[OpOverload] = frozenset(func for name in _NAMES for func in _existing(name))
 """Overloads that must not be decomposed."""
 
@@ -47,12 +54,13 @@ def cuda_kernels_exist() -> Iterator[None]:
 def is_composite(func: OpOverload) -> bool:
     """Whether the op is made of others in C++, which `torch.compile`'s decompositions in Python do not count as: a real
     run knows nothing of them."""
-    return torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), _COMPOSITE) and func not in CUDA_KERNELS
+    made = torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), _COMPOSITE)
+    return (made and func not in CUDA_KERNELS) or func in _EXPLICIT
 
 
 def run_composite(func: OpOverload, *args: Any, **kwargs: Any) -> Any:
     """The other ops that a composite one is made of in C++."""
-    return func._op_dk(torch._C.DispatchKey.CompositeImplicitAutograd, *args, **kwargs)
+    return func._op_dk(_EXPLICIT.get(func, torch._C.DispatchKey.CompositeImplicitAutograd), *args, **kwargs)
 
 
 @contextlib.contextmanager

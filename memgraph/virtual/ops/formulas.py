@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch._ops import OpOverload
 
-from memgraph.virtual.ops import batch_norm, grid_sample
+from memgraph.virtual.ops import batch_norm, grid_sample, linalg
 from memgraph.virtual.ops.dispatch import run_composite
 
 aten = torch.ops.aten
@@ -119,5 +119,6 @@ COMPOSITES: dict[OpOverload, Callable[..., Any]] = {
     aten.cov.default: _cov,
     **batch_norm.COMPOSITES,
     **grid_sample.COMPOSITES,
+    **linalg.COMPOSITES,
     aten.masked_scatter_backward.default: _masked_scatter_backward,
 }

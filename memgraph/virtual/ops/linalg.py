@@ -57,3 +57,25 @@ KERNELS: Mapping[OpOverload, Callable[..., Any]] = {
     aten.linalg_eig.default: _eig,
     aten.linalg_lstsq.default: _lstsq,
 }
+
+
+def _svdvals(source: Tensor, *, driver: str | None = None) -> Tensor:
+    """Vectors are found for a gradient alone, and for every tensor subclass (`_requires_fw_or_bw_data`)."""
+    values: Tensor = aten._linalg_svd(source, False, _needs_gradient(source), driver=driver)[1]
+    return values
+
+
+def _eigvalsh(source: Tensor, UPLO: str = "L") -> Tensor:  # noqa: N803  # torch's name
+    """As `_svdvals`."""
+    values: Tensor = aten._linalg_eigh(source, UPLO, _needs_gradient(source))[0]
+    return values
+
+
+def _needs_gradient(source: Tensor) -> bool:
+    return torch.is_grad_enabled() and source.requires_grad
+
+
+COMPOSITES: Mapping[OpOverload, Callable[..., Any]] = {
+    aten.linalg_svdvals.default: _svdvals,
+    aten.linalg_eigvalsh.default: _eigvalsh,
+}
