@@ -15,6 +15,7 @@ from memgraph.errors import TorchChanged
 EVERY_RUN = (
     "torch.Tensor._make_subclass",
     "torch._C.DisableTorchFunctionSubclass",
+    "torch._C.DispatchKey.CompositeExplicitAutogradNonFunctional",
     "torch._C.DispatchKey.CompositeImplicitAutograd",
     "torch._C.Generator",
     "torch._C.StorageBase",
