@@ -22,6 +22,7 @@ from memgraph.virtual.patches import replaced
 from memgraph.virtual.values import known as values
 from memgraph.world.calls import Calls
 from memgraph.world.mail import Mail
+from memgraph.world.nccl import Nccl
 from memgraph.world.works import made
 
 Kernel = Callable[..., Any]
@@ -34,23 +35,22 @@ _WORK_ALONE = ("alltoall_base_", "send", "recv_", "recv_any_source_", "barrier",
 _OUTPUTS = ("tensors", "output_tensor", "output_tensors", "outputs", "output", "output_lists", "tensor")
 _INPUTS = ("input_tensor", "input_tensors", "inputs", "input", "input_list")
 _sums: ContextVar[bool] = ContextVar("sums", default=True)
-_NOT_ASYNCHRONOUS = ("send", "recv_", "recv_any_source_")
-"""Point to point: torch's own flag for these is not in the operator's arguments; batched ones hold their tensors in
-`P2POp`s anyway."""
+_MESSAGES = ("send", "recv_", "recv_any_source_")
 
 
-def collectives(mode: Any, calls: Calls, mail: Mail | None) -> Mapping[OpOverload, Kernel]:
+def collectives(mode: Any, calls: Calls, nccl: Nccl, mail: Mail | None) -> Mapping[OpOverload, Kernel]:
     """A kernel for each operator of c10d. On tensors of the host torch's own fake group computes.
 
     Args:
         mode: under which what is allocated is written down.
         calls: told of each call.
+        nccl: keeps what works keep.
         mail: what takes small numbers to other ranks, if they can be reached.
     """
     kernels = {}
     for name in (*_WITH_RESULT, *_WORK_ALONE):
         func = getattr(torch.ops.c10d, name).default
-        kernels[func] = functools.partial(_run, func, name, mode, calls, mail)
+        kernels[func] = functools.partial(_run, func, name, mode, calls, nccl, mail)
     return kernels
 
 
@@ -76,7 +76,9 @@ def _noting(original: Kernel) -> Kernel:
     return reduce
 
 
-def _run(func: OpOverload, name: str, mode: Any, calls: Calls, mail: Mail | None, *args: Any, **kwargs: Any) -> Any:
+def _run(
+    func: OpOverload, name: str, mode: Any, calls: Calls, nccl: Nccl, mail: Mail | None, *args: Any, **kwargs: Any
+) -> Any:  # fmt: skip
     given = _by_name(func, args, kwargs)
     outputs, inputs = _first(given, _OUTPUTS), _first(given, _INPUTS)
     results, sources = list(each(outputs)), list(each(inputs))
@@ -88,9 +90,17 @@ def _run(func: OpOverload, name: str, mode: Any, calls: Calls, mail: Mail | None
         _move(name, given, results, sources, group)
     if mail is not None and peer is not None:
         _exchange(mail, name, peer, results)
-    held = (*sources, *results) if given.get("async_op") and name not in _NOT_ASYNCHRONOUS else ()
-    work = made(results, held)
+    waited = _waited(name, given, group, nccl, (*sources, *results))
+    nccl.enqueued(group, waited)
+    work = made(results, waited)
     return (outputs, work) if name in _WITH_RESULT else work
+
+
+def _waited(name: str, given: Mapping[str, Any], group: Any, nccl: Nccl, tensors: Sequence[Tensor]) -> Any:
+    """What waiting for the work does, if anything."""
+    if name in _MESSAGES:
+        return nccl.sent(group, _peer(given) or 0, [tensor for tensor in tensors if isinstance(tensor, FakeTensor)])
+    return nccl.shelf(name, group, tensors).let_go if given.get("async_op") else None
 
 
 def _move(name: str, given: Mapping[str, Any], results: list[Tensor], sources: list[Tensor], group: Any) -> None:

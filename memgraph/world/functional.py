@@ -17,17 +17,19 @@ from torch.distributed._functional_collectives import AsyncCollectiveTensor
 
 from memgraph.virtual.values import known as values
 from memgraph.world.calls import Calls
+from memgraph.world.nccl import Nccl
 from memgraph.world.works import hold, waited_for
 
 ops = torch.ops._c10d_functional
 Kernel = Callable[..., Any]
 
 
-def functional(calls: Calls) -> Mapping[OpOverload, Kernel]:
+def functional(calls: Calls, nccl: Nccl) -> Mapping[OpOverload, Kernel]:
     """A kernel for each functional collective.
 
     Args:
         calls: told of each call.
+        nccl: told of what groups are given.
     """
 
     def wait(tensor: Tensor) -> Tensor:
@@ -37,8 +39,9 @@ def functional(calls: Calls) -> Mapping[OpOverload, Kernel]:
     def called(name: str, make: Callable[..., Tensor]) -> Kernel:
         def kernel(source: Tensor, *rest: Any, **kwargs: Any) -> Tensor:
             result = make(source, *rest, **kwargs)
-            group = kwargs.get("group_name", rest[-1] if rest else None)
-            calls.made(name, _group(group), [result], [source], None)
+            group = _group(kwargs.get("group_name", rest[-1] if rest else None))
+            calls.made(name, group, [result], [source], None)
+            nccl.enqueued(group, None)
             if result is not source:
                 hold(result, (source,))
             return result

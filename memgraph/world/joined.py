@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol
 
+import torch
 import torch.distributed.optim
 import torch.distributed.tensor.parallel  # noqa: F401  # before the GPU opens: some of these script code on import
 from torch import Tensor
@@ -21,6 +22,7 @@ from memgraph.world.fsdp import packing
 from memgraph.world.functional import functional
 from memgraph.world.group import groups_are_made
 from memgraph.world.mail import Mail
+from memgraph.world.nccl import Nccl, batches_are_one_work
 from memgraph.world.objects import objects_are_pickled
 from memgraph.world.place import Place, environment_of
 from memgraph.world.untraced import nobody_traces, sharding_is_no_part
@@ -39,6 +41,9 @@ class Recorder(Protocol):
     def communicated(self, tensor: Tensor) -> None:
         """A collective reads or writes this tensor."""
 
+    def record_stream(self, tensor: Tensor, stream: torch.Stream) -> None:
+        """As `Tensor.record_stream`."""
+
 
 @contextlib.contextmanager
 def joined(
@@ -55,7 +60,7 @@ def joined(
     Returns:
         What fake tensors need for the functional collectives; the operators of c10d; and what is called.
     """
-    calls = Calls(where, recorder.communicated)
+    calls, nccl = Calls(where, recorder.communicated), Nccl(recorder)
     hook = sys.excepthook
     with contextlib.ExitStack() as stack:
         stack.callback(setattr, sys, "excepthook", hook)
@@ -67,5 +72,6 @@ def joined(
         stack.enter_context(objects_are_pickled())
         stack.enter_context(ddp_runs())
         stack.enter_context(checkpoints_are_of_this_rank())
+        stack.enter_context(batches_are_one_work(nccl))
         stack.enter_context(groups_are_made(here))
-        yield functional(calls), {**collectives(recorder, calls, mail), **packing(recorder)}, calls
+        yield functional(calls, nccl), {**collectives(recorder, calls, nccl, mail), **packing(recorder)}, calls

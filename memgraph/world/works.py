@@ -1,13 +1,13 @@
-"""What a collective leaves behind: a `Work` whose future holds its results, and the tensors that it holds until then.
+"""What a collective leaves behind: a `Work` whose future holds its results, and what waiting for it does.
 
-ProcessGroupNCCL.cpp keeps the tensors of an asynchronous collective until somebody waits for it or the work is gone
-(`stashed_for_allocator_safety_`); one that is not asynchronous runs on the caller's stream and keeps nothing.
+One that is asynchronous keeps its tensors until somebody waits (`nccl.py`); one that is not runs on the caller's stream
+and keeps nothing.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -18,25 +18,31 @@ from torch._subclasses.fake_tensor import unset_fake_temporarily
 from memgraph.virtual.patches import replaced
 
 _HELD = "_memgraph_held"
+_WAITED = "_memgraph_waited"
 _WAITS = ("wait", "synchronize", "block_current_stream")
 
 
-def made(results: Sequence[Tensor], held: Sequence[Tensor] = ()) -> Any:
-    """A finished `Work`, as operators return it. C++ waits for works without asking Python, so what is held hangs on a
-    tensor of no size that the future holds beside the results, and goes with it.
+def made(results: Sequence[Tensor], waited: Callable[[], None] | None = None) -> Any:
+    """A finished `Work`, as operators return it; see `work_of`."""
+    return work_of(results, waited).boxed()
+
+
+def work_of(results: Sequence[Tensor], waited: Callable[[], None] | None = None) -> Any:
+    """A finished `Work`. C++ waits for works without asking Python, so what waiting does hangs
+    on a tensor of no size that the future holds beside the results, and goes with it.
 
     Args:
         results: what its future gives; DDP's reducer and its hooks take the first.
-        held: what lives until somebody waits for it in Python, or nobody has the work any more.
+        waited: called when somebody waits for it in Python.
     """
     value = list(results)
-    if held:
+    if waited is not None:
         with unset_fake_temporarily():
             value.append(torch.empty(0))
-        setattr(value[-1], _HELD, tuple(held))
+        setattr(value[-1], _WAITED, waited)
     future: Any = torch.futures.Future()
     future.set_result(value)
-    return c10d_cpp._create_work_from_future(future).boxed()  # type: ignore[attr-defined]
+    return c10d_cpp._create_work_from_future(future)  # type: ignore[attr-defined]
 
 
 def hold(result: Tensor, held: Sequence[Tensor]) -> None:
@@ -46,12 +52,14 @@ def hold(result: Tensor, held: Sequence[Tensor]) -> None:
 
 def waited_for(result: Tensor) -> None:
     """Somebody waits for the result of a functional collective."""
-    _let_go(result.untyped_storage())
+    storage = result.untyped_storage()
+    if hasattr(storage, _HELD):
+        delattr(storage, _HELD)
 
 
 @contextlib.contextmanager
 def works_are_waited_for() -> Iterator[None]:
-    """While open, `Work.wait` lets go of what the work holds."""
+    """While open, `Work.wait` does what waiting does."""
     with contextlib.ExitStack() as stack:
         for name in _WAITS:
             if hasattr(c10d_cpp.Work, name):
@@ -63,13 +71,8 @@ def _letting_go(original: Any) -> Any:
     def wait(work: Any, *args: Any, **kwargs: Any) -> Any:
         future = work.get_future()
         value = future.value() if future is not None and future.done() else None
-        if isinstance(value, list) and value:
-            _let_go(value[-1])
+        if isinstance(value, list) and value and (waited := vars(value[-1]).get(_WAITED)):
+            waited()
         return original(work, *args, **kwargs)
 
     return wait
-
-
-def _let_go(holder: Any) -> None:
-    if hasattr(holder, _HELD):
-        delattr(holder, _HELD)

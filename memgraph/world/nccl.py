@@ -1,0 +1,143 @@
+"""What ProcessGroupNCCL does with tensors beside communicating: it keeps them, and uses them on streams of its own.
+
+Source: torch/csrc/distributed/c10d/ProcessGroupNCCL.cpp, torch 2.8 to 2.15.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from torch._C import _distributed_c10d as c10d_cpp
+
+from memgraph.virtual.patches import put, replaced
+from memgraph.world.works import work_of
+
+Waited = Callable[[], None]
+
+
+_LEFT = ("allreduce_",)
+"""DDP's reducer takes the future of these, and never waits for their work (`run_allreduce_hook`, reducer.cpp). What else
+C++ sends it waits for: `broadcast_coalesced`, `verify_params_across_processes`."""
+
+
+_ALL = -1
+
+
+class Recording(Protocol):
+    """Whoever writes down which streams use a tensor."""
+
+    def record_stream(self, tensor: Tensor, stream: torch.Stream) -> None:
+        """As `Tensor.record_stream`."""
+
+
+class Shelf:
+    """Tensors that the work of an asynchronous collective keeps (`stashed_for_allocator_safety_`) until somebody waits
+    for it. If nobody does before the work is gone, they stay until the group is given its next collective
+    (`shelvesToUnstash_`, which `workEnqueue` clears). A watchdog puts them there, who looks every 100 ms: where steps
+    are shorter than that they may stay for some more.
+
+    Args:
+        left: where they go then. Whoever waits in C++ is not seen: None for what all wait for there.
+    """
+
+    def __init__(self, tensors: Sequence[Tensor], left: list[Sequence[Tensor]] | None) -> None:
+        self._tensors = tensors
+        self._left = left
+
+    def let_go(self) -> None:
+        """Somebody waits."""
+        self._tensors = ()
+
+    def __del__(self) -> None:
+        if self._tensors and self._left is not None:
+            self._left.append(self._tensors)
+
+
+class Nccl:
+    """The groups of one rank.
+
+    Args:
+        recorder: told which streams use a tensor.
+    """
+
+    def __init__(self, recorder: Recording) -> None:
+        self._recorder = recorder
+        self._left: dict[str, list[Sequence[Tensor]]] = defaultdict(list)
+        self._streams: dict[tuple[str, int], torch.cuda.Stream] = {}
+        self._batch: list[Waited] | None = None
+        """What waiting does for each operation of the batch that is being made."""
+
+    def shelf(self, name: str, group: Any, tensors: Sequence[Tensor]) -> Shelf:
+        """For what an asynchronous collective reads and writes."""
+        return Shelf(tensors, self._left[group.group_name] if name in _LEFT else None)
+
+    def enqueued(self, group: Any, waited: Waited | None) -> None:
+        """A group was given a collective or a message.
+
+        Args:
+            waited: what waiting for it does.
+        """
+        self._left[group.group_name].clear()
+        if self._batch is not None and waited is not None:
+            self._batch.append(waited)
+
+    def sent(self, group: Any, peer: int, tensors: Sequence[Tensor]) -> Waited:
+        """A message runs on a stream of the two ranks', or of the group's in a batch, which uses its tensors
+        (`pointToPoint`, `recordStream`).
+
+        Returns:
+            What waiting for it does: the stream that is current then waits.
+        """
+        stream = self._stream(group, peer if self._batch is None else _ALL)
+        stream.wait_stream(torch.cuda.current_stream())
+        for tensor in tensors:
+            self._recorder.record_stream(tensor, stream)
+        done = stream.record_event()
+        return lambda: torch.cuda.current_stream().wait_event(done)
+
+    def _stream(self, group: Any, peer: int) -> torch.cuda.Stream:
+        pair = (group.group_name, peer)
+        if pair not in self._streams:
+            self._streams[pair] = torch.cuda.Stream()
+        return self._streams[pair]
+
+    def begin(self) -> None:
+        """What follows is one work (`startCoalescing`)."""
+        self._batch = []
+
+    def end(self) -> Waited:
+        """The batch is complete (`endCoalescing`); what waiting for it does."""
+        batch, self._batch = self._batch or [], None
+
+        def waited() -> None:
+            for each in batch:
+                each()
+            batch.clear()
+
+        return waited
+
+
+@contextlib.contextmanager
+def batches_are_one_work(nccl: Nccl) -> Iterator[None]:
+    """While open, the operations of a batch (`batch_isend_irecv`, `_coalescing_manager`) are sent together, as NCCL does
+    and torch's fake group does not."""
+    start, end = c10d_cpp.ProcessGroup._start_coalescing, c10d_cpp.ProcessGroup._end_coalescing
+
+    def starting(group: Any, *args: Any) -> None:
+        start(group, *args)
+        nccl.begin()
+
+    def ending(group: Any, *args: Any) -> Any:
+        end(group, *args)
+        return work_of((), nccl.end())
+
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(replaced(c10d_cpp.ProcessGroup, "_start_coalescing", starting))
+        stack.enter_context(replaced(c10d_cpp.ProcessGroup, "_end_coalescing", ending))
+        stack.enter_context(put(c10d_cpp.FakeProcessGroup, "supports_coalescing", True))
+        yield
