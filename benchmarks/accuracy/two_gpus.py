@@ -28,6 +28,7 @@ from memgraph.trace.trace_file import load
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "benchmarks" / "recordings" / "two_gpus"
+SCRIPT = "settings.txt"
 RESULT = FOLDER / "compared.json"
 PAGE = ROOT / "docs" / "accuracy.md"
 KINDS = ("requested", "allocated", "active", "reserved")
@@ -60,8 +61,8 @@ def run(rank: int, *names: str) -> tuple[list[str], Trace]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "run.memgraph")
         command = [sys.executable, "-m", "memgraph", "run", "--world", "2", "--rank", str(rank), "--gpu", "h200",
-                   "--torch", "2.11", "--format", "none", "-o", str(path), str(FOLDER / "settings.txt"), *names]  # fmt: skip
-        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, check=False)
+                   "--torch", "2.11", "--format", "none", "-o", str(path), str(FOLDER / SCRIPT), *names]  # fmt: skip
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             sys.exit(done.stderr[-2000:])
         told = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]

@@ -57,8 +57,8 @@ class Highest(NamedTuple):
 
 
 def eagerly(trace: Trace) -> Highest:
-    """A run as it is on its card if blocks that other streams used come back as early as can be: when the allocator
-    asks next, before it serves the request that follows."""
+    """A run as it is on its card if blocks that other streams used, or that a library held, come back as early as can
+    be: the former when the allocator asks next, before it serves the request that follows."""
     allocator = Allocator(trace.memory, _config(trace), torch=version_of(trace.torch) or NEWEST)
     through(allocator, trace, eager=True)
     return Highest(allocator.peak_requested, allocator.peak_allocated, allocator.peak_active, allocator.peak_reserved)
@@ -91,14 +91,18 @@ def through(allocator: Allocator, measured: Trace, *, eager: bool = False) -> in
     actions, buffers, _, addresses, _ = measured.events.columns
     blocks: dict[int, Block] = {}
     same = before = 0
-    for action, buffer, address in zip(actions, buffers, addresses, strict=True):
+    early = _early(measured) if eager else {}
+    for place, (action, buffer, address) in enumerate(zip(actions, buffers, addresses, strict=True)):
+        for gone in early.get(place, ()):
+            allocator.free(blocks.pop(gone))
         if action == _ALLOC:
             if eager:
                 _return_all(allocator)
             block = blocks[buffer] = _served(allocator, measured.buffers[buffer])
             same += block.address == address
         elif action == _FREE:
-            allocator.free(blocks.pop(buffer))
+            if buffer in blocks:  # else it went early
+                allocator.free(blocks.pop(buffer))
         elif action == Action.FREE_REQUESTED:
             allocator.free(blocks[buffer], wait=True)
         elif action == Action.FREE_COMPLETED:
@@ -109,6 +113,14 @@ def through(allocator: Allocator, measured: Trace, *, eager: bool = False) -> in
             allocator.empty_cache()
         before = action
     return same
+
+
+def _early(trace: Trace) -> dict[int, list[int]]:
+    """Number of events → the buffers that could have died then."""
+    found: dict[int, list[int]] = {}
+    for buffer, place in trace.early:
+        found.setdefault(place, []).append(buffer)
+    return found
 
 
 def _served(allocator: Allocator, buffer: Buffer) -> Block:

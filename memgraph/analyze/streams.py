@@ -13,8 +13,8 @@ from memgraph.trace.rows import numbers
 
 
 class Bounds(NamedTuple):
-    """The highest bytes of a figure: blocks that other streams used come back somewhere between at once and when the
-    host knows that they are done. The trace has the latter."""
+    """The highest bytes of a figure: blocks that other streams used, or that a library holds for some time, come back
+    somewhere between at once and when it is certain that they are done with. The trace has the latter."""
 
     kind: str
     """`requested`, `allocated`, `active`, `reserved`."""
@@ -30,7 +30,7 @@ def uses_streams(trace: Trace) -> bool:
 def bounds(trace: Trace) -> tuple[Bounds, ...]:
     """The figures that the order of streams leaves open; none for most runs. A recording knows when blocks came back,
     so nothing is open there."""
-    if not trace.waits or trace.origin != "predicted":
+    if not (trace.waits or trace.early) or trace.origin != "predicted":
         return ()
     early = eagerly(trace)
     rows = (Bounds(kind, getattr(early, kind), getattr(trace.peak, kind)) for kind in early._fields)

@@ -55,6 +55,8 @@ class Ledger:
         self._waiting: dict[Block, int] = {}
         self.waited = False
         """Whether a block ever waited for other streams."""
+        self.early: list[tuple[int, int]] = []
+        """As `Trace.early`."""
         self.op = -1
         self.sizes: array[int] = array("q")
         self.ops: array[int] = array("q")
@@ -108,6 +110,11 @@ class Ledger:
         block = self._blocks.get(buffer)
         if block is not None and block.segment.stream != stream:
             self._uses.setdefault(buffer, set()).add(stream)
+
+    def held_since(self, buffer: int, event: int) -> None:
+        """If it is dead now: something else than the program may have held it alone since then."""
+        if buffer not in self._blocks and not self._closed:
+            self.early.append((buffer, event))
 
     @property
     def waits(self) -> bool:

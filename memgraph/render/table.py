@@ -159,7 +159,15 @@ def _streams(trace: Trace) -> Iterator[str]:
         yield f"Active at most: {active}; blocks that other streams used count until these are done."
     if rows := bounds(trace):
         parts = [f"{row.kind} {' to '.join(map(format_bytes, sorted((row.eager, row.lazy))))}" for row in rows]
-        yield f"Open, for no wait says when other streams are done: {', '.join(parts)}."
+        yield f"Open, for {_why_open(trace)}: {', '.join(parts)}."
+
+
+def _why_open(trace: Trace) -> str:
+    streams = "no wait says when other streams are done"
+    if not trace.early:
+        return streams
+    watchdog = "nobody waits for a collective, whose tensors NCCL's group holds until its watchdog looks (100 ms)"
+    return f"{streams}, and {watchdog}" if trace.waits else watchdog
 
 
 def _moment(peak: Peak) -> str:

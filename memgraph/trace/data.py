@@ -68,6 +68,9 @@ class TraceData:
     rounds: tuple[int, ...] = ()
     """Indices of the events at which the first model of a forward was called, and called again; empty where that is not
     known."""
+    early: tuple[tuple[int, int], ...] = ()
+    """Buffers that a library alone may have held for some time, and the number of events before it: they live as long
+    as they may, and could have died there."""
 
     @functools.cached_property
     def lives(self) -> tuple[Life, ...]:

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import torch
 import torch.distributed.optim
-import torch.distributed.tensor.parallel  # noqa: F401  # before the GPU opens: some of these script code on import
+import torch.distributed.tensor.parallel  # before the GPU opens: some of these script code on import
 from torch import Tensor
 from torch._ops import OpOverload
 
@@ -18,11 +18,11 @@ from memgraph.world.calls import Calls
 from memgraph.world.checkpoints import checkpoints_are_of_this_rank
 from memgraph.world.collectives import collectives, reductions_are_known
 from memgraph.world.ddp import ddp_runs
-from memgraph.world.fsdp import packing
+from memgraph.world.fsdp import packing, shards_are_few
 from memgraph.world.functional import functional
 from memgraph.world.group import groups_are_made
 from memgraph.world.mail import Mail
-from memgraph.world.nccl import Nccl, batches_are_one_work
+from memgraph.world.nccl import Ledger, Nccl, Storages, batches_are_one_work
 from memgraph.world.objects import objects_are_pickled
 from memgraph.world.place import Place, environment_of
 from memgraph.world.untraced import nobody_traces, sharding_is_no_part
@@ -43,6 +43,14 @@ class Recorder(Protocol):
 
     def record_stream(self, tensor: Tensor, stream: torch.Stream) -> None:
         """As `Tensor.record_stream`."""
+
+    @property
+    def ledger(self) -> Ledger:
+        """As `memgraph.world.nccl.Recording`."""
+
+    @property
+    def storages(self) -> Storages:
+        """The same."""
 
 
 @contextlib.contextmanager
@@ -71,6 +79,7 @@ def joined(
         stack.enter_context(reductions_are_known())
         stack.enter_context(objects_are_pickled())
         stack.enter_context(ddp_runs())
+        stack.enter_context(shards_are_few())
         stack.enter_context(checkpoints_are_of_this_rank())
         stack.enter_context(batches_are_one_work(nccl))
         stack.enter_context(groups_are_made(here))

@@ -6,6 +6,7 @@ Source: torch/csrc/distributed/c10d/ProcessGroupNCCL.cpp, torch 2.8 to 2.15.
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
@@ -21,8 +22,8 @@ Waited = Callable[[], None]
 
 
 _LEFT = ("allreduce_",)
-"""DDP's reducer takes the future of these, and never waits for their work (`run_allreduce_hook`, reducer.cpp). What else
-C++ sends it waits for: `broadcast_coalesced`, `verify_params_across_processes`."""
+"""DDP's reducer takes the future of these, and never waits for their work (`run_allreduce_hook`, reducer.cpp). What
+else C++ sends it waits for: `broadcast_coalesced`, `verify_params_across_processes`."""
 
 
 _ALL = -1
@@ -34,18 +35,43 @@ class Recording(Protocol):
     def record_stream(self, tensor: Tensor, stream: torch.Stream) -> None:
         """As `Tensor.record_stream`."""
 
+    @property
+    def ledger(self) -> Ledger:
+        """Where events are."""
+
+    @property
+    def storages(self) -> Storages:
+        """Which buffers they are."""
+
+
+class Ledger(Protocol):
+    """What is needed of the recorder's."""
+
+    def __len__(self) -> int:
+        """Events so far."""
+
+    def held_since(self, buffer: int, event: int) -> None:
+        """If it is dead now: something else than the program may have held it alone since then."""
+
+
+class Storages(Protocol):
+    """What is needed of the recorder's."""
+
+    def buffer_at(self, storage: int) -> int | None:
+        """The buffer of a storage, by its `_cdata`."""
+
 
 class Shelf:
     """Tensors that the work of an asynchronous collective keeps (`stashed_for_allocator_safety_`) until somebody waits
     for it. If nobody does before the work is gone, they stay until the group is given its next collective
-    (`shelvesToUnstash_`, which `workEnqueue` clears). A watchdog puts them there, who looks every 100 ms: where steps
-    are shorter than that they may stay for some more.
+    (`shelvesToUnstash_`, which `workEnqueue` clears). A watchdog puts them there, who looks every 100 ms: so they may
+    be gone with a collective before that, and where steps are shorter may stay for some more.
 
     Args:
-        left: where they go then. Whoever waits in C++ is not seen: None for what all wait for there.
+        left: told of them then. Whoever waits in C++ is not seen: None for what all wait for there.
     """
 
-    def __init__(self, tensors: Sequence[Tensor], left: list[Sequence[Tensor]] | None) -> None:
+    def __init__(self, tensors: Sequence[Tensor], left: Callable[[Sequence[Tensor]], None] | None) -> None:
         self._tensors = tensors
         self._left = left
 
@@ -55,7 +81,7 @@ class Shelf:
 
     def __del__(self) -> None:
         if self._tensors and self._left is not None:
-            self._left.append(self._tensors)
+            self._left(self._tensors)
 
 
 class Nccl:
@@ -67,14 +93,17 @@ class Nccl:
 
     def __init__(self, recorder: Recording) -> None:
         self._recorder = recorder
-        self._left: dict[str, list[Sequence[Tensor]]] = defaultdict(list)
+        self._left: dict[str, list[tuple[Sequence[Tensor], int]]] = defaultdict(list)
         self._streams: dict[tuple[str, int], torch.cuda.Stream] = {}
         self._batch: list[Waited] | None = None
         """What waiting does for each operation of the batch that is being made."""
 
     def shelf(self, name: str, group: Any, tensors: Sequence[Tensor]) -> Shelf:
         """For what an asynchronous collective reads and writes."""
-        return Shelf(tensors, self._left[group.group_name] if name in _LEFT else None)
+        return Shelf(tensors, functools.partial(self._leave, group.group_name) if name in _LEFT else None)
+
+    def _leave(self, name: str, tensors: Sequence[Tensor]) -> None:
+        self._left[name].append((tensors, len(self._recorder.ledger)))
 
     def enqueued(self, group: Any, waited: Waited | None) -> None:
         """A group was given a collective or a message.
@@ -82,9 +111,17 @@ class Nccl:
         Args:
             waited: what waiting for it does.
         """
-        self._left[group.group_name].clear()
+        self._clear(self._left[group.group_name])
         if self._batch is not None and waited is not None:
             self._batch.append(waited)
+
+    def _clear(self, left: list[tuple[Sequence[Tensor], int]]) -> None:
+        at = self._recorder.storages.buffer_at
+        held = {at(one.untyped_storage()._cdata): since for tensors, since in left for one in tensors}
+        left.clear()
+        for buffer, since in held.items():
+            if buffer is not None:
+                self._recorder.ledger.held_since(buffer, since)
 
     def sent(self, group: Any, peer: int, tensors: Sequence[Tensor]) -> Waited:
         """A message runs on a stream of the two ranks', or of the group's in a batch, which uses its tensors
@@ -124,8 +161,8 @@ class Nccl:
 
 @contextlib.contextmanager
 def batches_are_one_work(nccl: Nccl) -> Iterator[None]:
-    """While open, the operations of a batch (`batch_isend_irecv`, `_coalescing_manager`) are sent together, as NCCL does
-    and torch's fake group does not."""
+    """While open, the operations of a batch (`batch_isend_irecv`, `_coalescing_manager`) are sent together, as NCCL
+    does and torch's fake group does not."""
     start, end = c10d_cpp.ProcessGroup._start_coalescing, c10d_cpp.ProcessGroup._end_coalescing
 
     def starting(group: Any, *args: Any) -> None:
