@@ -1,0 +1,81 @@
+"""What ProcessGroupNCCL keeps, and on which streams it uses it."""
+
+from __future__ import annotations
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+import memgraph
+from memgraph.trace import Action, Trace
+from memgraph.world.fsdp import Chunks
+
+MIB = 2**20
+
+
+def ran(go: object) -> Trace:
+    with memgraph.virtual_gpu("h100", world=2, rank=0) as gpu:
+        dist.init_process_group("nccl")
+        go()  # type: ignore[operator]
+    gpu.trace.self_check()
+    return gpu.trace
+
+
+def block() -> Tensor:
+    return torch.zeros(MIB // 4, device="cuda")
+
+
+def ends(trace: Trace) -> list[Action]:
+    """Of the blocks of 1 MiB, in order."""
+    return [event.action for event in trace.events if event.action in (Action.FREE, Action.FREE_REQUESTED)
+            and trace.buffers[event.buffer].size == MIB]  # fmt: skip
+
+
+def test_a_message_is_used_on_a_stream_of_its_own() -> None:
+    """`pointToPoint` records it, so it is active until that stream is done; a collective's tensors are not recorded."""
+    assert ends(ran(lambda: dist.send(block(), 1))) == [Action.FREE_REQUESTED]
+    assert ends(ran(lambda: dist.all_reduce(block()))) == [Action.FREE]
+
+
+def test_a_batch_of_messages_is_one_work() -> None:
+    """As NCCL does; waiting for it tells the current stream, and the host knows once that is done."""
+
+    def go() -> None:
+        works = dist.batch_isend_irecv([dist.P2POp(dist.isend, block(), 1), dist.P2POp(dist.irecv, block(), 1)])
+        assert len(works) == 1
+        works[0].wait()
+        torch.cuda.synchronize()
+        block()
+
+    done = [event.action for event in ran(go).events if event.action is Action.FREE_COMPLETED]
+    assert len(done) == 2
+
+
+def test_a_work_that_is_waited_for_lets_go() -> None:
+    def go() -> None:
+        work = dist.all_reduce(block(), async_op=True)
+        assert torch.cuda.memory_allocated() == MIB
+        work.wait()
+        del work  # which has its result
+        assert torch.cuda.memory_allocated() == 0
+
+    assert ran(go).early == ()
+
+
+def test_a_work_that_nobody_waits_for_keeps_its_tensors_until_the_next() -> None:
+    def go() -> None:
+        dist.all_reduce(block(), async_op=True)
+        assert torch.cuda.memory_allocated() == MIB
+        dist.barrier()
+        assert torch.cuda.memory_allocated() == 0
+
+    trace = ran(go)
+    assert [trace.buffers[buffer].size for buffer, _ in trace.early] == [MIB]
+
+
+def test_shards_are_those_of_chunk() -> None:
+    for size, count in ((10, 4), (3, 8), (8, 8), (7, 1), (9, 4)):
+        whole = torch.arange(size * 2).reshape(size, 2)
+        usual = [*torch.chunk(whole, count), *[whole.new_empty(0)] * count][:count]
+        assert [part.tolist() for part in Chunks(whole, count, 0)] == [part.tolist() for part in usual]
+        assert [part.shape for part in Chunks(whole, count, 0)[1:]] == [part.shape for part in usual[1:]]
