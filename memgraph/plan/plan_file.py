@@ -55,12 +55,12 @@ class Plan:
     regions: tuple[Region, ...] = ()
     loss_chunks: int = 1
     """Pieces that the loss is computed in, for a model with such a field."""
-    use_cache: bool = True
-    """Whether a model of transformers keeps keys and values, as its configuration has it."""
     made_for: Mapping[str, Any] = field(default_factory=dict)
     """The step that it was made for, in plain values."""
     promised: Mapping[str, Any] = field(default_factory=dict)
     """Peaks in bytes, and the recompute as a share of the step."""
+    use_cache: bool = True
+    """Whether a model of transformers keeps keys and values, as its configuration has it."""
 
     @property
     def text(self) -> str:
@@ -78,7 +78,7 @@ class Plan:
     @property
     def bare(self) -> Plan:
         """The same without what it was made for."""
-        return Plan(self.regions, self.loss_chunks, self.use_cache)
+        return Plan(self.regions, self.loss_chunks, use_cache=self.use_cache)
 
     def save(self, path: str | Path, *, force: bool = False) -> None:
         """Write it. Refuses to overwrite without `force`."""
@@ -112,8 +112,8 @@ def parse_plan(text: str, name: str = "the plan") -> Plan:
             raise UsageError(f"{name} was written by a newer memgraph (schema {found['schema']}): update")
         regions = tuple(Region(_paths(region["modules"]), _kept(region["keep"])) for region in found["regions"])
         return Plan(
-            regions, int(found.get("loss_chunks", 1)), bool(found.get("use_cache", True)),
-            dict(found.get("made_for", {})), dict(found.get("promised", {})),
+            regions, int(found.get("loss_chunks", 1)), dict(found.get("made_for", {})),
+            dict(found.get("promised", {})), bool(found.get("use_cache", True)),
         )  # fmt: skip
     except DAMAGED as error:
         raise UsageError(f"{name} is no checkpoint plan: write one with `memgraph checkpoint -o plan.json`") from error

@@ -357,7 +357,7 @@ class Planner:
         order = {name: place for place, name in enumerate(self.problem.candidates)}
         parts = sorted((option for option in chosen if option.covers != (LOSS,)), key=lambda o: order[o.covers[0]])
         regions = [self._region(option.covers, option.kind) for option in parts]
-        return Plan(tuple(regions), CHUNKS if len(parts) < len(chosen) else 1, self._use_cache)
+        return Plan(tuple(regions), CHUNKS if len(parts) < len(chosen) else 1, use_cache=self._use_cache)
 
     def _answer(self, base: Point, best: Point | None, least: Point | None, curve: tuple[Point, ...]) -> Answer:
         stacks = tuple(len(stack) for stack in self.found.stacks)
