@@ -17,6 +17,7 @@ from memgraph.analyze.paired import OtherLife, Pairs, Run, other_lives
 from memgraph.analyze.refusal import Refusal, as_far_as, refusal
 from memgraph.analyze.served import Placed, placed, served, version_of
 from memgraph.analyze.streams import Bounds, bounds, uses_streams
+from memgraph.analyze.window import beside
 from memgraph.gpu.allocator.ties import Ties
 from memgraph.trace import Op, Role, Trace, Usage
 
@@ -94,6 +95,8 @@ class Comparison(NamedTuple):
     """What was chosen otherwise: its name, as predicted, as measured."""
     bounds: tuple[Bounds, ...] = ()
     """Of the predicted peaks, those that the order of streams leaves open; in `peaks` they are lazy."""
+    steps: tuple[int, int] | None = None
+    """Of a recording that began late: the first and the last step of the prediction that it was laid beside."""
 
     def open(self, kind: str) -> Bounds | None:
         """The bounds of a predicted peak, if it is open."""
@@ -109,8 +112,11 @@ class Comparison(NamedTuple):
 def compare(predicted: Trace, measured: Trace) -> Comparison:
     """Align two runs and say what differs. Linear in practice: a million events take seconds.
 
-    Of a run that ended out of memory, what is predicted beyond is left out.
+    Of a run that ended out of memory, what is predicted beyond is left out; of a recording that began late, what is
+    predicted before and after it.
     """
+    whole = measured
+    predicted, measured, steps = beside(predicted, measured)
     refused = refusal(predicted, measured), refusal(measured, measured)
     predicted = as_far_as(predicted, measured)
     ours, theirs = Run(predicted), Run(measured)
@@ -119,12 +125,12 @@ def compare(predicted: Trace, measured: Trace) -> Comparison:
     pairs = Pairs(stretches, len(theirs.sizes))
     matched = sum(stretch.length for stretch in stretches)
     lifetimes = list(other_lives(ours, theirs, pairs))
-    model, where = served(measured), placed(measured)
+    model, where = served(whole), placed(whole)
     return Comparison(
         len(ours.sizes), len(theirs.sizes), matched, _phases(ours, stretches),
         _peaks(predicted, measured, model, where), len(lifetimes),
         _differences(ours, theirs, stretches, pairs, lifetimes), model, where, refused,
-        _versions(predicted, measured), tuple(other_settings(predicted, measured)), bounds(predicted),
+        _versions(predicted, measured), tuple(other_settings(predicted, measured)), bounds(predicted), steps,
     )  # fmt: skip
 
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from memgraph.errors import UsageError
 from memgraph.gpu.specs import find
-from memgraph.trace import Category, Trace
+from memgraph.trace import ENDS, Category, Trace
 
 
 class Share(NamedTuple):
@@ -36,6 +36,12 @@ class Verdict(NamedTuple):
     """The CUDA context on top, 0 where the card is not in the catalogue."""
     memory: int
     """The card's memory, 0 likewise."""
+
+
+def has_no_history(trace: Trace) -> bool:
+    """Whether it is a snapshot that says what was held when it was written, and nothing of what happened before."""
+    quiet = all(phase.name in ("before", "recorded") for phase in trace.phases)
+    return "snapshot" in trace.settings and quiet and not any(action in trace.events.columns[0] for action in ENDS)
 
 
 def categories(trace: Trace) -> tuple[Share, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,13 +12,14 @@ from pathlib import Path
 import click
 
 from memgraph.analyze.laws import growth, laws_for
-from memgraph.analyze.peak import verdict
+from memgraph.analyze.peak import has_no_history, verdict
 from memgraph.cli.format import format_option
 from memgraph.cli.target import target_options
 from memgraph.errors import DoesNotFit
 from memgraph.gpu.specs import all_gpus
 from memgraph.render import json as render_json
 from memgraph.render import table, table_laws
+from memgraph.render.words import fill
 from memgraph.trace import Trace
 
 
@@ -31,6 +33,13 @@ from memgraph.trace import Trace
     "--by",
     type=click.Choice(["law"]),
     help="Group the peak by its growth: what grows as S², what does not. With --laws.",
+)
+@click.option(
+    "--lines",
+    type=click.Choice(["own", "library"]),
+    default="own",
+    show_default=True,
+    help="Of a snapshot: your own lines, or those of the libraries that they call.",
 )
 @format_option
 @click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="Save the trace here.")
@@ -68,6 +77,8 @@ def analyze(
             click.echo(f"\n{table_laws.by_degree(grown)}")
         if trace.origin == "predicted" and isinstance(trace.settings.get("batch"), int):
             click.echo(f"\n{_next_steps(trace, by, output)}")
+        elif "snapshot" in trace.settings:
+            click.echo(f"\n{fill(f'next: {_after_a_snapshot(trace)}', subsequent_indent='  ')}")
     if not verdict(trace).fits:
         click.get_current_context().exit(DoesNotFit.exit_code)
 
@@ -89,6 +100,17 @@ def _next_steps(trace: Trace, by: str | None, output: Path | None) -> str:
     steps += ["--by law"] if by is None else []
     steps += ["--top 20" if saved or output is not None else "-o step.memgraph"]
     return f"next: add {', '.join(steps)} or --format json"
+
+
+def _after_a_snapshot(trace: Trace) -> str:
+    """What to do with a file that somebody recorded."""
+    if has_no_history(trace):
+        return (
+            "torch.cuda.memory._record_memory_history() before the steps, and _dump_snapshot after them: then it says "
+            "what they need"
+        )
+    path = str(click.get_current_context().params["trace_file"])
+    return shlex.join(["memgraph", "timeline", path, "-o", str(Path(path).with_suffix(".html"))])
 
 
 def _next_size(trace: Trace) -> str:

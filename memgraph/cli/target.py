@@ -94,12 +94,13 @@ def target_options(command: Command) -> Command:
     @functools.wraps(command)
     def with_target(trace_file: Path | None, **values: Any) -> Any:
         chosen = {name: values.pop(name) for name in RUN_NAMES}
+        libraries = values.pop("lines", "own") == "library"
         if values.get("output") is not None:
             check_free(values["output"], force=values.get("force", False))
         if values.get("laws") or values.get("by") == "law":
             trace, values["neighbours"] = _with_neighbours(trace_file, chosen)
         else:
-            trace = _saved(trace_file) if trace_file is not None else _predicted(chosen)
+            trace = _saved(trace_file, libraries) if trace_file is not None else _predicted(chosen)
         return command(trace=trace, **values)
 
     for option in reversed(RUN_OPTIONS):
@@ -114,14 +115,14 @@ RUN_NAMES = (
 )  # fmt: skip
 
 
-def _saved(path: Path) -> Trace:
+def _saved(path: Path, libraries: bool = False) -> Trace:
     flags = given(RUN_NAMES)
     card = {name: flags.pop(name) for name in ("gpu", "memory") if name in flags}
     if flags:
         raise UsageError(
             f"{next(iter(flags.values()))} describes a run, and {path} is one already: give one or the other"
         )
-    trace = load(path)
+    trace = load(path, libraries=libraries)
     if card and trace.origin == "predicted":
         raise UsageError(f"{next(iter(card.values()))} describes a run, and {path} is one that was predicted for "
                          f"{trace.gpu}: predict it for the other card")  # fmt: skip

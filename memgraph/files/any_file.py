@@ -18,8 +18,11 @@ _READERS: dict[bytes, Callable[[Path], Trace]] = {
 """By how the file begins; any other is a trace, or an error of its reader."""
 
 
-def load(path: str | os.PathLike[str]) -> Trace:
+def load(path: str | os.PathLike[str], *, libraries: bool = False) -> Trace:
     """Read a run.
+
+    Args:
+        libraries: of a snapshot, give the lines of the libraries that call torch, and not the first outside of them.
 
     Raises:
         TraceError: it is not there, none of the three, damaged, or not plain data.
@@ -31,4 +34,6 @@ def load(path: str | os.PathLike[str]) -> Trace:
         raise TraceError(f"cannot read {path}: {error.strerror or error}") from error
     reader = next((reader for magic, reader in _READERS.items() if start.startswith(magic)), trace_file.load)
     with no_garbage_collection():
+        if reader is snapshot_file.load_snapshot:
+            return snapshot_file.load_snapshot(Path(path), libraries=libraries)
         return reader(Path(path))

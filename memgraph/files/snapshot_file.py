@@ -26,9 +26,12 @@ _USED = ("active_allocated", "active_awaiting_free", "active_pending_free")
 _LINES = "lines of a backward are those of the forward ops in reverse order, as autograd runs them"
 
 
-def load_snapshot(path: Path) -> Trace:
+def load_snapshot(path: Path, *, libraries: bool = False) -> Trace:
     """Read a snapshot of PyTorch, of the device on which most happened: a pickle of `_dump_snapshot`, or of the list of
     `torch.cuda.memory_snapshot()`.
+
+    Args:
+        libraries: give the lines of the libraries that call torch, and not the first outside of them.
 
     Raises:
         TraceError: it is not plain data, damaged, or no snapshot.
@@ -36,7 +39,7 @@ def load_snapshot(path: Path) -> Trace:
     try:
         with path.open("rb") as file:
             data = plain_pickle.load(file, _take)
-        trace = _trace(path, data)
+        trace = _trace(path, data, libraries)
         trace.self_check()
     except OSError as error:
         raise TraceError(f"cannot read {path}: {error.strerror or error}") from error
@@ -49,7 +52,7 @@ def load_snapshot(path: Path) -> Trace:
     return trace
 
 
-def _trace(path: Path, data: Any) -> Trace:
+def _trace(path: Path, data: Any, libraries: bool) -> Trace:
     whole: Mapping[str, Any] = {"segments": data, "device_traces": []} if isinstance(data, list) else data
     traces = [getattr(trace, "taken", None) or History() for trace in whole["device_traces"]]
     rows = list(whole.get("segments", ()))
@@ -58,6 +61,8 @@ def _trace(path: Path, data: Any) -> Trace:
     config, notes = _config(whole, rows)
     segments = [_segment(row, history) for row in rows if int(row.get("device", 0)) == device]
     read_ = history.read(segments, config)
+    if libraries:
+        read_ = read_._replace(sites=tuple(site._replace(source=site.inner) for site in read_.sites))
     others = sorted({int(row.get("device", 0)) for row in rows} | {n for n, one in enumerate(traces) if len(one)})
     more = (f"devices {', '.join(map(str, others))} are in the snapshot; this is device {device}",) * (len(others) > 1)
     return explained(Trace(

@@ -188,7 +188,7 @@ class History:
         actions, _, _, addresses, sizes = self.events.columns
         for place in range(len(actions) - 1, -1, -1):
             if actions[place] == Action.SEGMENT_ALLOC:
-                spans = _without(spans, addresses[place], addresses[place] + sizes[place])
+                spans = without(spans, addresses[place], addresses[place] + sizes[place])
             elif actions[place] == Action.SEGMENT_FREE:
                 spans.append((addresses[place], addresses[place] + sizes[place]))
         whole = {}
@@ -198,7 +198,7 @@ class History:
         return whole
 
 
-def _without(spans: Iterable[tuple[int, int]], start: int, stop: int) -> list[tuple[int, int]]:
+def without(spans: Iterable[tuple[int, int]], start: int, stop: int) -> list[tuple[int, int]]:
     """Stretches of addresses less one of them."""
     rows = []
     for one, other in spans:

@@ -37,9 +37,26 @@ def with_categories(
     stays = [index for index, (start, stop) in enumerate(spans) if start < last < stop]
     for index, category in _by_sizes(buffers, told, born, stays):
         told[index] = category, Role.OUTPUT
+    for index in _workspaces(buffers, told, born, spans, len(events)):
+        told[index] = Category.WORKSPACE, Role.LIBRARY
     return tuple(
         buffer._replace(category=category, role=role) for buffer, (category, role) in zip(buffers, told, strict=True)
     )
+
+
+def _workspaces(
+    buffers: Sequence[Buffer], told: Sequence[tuple[Category, Role]], born: Sequence[Phase],
+    spans: Sequence[tuple[int, int]], end: int,
+) -> Iterator[int]:  # fmt: skip
+    """What is as large as cuBLAS's workspaces and stays: of what was there before, what no gradient has the size of; of
+    what a backward left, what stays where all its gradients go."""
+    graded = Counter(phase.start for (kind, _), phase, (_, stop) in zip(told, born, spans, strict=True)
+                     if kind is Category.GRADIENT and stop < end)  # fmt: skip
+    for index, (buffer, (category, _), phase) in enumerate(zip(buffers, told, born, strict=True)):
+        if buffer.size in cublas.KEPT and spans[index][1] == end:
+            before = category is Category.UNKNOWN and phase.name == "before" and bool(graded)
+            if before or (category is Category.GRADIENT and graded[phase.start]):
+                yield index
 
 
 def _until_refused(phase: Phase, events: Events) -> Phase:

@@ -28,6 +28,7 @@ _TORCH = re.compile(
 )
 """A file of torch, however it was installed; a user's folder may be called so too."""
 _STANDARD = re.compile(r"[\\/]lib[\\/]python3[\\.\d]*[\\/](?!(?:site|dist)-packages[\\/])|^<(?!ipython|stdin)|^<frozen")
+_INSTALLED = re.compile(r"[\\/](?:site|dist)-packages[\\/]")
 _OVERLOAD = re.compile(
     r"(?<=[a-z0-9_])_(?:[A-Z]\w*|dim_\w+|out|dim|int|default|self|input|names?|low|start|start_step|using_ints|dtype|"
     r"dtype_layout|device|vec|padding|generator|grad_input|output_mask|correction|other|memory_format)$"
@@ -44,7 +45,7 @@ class Site(NamedTuple):
     op: str
     """`aten.mm`; a function's name where no frame of C++ names an op; empty if nothing does."""
     source: str
-    """`folder/file.py:12`, the first line that is neither torch's nor Python's own; empty if there is none."""
+    """`folder/file.py:12`, the first line outside of installed libraries; where there is none, as `inner`."""
     library: str
     """The innermost line of torch that is not the user's, `nn/functional.py:3458 in cross_entropy`."""
     phase: str
@@ -54,6 +55,9 @@ class Site(NamedTuple):
     kind: str
     """`tensor`, `raw` for memory that an op asks for without a tensor, `library` for a library's own workspace, `model`
     for a module that is made or moved."""
+    inner: str = ""
+    """The first line that is neither torch's nor Python's own: a library's that calls torch, or the user's; empty if
+    there is none."""
 
 
 NOWHERE = Site("", "", "", "", "", "tensor")
@@ -64,18 +68,24 @@ def site(frames: Iterable[Mapping[str, Any]]) -> Site:
     rows = [(str(f.get("filename") or ""), str(f.get("name") or ""), f.get("line", 0)) for f in frames]
     script = [row for row in rows if _is_python(row[0])]
     native = [name for file, name, _ in rows if not _is_python(file)]
-    users = next((row for row in script if not _is_library(row[0])), None)
+    inner = next((row for row in script if not _is_library(row[0])), None)
+    users = next((row for row in script if not (_is_library(row[0]) or _is_installed(row[0]))), inner)
     phase, node = _phase(script, native), next((m[1] for name in native if (m := _NODE.match(name))), "")
     op = _op(native)
     return Site(
-        f"aten.{op}" if op else _function(script, users), _shown(users) if users else "", _library(script), phase,
-        node, _kind(script, native, phase),
+        f"aten.{op}" if op else _function(script, inner), _shown(users) if users else "", _library(script), phase,
+        node, _kind(script, native, phase), _shown(inner) if inner else "",
     )  # fmt: skip
 
 
 @functools.lru_cache(maxsize=65536)
 def _is_python(file: str) -> bool:
     return file.endswith(".py") or (file.startswith("<") and file.endswith(">"))
+
+
+@functools.lru_cache(maxsize=65536)
+def _is_installed(file: str) -> bool:
+    return _INSTALLED.search(file) is not None
 
 
 @functools.lru_cache(maxsize=65536)
@@ -100,16 +110,16 @@ def _tail(file: str) -> str:
     return "/".join(re.split(r"[/\\]", file)[-2:])
 
 
-def _function(script: list[tuple[str, str, Any]], users: tuple[str, str, Any] | None) -> str:
-    """The function of torch that the user called, if it has a name that says more than `forward`; else the user's."""
+def _function(script: list[tuple[str, str, Any]], inner: tuple[str, str, Any] | None) -> str:
+    """The function of torch that was called, if it has a name that says more than `forward`; else whose line it is."""
     for file, name, _ in script:
         if name == "forward" and _NN.search(file):
             return _tail(file).rpartition("/")[2].removesuffix(".py")
         if _is_library(file) and name not in _MODULE_CALL and not name.startswith("<"):
             return name
-        if (file, name) == (users or ("", ""))[:2]:
+        if (file, name) == (inner or ("", ""))[:2]:
             break
-    return users[1] if users else ""
+    return inner[1] if inner else ""
 
 
 def _op(native: list[str]) -> str:

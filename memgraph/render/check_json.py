@@ -13,7 +13,7 @@ def report(found: Comparison) -> dict[str, Any]:
     """What `memgraph check --format json` prints. Bytes are integers."""
     return {
         "schema": SCHEMA,
-        "predicted": found.predicted, "measured": found.measured, "matched": found.matched,
+        "predicted": found.predicted, "measured": found.measured, "matched": found.matched, "steps": found.steps,
         "peak": {
             kind: {
                 "predicted": figure.predicted, "measured": figure.measured, "ratio": found.ratios[kind],

@@ -13,7 +13,7 @@ from memgraph.analyze.finding import Finding
 from memgraph.analyze.findings import findings
 from memgraph.analyze.laws import Law
 from memgraph.analyze.leaks import verdict_on_steps
-from memgraph.analyze.peak import Verdict, categories, verdict
+from memgraph.analyze.peak import Verdict, categories, has_no_history, verdict
 from memgraph.analyze.placements import reserved_interval
 from memgraph.analyze.steps import steps
 from memgraph.analyze.streams import bounds, reserved_by_stream
@@ -22,7 +22,7 @@ from memgraph.errors import UsageError
 from memgraph.gpu.specs import GpuSpec, find
 from memgraph.render import table_laws
 from memgraph.render.words import WIDTH, fill, shown, tabulate
-from memgraph.trace import Compilation, Peak, Saved, Trace
+from memgraph.trace import Compilation, Saved, Trace
 from memgraph.units import format_bytes
 
 _SAVED = 4
@@ -134,7 +134,7 @@ def _peak(trace: Trace, paint: Paint) -> str:
     ]
     table = _table(rows, ("", "requested", "allocated", "reserved"), ("left", "right", "right", "right"))
     streams = "".join(f"{_fill(text)}\n" for text in (*_streams(trace), *_placements(trace)))
-    return f"{table}\n\n{_fill(_moment(trace.peak))}\n{streams}{_verdict(verdict(trace), paint)}"
+    return f"{table}\n\n{_fill(_moment(trace))}\n{streams}{_verdict(verdict(trace), paint)}"
 
 
 def _placements(trace: Trace) -> Iterator[str]:
@@ -170,9 +170,12 @@ def _why_open(trace: Trace) -> str:
     return f"{streams}, and {watchdog}" if trace.waits else watchdog
 
 
-def _moment(peak: Peak) -> str:
+def _moment(trace: Trace) -> str:
+    peak = trace.peak
     if not peak.requested:
         return "Nothing was allocated."
+    if has_no_history(trace):
+        return "This is what was held when the snapshot was written: the file has no history."
     op = peak.op.removeprefix("aten.").rpartition(".")[0] or peak.op or "no op"
     place = f" in {peak.module}" if peak.module else ""
     if peak.phase in ("", "recorded", "before"):

@@ -25,7 +25,7 @@ _WORDS = {
 
 def report(found: Comparison, top: int) -> str:
     """What `memgraph check` prints."""
-    blocks = [_other_runs(found), _matched(found), _refused(found), _peaks(found), _phases(found, top),
+    blocks = [_other_runs(found), _window(found), _matched(found), _refused(found), _peaks(found), _phases(found, top),
               _differences(found, top), _allocator(found)]  # fmt: skip
     return "\n\n".join(filter(None, blocks))
 
@@ -35,6 +35,15 @@ def _other_runs(found: Comparison) -> str:
         return ""
     told = "; ".join(f"{name} {ours} predicted, {theirs} measured" for name, ours, theirs in found.settings)
     return _filled(f"These are not the same run: {told}.")
+
+
+def _window(found: Comparison) -> str:
+    if found.steps is None:
+        return ""
+    first, last = found.steps
+    which = f"step {first}" if first == last else f"steps {first} to {last}"
+    return _filled(f"The recording began with memory in use. It is laid beside {which} of the prediction, and what was "
+                   "there at first beside what is there then, by size.")  # fmt: skip
 
 
 def _matched(found: Comparison) -> str:

@@ -76,6 +76,7 @@ def test_categories_are_the_same_whatever_the_frames(
     assert sizes[Category.PARAMETER] == 4 * WEIGHTS
     assert sizes[Category.OPTIMIZER] == 8 * WEIGHTS
     assert sizes[Category.TEMPORARY] == pytest.approx(2 * 4 * LOGITS, abs=4)
+    assert sizes[Category.WORKSPACE] >= 2 * 2**25 and sizes.get(Category.UNKNOWN, 0) < MIB
     assert trace.peak.phase == "backward"
     names = [(phase.name, phase.step) for phase in trace.phases]
     assert names[-3:] == [(name, 1 if ("before", 0) in names else 2) for name in ("forward", "backward", "optimizer")]
@@ -221,6 +222,9 @@ def test_without_a_history_there_is_what_is_held(data: Any, tmp_path: Path) -> N
     assert trace.peak[:3] == (1100, 1536, 2 * MIB)
     (row,) = consumers(trace)
     assert row.provenance == "output of make, me/train.py:7"
+    assert "what was held when the snapshot was written: the file has no history" in " ".join(
+        table.report(trace, 3).split()
+    )
     assert trace.events[1].address == 5120
 
 

@@ -48,6 +48,15 @@ def test_frames_of_python_alone() -> None:
     assert site(optimizer)[:4] == ("_init_group", "me/train.py:5", "optim/adam.py:178 in _init_group", "optimizer")
 
 
+def test_lines_of_installed_libraries_are_there_on_demand() -> None:
+    """A loss of transformers that a script calls: its own line; where all lines are a library's, the innermost."""
+    library = "/usr/lib/python3/site-packages/transformers/loss/loss_utils.py"
+    rows = [(f"{TORCH}/nn/functional.py", "cross_entropy", 3555), (library, "fixed", 42)]
+    found = site(python(*rows, (USER, "loss", 9)))
+    assert (found.op, found.source, found.inner) == ("cross_entropy", "me/train.py:9", "loss/loss_utils.py:42")
+    assert site(python(*rows)).source == "loss/loss_utils.py:42"
+
+
 def test_a_users_folder_may_be_called_torch() -> None:
     assert site(python(("/home/me/torch/train.py", "main", 3))).source == "torch/train.py:3"
     assert site(python(("C:\\me\\train.py", "main", 3))).source == "me/train.py:3"
