@@ -17,7 +17,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 from torch.jit import _builtins
 from torch.nested._internal import nested_tensor
 from torch.optim import optimizer as optimizer_module
-from torch.utils import _foreach_utils
+from torch.utils import _device, _foreach_utils
 
 from memgraph.errors import TorchChanged
 from memgraph.virtual.copying import deepcopy_fake
@@ -77,6 +77,7 @@ class NobodysTensor(FakeTensor):
 @contextlib.contextmanager
 def tensors_behave() -> Iterator[None]:
     """The changes that fake tensors need wherever they train, with a GPU or without."""
+    _fill_tables()
     with contextlib.ExitStack() as stack:
         for kinds in (optimizer_module._foreach_supported_types, _foreach_utils._foreach_supported_types):
             stack.enter_context(_foreach_takes_fake_tensors(kinds))
@@ -110,6 +111,14 @@ def _parameters_with_methods_are_parameters() -> Iterator[None]:
 
 def _no_dispatch(kind: type[torch.Tensor]) -> bool:
     return kind.__torch_dispatch__ is torch.Tensor.__torch_dispatch__
+
+
+def _fill_tables() -> None:
+    """What torch writes down once of its functions, by their identity: those that a device context gives a place
+    (torch/utils/_device.py), and those that TorchScript has built in. Filled while others stand in for them, the tables
+    would know these, now and after."""
+    _device._device_constructors()
+    _builtins._get_builtin_table()
 
 
 def _as_it_was(find: Callable[[Any], Any]) -> Callable[[Any], Any]:

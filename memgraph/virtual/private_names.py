@@ -56,6 +56,7 @@ EVERY_RUN = (
     "torch.jit._builtins._find_builtin",
     "torch.nested._internal.nested_tensor",
     "torch.nested._internal.sdpa",
+    "torch.utils._device._device_constructors",
     "torch.utils._foreach_utils",
     "torch.utils._python_dispatch._disable_current_modes",
     "torch.utils._python_dispatch.is_traceable_wrapper_subclass",
