@@ -1,28 +1,67 @@
 """Sizes of what cuDNN's recurrent layers need: the flat weights, the reserve space, the workspace, the dropout state.
 
 cuDNN answers for these itself (`cudnnGetRNNWeightSpaceSize`, `cudnnGetRNNTempSpaceSizes`, `cudnnDropoutGetStatesSize`),
-so what is written here was read off an H200 with cuDNN 9.19 (`tests/data/ops_h200_layers.json.gz`: LSTM, GRU and RNN,
-small, deep, bidirectional, bf16, odd and wide; and the recorded `lstm` and `gru` of `benchmarks/workloads/loops.py`).
-All sizes in bytes.
+but only through a handle, which needs a card; so what is written here was read off an H200 with cuDNN 9.19
+(`tests/data/recurrent_h200.json.gz`: 486 settings of LSTM, GRU and RNN, and `ops_h200_layers.json.gz`). Where it is not
+exact is said in `workspace_is_measured`. All sizes in bytes.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 _MIB = 2**20
 RELU, TANH, LSTM, GRU = range(4)
 """cuDNN's numbers of the kinds, which `aten::_cudnn_rnn` takes as `mode`."""
 
+_NAMES = {RELU: "RNN", TANH: "RNN", LSTM: "LSTM", GRU: "GRU"}
 _GATES = {RELU: 1, TANH: 1, LSTM: 4, GRU: 3}
 _RESERVED = {RELU: 1, TANH: 1, LSTM: 5, GRU: 6}
 """Values that the reserve keeps for each hidden element: an LSTM's gates and cell, six for a GRU."""
 _CURAND_STATE = 24
 """Bytes of a random state; cuDNN keeps one for each thread that the card can run: 132 x 2048 x 24 = 6,488,064 on an
 H200."""
-_SMALL_EXTRA = {RELU: 10, TANH: 10, LSTM: 16, GRU: 15}
-"""Copies of the hidden sequence beyond the standard algorithm's that the one for small hidden sizes takes; the measured
-cases lie between 9 and 10.8, 15.5 and 16, 14 and 15.8."""
+_ALWAYS, _LENGTHS = 256, 8
+"""Bytes of any workspace, and of each sequence, for its length on both sides."""
+
+
+class _Copies(NamedTuple):
+    """How often a workspace holds what goes through the layers."""
+
+    hidden: int
+    """Hidden states of one direction, for each step."""
+    inputs: int
+    """The input, for each step."""
+    wider: int
+    """The wider of the two."""
+    states: int
+    """Hidden states, for each layer and direction."""
+    wider_states: int = 0
+    """The wider of hidden state and input, for each layer and direction."""
+    exact: bool = True
+    """Whether nine in ten of the recorded sizes are these to the byte."""
+
+
+_COPIES = {  # by kind, whether in two directions, whether there are several layers
+    ("RNN", False, False): _Copies(2, 2, 2, 3, 2), ("RNN", False, True): _Copies(3, 1, 1, 5, exact=False),
+    ("RNN", True, False): _Copies(6, 2, 4, 4, 3), ("RNN", True, True): _Copies(8, 2, 4, 7),
+    ("LSTM", False, False): _Copies(3, 1, 2, 5, 5, exact=False),
+    ("LSTM", False, True): _Copies(4, 1, 1, 5, 5, exact=False),
+    ("LSTM", True, False): _Copies(12, 1, 2, 7, 5), ("LSTM", True, True): _Copies(13, 1, 1, 12),
+    ("GRU", False, False): _Copies(3, 2, 1, 5), ("GRU", False, True): _Copies(3, 1, 1, 5, exact=False),
+    ("GRU", True, False): _Copies(9, 1, 3, 4, 3), ("GRU", True, True): _Copies(8, 2, 4, 7),
+}  # fmt: skip
+_SMALL_COPIES = {
+    ("RNN", False, False): _Copies(12, 2, 1, 6), ("RNN", False, True): _Copies(13, 2, 1, 6, exact=False),
+    ("RNN", True, False): _Copies(15, 2, 4, 7), ("RNN", True, True): _Copies(17, 2, 4, 7),
+    ("LSTM", False, False): _Copies(21, 1, 0, 8, exact=False), ("LSTM", False, True): _Copies(21, 1, 1, 8, exact=False),
+    ("LSTM", True, False): _Copies(30, 1, 0, 9, exact=False),
+    ("LSTM", True, True): _Copies(30, 1, 0, 5, 4, exact=False),
+    ("GRU", False, False): _Copies(18, 2, 0, 6), ("GRU", False, True): _Copies(18, 2, 1, 6, exact=False),
+    ("GRU", True, False): _Copies(20, 2, 4, 7, exact=False), ("GRU", True, True): _Copies(22, 2, 4, 7, exact=False),
+}  # fmt: skip
+"""The same of the algorithm for small hidden sizes."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +79,11 @@ class Layers:
     batch: int
     """Sequences; a packed batch counts as padded."""
     itemsize: int
+
+    @property
+    def kind(self) -> tuple[str, bool, bool]:
+        """Its name, whether it goes in two directions, whether there are several layers."""
+        return _NAMES[self.mode], self.directions == 2, self.layers > 1
 
     @property
     def gates(self) -> int:
@@ -73,40 +117,32 @@ class Layers:
 
 def reserve_bytes(layers: Layers, dropout: float) -> int:
     """What the forward leaves for the backward: gates and outputs of each layer but the last's output, a bit an element
-    for dropout between layers, 256 bytes more."""
+    for dropout between layers and each direction, 256 bytes more."""
     states = layers.steps * layers.batch * layers.hidden * layers.directions
     values = (_RESERVED[layers.mode] * layers.layers + layers.layers - 1) * states * layers.itemsize
-    masks = (layers.layers - 1) * _up(_up(states, 8) // 8, 32) if dropout else 0
+    masks = (layers.layers - 1) * layers.directions * _up(_up(states, 8) // 8, 32) if dropout else 0
     return _up(values, 64) + masks + 256
 
 
-def workspace_bytes(layers: Layers, small: bool) -> int:
-    """Scratch of one call: 8 MiB a layer and direction, a copy of the weights, and copies of the input's and the hidden
-    sequence, counted off the measured sizes."""
-    state = layers.batch * layers.hidden * layers.itemsize
-    source = layers.batch * layers.inputs * layers.itemsize
-    hidden_copies, input_copies, states = _copies(layers)
-    size = (8 * _MIB + states * state) * layers.layers * layers.directions + layers.matrix_elements * layers.itemsize
-    size += layers.steps * (hidden_copies * state + input_copies * source)
-    return size + (layers.steps * state * _SMALL_EXTRA[layers.mode] if small else 0)
+def workspace_bytes(layers: Layers, small: bool, dropout: bool = False) -> int:
+    """Scratch of one call: 8 MiB a layer and direction, a copy of the weights, and copies of what goes through; one
+    more where several layers in one direction have dropout between them."""
+    copies, row = _copies(layers, small), layers.batch * layers.itemsize
+    wider = max(layers.inputs, layers.hidden)
+    dropped = dropout and layers.layers > 1 and layers.directions == 1
+    step = (copies.hidden + dropped) * layers.hidden + copies.inputs * layers.inputs + copies.wider * wider
+    each = 8 * _MIB + row * (copies.states * layers.hidden + copies.wider_states * wider)
+    size = each * layers.layers * layers.directions + layers.matrix_elements * layers.itemsize
+    return size + layers.steps * row * step + _ALWAYS + _up(_LENGTHS * layers.batch, 32)
 
 
 def workspace_is_measured(layers: Layers, small: bool) -> bool:
-    """Whether calls of this kind were measured and the sizes above are theirs, to within a kilobyte."""
-    if small or layers.projected:
-        return False
-    if layers.mode == LSTM:
-        return layers.directions == 1 and layers.layers <= 2
-    return layers.mode == GRU and layers.directions == 2 and layers.layers > 1
+    """Whether calls of this kind were measured and nearly all of the sizes above are theirs to the byte."""
+    return _copies(layers, small).exact and not layers.projected
 
 
-def _copies(layers: Layers) -> tuple[int, int, int]:
-    """(hidden sequences, input sequences, hidden states a layer) in the workspace."""
-    if layers.mode == LSTM:
-        return (4, 3, 10) if layers.directions == 1 else (13, 3, 12)
-    if layers.directions == 2:
-        return 12, 2, 7
-    return (4, 2, 5) if layers.layers == 1 else (4, 1, 5)
+def _copies(layers: Layers, small: bool) -> _Copies:
+    return (_SMALL_COPIES if small else _COPIES)[layers.kind]
 
 
 def takes_small_algorithm(mode: int, hidden: int, *, forward: bool) -> bool:

@@ -41,7 +41,9 @@ def _forward(call: Call, gpu: GpuSpec, version: Version) -> Steps:
     if flat is None:
         plan.output(states + bool(train))
     layers = layers_of(source, call.args[6:14], packed=call.args[14])
-    workspace = _workspace(plan, layers, source, call.args[14], gpu, forward=True)
+    workspace = _workspace(
+        plan, layers, source, call.args[14], gpu, forward=True, dropout=bool(train and call.args[11])
+    )
     if train:
         plan.output(states)
     plan.release(workspace)
@@ -67,12 +69,13 @@ def _backward(call: Call, gpu: GpuSpec, version: Version) -> Steps:
     plan.output(1)
     if cell is not None:
         plan.output(2)
-    workspace = _workspace(plan, layers, source, packed, gpu, forward=False)
+    dropout = bool(call.args[15] and call.args[16])
+    workspace = _workspace(plan, layers, source, packed, gpu, forward=False, dropout=dropout)
     plan.release(workspace, *reversed(state_copies), gradient_copy, copy)
     if call.args[21][3]:
         copy = plan.contiguous(x, "contiguous input")
         plan.outputs(2 if cell is None else 3)
-        plan.release(_workspace(plan, layers, source, packed, gpu, forward=False), copy)
+        plan.release(_workspace(plan, layers, source, packed, gpu, forward=False, dropout=dropout), copy)
     return plan.steps()
 
 
@@ -82,13 +85,13 @@ def _by_step(tensor: TensorMeta, batch_first: bool, packed: Sequence[int]) -> Te
 
 
 def _workspace(
-    plan: Plan, layers: Layers, source: TensorMeta, packed: Sequence[int], gpu: GpuSpec, *, forward: bool
+    plan: Plan, layers: Layers, source: TensorMeta, packed: Sequence[int], gpu: GpuSpec, *, forward: bool, dropout: bool
 ) -> int:
     own_algorithm = layers.projected or packed or source.dtype == "float64"
     small = not own_algorithm and takes_small_algorithm(layers.mode, layers.hidden, forward=forward)
     known = gpu.capability == (9, 0) and not packed and workspace_is_measured(layers, small)
     name = "cuDNN workspace" if known else "cuDNN workspace (estimate)"
-    return plan.temporary(workspace_bytes(layers, small), name)
+    return plan.temporary(workspace_bytes(layers, small, dropout), name)
 
 
 def _cell(call: Call, gpu: GpuSpec, version: Version) -> Steps:
