@@ -152,16 +152,18 @@ def _efficient_forward(call: Call, gpu: GpuSpec, version: Version) -> Steps:
     batch, heads, length, _ = _heads(query)
     plan = Plan(call)
     plan.output(0)
-    plan.output(1)
+    if call.arg(4, "compute_log_sumexp", False):
+        plan.output(1)
     if value.shape[-1] > 128 and query.itemsize < _FLOAT:
         plan.temporary(batch * heads * length * value.shape[-1] * _FLOAT, "result in fp32")
-    plan.on_host(2, 3)  # seed and offset are given to the device only while a CUDA graph is captured
+    first = 2 if call.arg(4, "compute_log_sumexp", False) else 1
+    plan.on_host(first, first + 1)  # seed and offset are on the device only while a CUDA graph is captured
     return plan.steps()
 
 
 def _efficient_backward(call: Call, gpu: GpuSpec, version: Version) -> Steps:
     """Gradients, the row sums of gradient times result, and the kernel's workspace."""
-    query, key = call.args[1], call.args[2]
+    query, key, value = call.args[1:4]
     batch, heads, length, width = _heads(query)
     plan = Plan(call)
     plan.outputs()
@@ -169,12 +171,12 @@ def _efficient_backward(call: Call, gpu: GpuSpec, version: Version) -> Steps:
     if query.dtype == "float32":  # fp32 row sums are an ordinary product and sum, then made contiguous
         product = plan.temporary(query.nbytes, "gradient times result")
         total = plan.temporary(rows, "row sums")
-        plan.temporary(rows, "contiguous row sums")
+        sums = plan.temporary(rows, "contiguous row sums")
         plan.release(total, product)
     else:
-        plan.temporary(rows, "row sums")
-    size = batch * heads * efficient_workspace(length, key.shape[2], width)
-    plan.temporary(size, "gradients in fp32")
+        sums = plan.temporary(rows, "row sums")
+    size = batch * heads * efficient_workspace(length, key.shape[2], max(width, value.shape[-1]))
+    plan.release(sums, plan.temporary(size, "gradients in fp32"))
     return plan.steps()
 
 

@@ -133,6 +133,40 @@ def _losses(call: Call) -> TensorMeta:
     return dense(broadcast([call.args[0].shape, call.args[1].shape]), call.args[0].dtype)
 
 
+def _bce(call: Call, gpu: GpuSpec, version: Version) -> Steps:
+    """`binary_cross_entropy(self, target, weight, reduction)`: the loss of each element is the result's storage until
+    the mean is made."""
+    plan = Plan(call)
+    _reduced_last(plan, _losses(call), call.arg(3, "reduction", _MEAN), gpu)
+    return plan.steps()
+
+
+def _soft_margin(call: Call, gpu: GpuSpec, version: Version) -> Steps:
+    """`soft_margin_loss(self, target, reduction)`: log(1 + exp(-t x)), in place (Loss.cpp)."""
+    plan = Plan(call)
+    _reduced_last(plan, _losses(call), call.arg(2, "reduction", _MEAN), gpu)
+    return plan.steps()
+
+
+def _soft_margin_backward(call: Call, gpu: GpuSpec, version: Version) -> Steps:
+    """`soft_margin_loss_backward(grad_output, self, target, reduction)`: exp(-t x), and one more than it."""
+    plan, size = Plan(call), call.args[1].nbytes
+    plan.output()
+    power = plan.temporary(size, "exponential")
+    plan.release(power, plan.temporary(size, "product with the gradient"))
+    plan.scratch(size, name="divisor")
+    return plan.steps()
+
+
+def _multi_margin(call: Call, gpu: GpuSpec, version: Version) -> Steps | None:
+    """`multi_margin_loss(self, target, p, margin, weight, reduction)`: the loss of each sample (MultiMarginLoss.cu)."""
+    plan, source = Plan(call), call.args[0]
+    plan.output()
+    if len(source.shape) == 2 and call.arg(5, "reduction", _MEAN) != _NONE:
+        plan.scratch(source.shape[0] * source.itemsize, name="loss of each sample")
+    return plan.steps()
+
+
 def _bce_with_logits(call: Call, gpu: GpuSpec, version: Version) -> Steps:
     """`binary_cross_entropy_with_logits(self, target, weight, pos_weight, reduction)`: a chain of element-wise ops."""
     plan, loss = Plan(call), _losses(call)
@@ -156,6 +190,10 @@ def _dropout(call: Call, gpu: GpuSpec, version: Version) -> Steps:
 
 
 RULES = {
+    "binary_cross_entropy": _bce,
+    "soft_margin_loss": _soft_margin,
+    "soft_margin_loss_backward": _soft_margin_backward,
+    "multi_margin_loss": _multi_margin,
     "_softmax": _softmax,
     "_log_softmax": _softmax,
     "_safe_softmax": _safe_softmax,

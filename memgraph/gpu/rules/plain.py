@@ -26,11 +26,11 @@ channel_shuffle clone constant_pad_nd copy detach_copy diag_embed diagonal_backw
 expand_copy flip gather index_add index_copy index_fill index_select linalg_cross masked_fill narrow_copy permute_copy
 pixel_shuffle pixel_unshuffle repeat rot90 scatter scatter_add select_backward select_copy select_scatter
 slice_backward slice_copy slice_scatter split_copy split_with_sizes_copy squeeze_copy stack t_copy take transpose_copy
-tril triu unbind_copy unfold_backward unfold_copy unsqueeze_copy value_selecting_reduction_backward view_copy where
+tril triu unbind_copy unfold_copy unsqueeze_copy value_selecting_reduction_backward view_copy where
 """
 
 _ELEMENTWISE = """
-_conj_physical _fused_dropout _prelu_kernel _prelu_kernel_backward abs binary_cross_entropy_backward celu complex
+_conj_physical _fused_dropout _prelu_kernel _prelu_kernel_backward binary_cross_entropy_backward celu complex
 conj_physical copysign elu elu_backward eq floor_divide gcd ge gelu gelu_backward glu glu_backward gt hardshrink
 hardshrink_backward hardsigmoid hardsigmoid_backward hardswish hardswish_backward hardtanh hardtanh_backward heaviside
 huber_loss_backward lcm le leaky_relu leaky_relu_backward log_sigmoid_backward log_sigmoid_forward lt mish

@@ -84,6 +84,10 @@ def _distances(call: Call, gpu: GpuSpec, version: Version) -> Steps:
     return plan.steps()
 
 
+_DESCRIPTOR = 128
+"""Bytes of a tensor map (`CUtensorMap`)."""
+
+
 def _sum_of_products(call: Call, gpu: GpuSpec, version: Version) -> Steps | None:
     """`addbmm(self, batch1, batch2)`: one product after the other is added to the result. Known where each can be read
     as it lies. Source: `addbmm_out` of LinearAlgebra.cpp."""
@@ -93,7 +97,38 @@ def _sum_of_products(call: Call, gpu: GpuSpec, version: Version) -> Steps | None
     return plan.steps() if all(_readable(tensor) for tensor in single) else None
 
 
+def _grouped(call: Call, gpu: GpuSpec, version: Version) -> Steps | None:
+    """`_grouped_mm(self, mat2, offs, …)` in bfloat16: one CUTLASS kernel on Hopper, with arguments of each group and
+    descriptors of four matrices for each multiprocessor; other types are one product after the other. Source:
+    aten/src/ATen/native/cuda/GroupMM.cu; the sizes were measured on an H200."""
+    plan = Plan(call)
+    plan.outputs()
+    if call.args[0].dtype != "bfloat16":
+        return plan.steps()
+    return _one_kernel(plan, call, gpu, 60, 4)
+
+
+def _scaled_grouped(call: Call, gpu: GpuSpec, version: Version) -> Steps | None:
+    """`_scaled_grouped_mm(self, mat2, scale_a, scale_b, offs, …)`: with scales, and their descriptors too
+    (ScaledGroupMM.cu)."""
+    plan = Plan(call)
+    plan.outputs()
+    return _one_kernel(plan, call, gpu, 76, 5)
+
+
+def _one_kernel(plan: Plan, call: Call, gpu: GpuSpec, arguments: int, descriptors: int) -> Steps | None:
+    if gpu.capability != (9, 0):
+        return None
+    groups = next((a.shape[0] for a in call.args[:2] if len(a.shape) == 3), None)
+    ends = call.arg(2 if call.op == "_grouped_mm" else 4, "offs")
+    count = ends.shape[0] if isinstance(ends, TensorMeta) else groups or 1
+    plan.scratch(arguments * count, gpu.sms * descriptors * _DESCRIPTOR, name="grouped product")
+    return plan.steps()
+
+
 RULES = {
+    "_grouped_mm": _grouped,
+    "_scaled_grouped_mm": _scaled_grouped,
     "addbmm": _sum_of_products,
     "_euclidean_dist": _euclidean,
     "_cdist_forward": _distances,

@@ -124,6 +124,28 @@ def _norm(call: Call, gpu: GpuSpec, version: Version) -> Steps:
     return plan.steps()
 
 
+def _absolute(call: Call, gpu: GpuSpec, version: Version) -> Steps:
+    """`abs(self)`, `angle(self)` of complex numbers are complex, and then copied into real ones
+    (`unary_op_impl_with_complex_to_float_out` of UnaryOps.cpp)."""
+    plan, source = Plan(call), call.args[0]
+    plan.output()
+    if source.dtype.startswith("complex"):
+        plan.temporary(source.nbytes, "complex result")
+    return plan.steps()
+
+
+def _histogram(call: Call, gpu: GpuSpec, version: Version) -> Steps:
+    """`histc(self, bins, min, max)`: without bounds the smallest and the largest are looked for (SummaryOps.cu)."""
+    plan, source = Plan(call), call.args[0]
+    plan.output()
+    if call.arg(2, "min", 0) == call.arg(3, "max", 0):
+        for _ in range(2):
+            bound = plan.temporary(source.itemsize, "bound")
+            _extremum_scratch(plan, source, dims_of((), len(source.shape)), False, gpu)
+            plan.release(bound)
+    return plan.steps()
+
+
 def _extremum(call: Call, gpu: GpuSpec, version: Version) -> Steps:
     """`amax(self, dim, keepdim)`, `amin`: the accumulator is the value itself."""
     plan, source = Plan(call), _source(call)
@@ -295,6 +317,9 @@ RULES = {
     "nansum": _sum,
     "mean": _sum,
     "prod": _prod,
+    "abs": _absolute,
+    "angle": _absolute,
+    "histc": _histogram,
     "linalg_vector_norm": _norm,
     "norm": _norm,
     "amax": _extremum,

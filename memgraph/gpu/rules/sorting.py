@@ -13,6 +13,7 @@ from memgraph.gpu.rules import cub
 from memgraph.gpu.rules.layout import (
     INT32_MAX,
     ITEMSIZE,
+    LOW_PRECISION,
     Plan,
     ceil_div,
     dense,
@@ -147,9 +148,11 @@ def _scan(call: Call, gpu: GpuSpec, version: Version) -> Steps | None:
         return plan.steps()
     plan.contiguous(source, "contiguous input")
     if source.numel == source.shape[wrap(dim, len(source.shape))]:
-        if dtype not in _PRIMITIVE or source.itemsize < 4 or source.numel > cub.MAX_SCAN:
+        halves = dtype in LOW_PRECISION
+        if (not halves and (dtype not in _PRIMITIVE or source.itemsize < 4)) or source.numel > cub.MAX_SCAN:
             return None
-        plan.scratch(cub.scan(source.numel, source.itemsize), name="scan")
+        size = cub.scan_of_halves(source.numel) if halves else cub.scan(source.numel, source.itemsize)
+        plan.scratch(size, name="scan")
     return plan.steps()
 
 
@@ -172,6 +175,16 @@ def _median(call: Call, gpu: GpuSpec, version: Version) -> Steps | None:
     return plan.steps()
 
 
+def _unfold_backward(call: Call, gpu: GpuSpec, version: Version) -> Steps:
+    """`unfold_backward(grad, input_sizes, dim, size, step)`: each place along the dimension by its number
+    (UnfoldBackward.cpp, `_make_unfold_backward_iter_over_grad_in`)."""
+    plan, sizes = Plan(call), call.args[1]
+    plan.outputs()
+    if sizes:
+        plan.temporary(sizes[wrap(call.args[2], len(sizes))] * 8, "places")
+    return plan.steps()
+
+
 def _searchsorted(call: Call, gpu: GpuSpec, version: Version) -> Steps | None:
     """`searchsorted(sorted_sequence, self, …)`, `bucketize(self, boundaries, …)`: nothing if both are contiguous and
     alike."""
@@ -189,6 +202,7 @@ def _randperm(call: Call, gpu: GpuSpec, version: Version) -> Steps | None:
     plan, count = Plan(call), call.args[0]
     plan.output()
     size = call.outputs[0].itemsize if call.outputs else 8
+    plan.scratch(size, name="count")  # `check_supported_max_int_with_precision` of TensorFactories.h
     if not count:
         return plan.steps()
     bits = min(64, math.ceil(math.log2(count - (6 * count * count + 1) / (math.log(0.9) * 12))))
@@ -233,6 +247,7 @@ def _count_nonzero(call: Call, gpu: GpuSpec, version: Version) -> Steps:
 
 
 RULES = {
+    "unfold_backward": _unfold_backward,
     "sort": _sort,
     "topk": _topk,
     "cumsum": _scan,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.gpu.workspace_calls import allocated, new, run, strided
+from tests.gpu.workspace_calls import RTX3090, allocated, new, run, strided, told
 
 
 def test_isin_compares_everything_with_few_tests_and_sorts_many() -> None:
@@ -45,3 +45,31 @@ def test_products_that_are_added_up_need_nothing_where_each_can_be_read() -> Non
     result = new(30, 20)
     assert allocated(run("addbmm", result, new(8, 30, 40), new(8, 40, 20), out=result)) == ["out 0"]
     assert run("addbmm", result, strided((8, 30, 40), (2400, 80, 2)), new(8, 40, 20), out=result) is None
+
+
+def test_a_grouped_product_has_arguments_of_each_group_and_descriptors_of_each_multiprocessor() -> None:
+    """One H200: 60 bytes for each of 4 groups, and 132 * 4 * 128; with scales 76, and 132 * 5 * 128."""
+    rows, weights = new(1024, 256, dtype="bfloat16"), new(4, 256, 512, dtype="bfloat16")
+    ends, out = new(4, dtype="int32"), new(1024, 512, dtype="bfloat16")
+    assert told(run("_grouped_mm", rows, weights, ends, out=out)) == ["out 0", 240, 67584, "free 1", "free 0"]
+    assert told(run("_grouped_mm", new(1024, 256), new(4, 256, 512), ends, out=new(1024, 512))) == ["out 0"]
+    scales = (new(1024), new(4, 512))
+    assert told(run("_scaled_grouped_mm", rows, weights, *scales, ends, out=out))[1:3] == [304, 84480]
+    assert run("_grouped_mm", rows, weights, ends, out=out, card=RTX3090) is None
+
+
+def test_a_histogram_without_bounds_looks_for_them() -> None:
+    assert told(run("histc", new(64), 8, -3, 3, out=new(8))) == ["out 0"]
+    assert told(run("histc", new(64), 8, out=new(8))) == ["out 0", 4, "free 0", 4, "free 1"]
+
+
+def test_a_scan_of_halves_keeps_its_states_apart() -> None:
+    """As one H200: 1,279 for 1,000 and 100,000 numbers, 3,327 for a million."""
+    for count, size in ((1000, 1279), (100_000, 1279), (1_000_000, 3327)):
+        line = new(count, dtype="bfloat16")
+        assert told(run("cumsum", line, 0, out=line)) == ["out 0", size, "free 0"]
+
+
+def test_the_absolute_value_of_a_complex_number_is_complex_first() -> None:
+    assert told(run("abs", new(8, dtype="complex64"), out=new(8))) == ["out 0", 64]
+    assert told(run("abs", new(8), out=new(8))) == ["out 0"]
