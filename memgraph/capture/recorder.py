@@ -86,7 +86,7 @@ class Recorder(FakeTensorMode):
     def __init__(
         self, ledger: Ledger, operators: Kinds, assumptions: Assumptions, sole: References | None = None
     ) -> None:
-        self._here = Here()
+        self._here = Here(threading.get_ident())
         super().__init__(allow_non_fake_inputs=True)
         self.cache_enabled = False  # `Shapes` remembers more cheaply
         self.ledger = ledger

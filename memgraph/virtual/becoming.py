@@ -76,28 +76,33 @@ def apply_to_module(self: torch.nn.Module, fn: Callable[[Any], Any], recurse: bo
     if recurse:
         for module in self.children():
             module._apply(fn)
-    for parameter in self._parameters.values():
+    for name, parameter in self._parameters.items():
         if parameter is not None:
             gradient = parameter.grad
-            _convert(parameter, fn)
+            self._parameters[name] = converted = _convert(parameter, fn)
             if gradient is not None:
-                _convert(gradient, fn)
-                parameter.grad = gradient
+                converted.grad = _convert(gradient, fn)
     for name, buffer in self._buffers.items():
         if buffer is not None:
             self._buffers[name] = fn(buffer)
     return self
 
 
-def _convert(tensor: Tensor, fn: Callable[[Any], Any]) -> None:
+def _convert(tensor: Tensor, fn: Callable[[Any], Any]) -> Any:
+    """The same tensor with other data; another one where it leaves the meta device or comes to it, for no data can be
+    set across (`_has_compatible_shallow_copy_type`; `Module._apply` then makes a new parameter, which ties nothing)."""
     with torch.no_grad():
         converted = fn(tensor)
     if converted is tensor:
-        return
+        return tensor
     if is_traceable_wrapper_subclass(tensor):
         _swap(tensor, converted)
+    elif (tensor.device.type == "meta") is not (converted.device.type == "meta"):
+        is_parameter = isinstance(tensor, torch.nn.Parameter)
+        return torch.nn.Parameter(converted, tensor.requires_grad) if is_parameter else converted
     else:
         tensor.data = converted
+    return tensor
 
 
 def _swap(wrapper: Tensor, converted: Tensor) -> None:

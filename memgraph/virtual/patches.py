@@ -22,7 +22,7 @@ from torch.utils import _device, _foreach_utils
 from memgraph.errors import TorchChanged
 from memgraph.virtual.copying import deepcopy_fake
 from memgraph.virtual.cuda import ACCELERATOR, Ranges
-from memgraph.virtual.random import VirtualGenerator
+from memgraph.virtual.random import VirtualGenerator, set_if_known
 
 _MISSING = object()
 _instead_of: dict[int, Any] = {}
@@ -90,6 +90,8 @@ def tensors_behave() -> Iterator[None]:
         stack.enter_context(replaced(torch._subclasses, "FakeTensor", NobodysTensor))
         stack.enter_context(replaced(FakeTensor, "get_nested_int", jagged_size))
         stack.enter_context(replaced(torch, "Generator", VirtualGenerator))
+        for owner in (torch, torch.random):
+            stack.enter_context(replaced(owner, "set_rng_state", set_if_known(torch.random.set_rng_state)))
         stack.enter_context(replaced(torch.nn.parallel.comm, "scatter", _on_the_one_device))
         stack.enter_context(replaced(_builtins, "_find_builtin", _as_it_was(_builtins._find_builtin)))
         yield

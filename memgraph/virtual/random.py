@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch._subclasses.fake_tensor import FakeTensor
 
 
 class _AnyGenerator(type(torch._C.Generator)):  # type: ignore[misc]  # its metaclass differs between versions
@@ -29,6 +31,10 @@ class VirtualGenerator(torch._C.Generator, metaclass=_AnyGenerator):
     def device(self) -> torch.device:  # type: ignore[override]
         return self._memgraph_device
 
+    def set_state(self, new_state: torch.Tensor) -> torch._C.Generator:
+        """A state that was loaded onto the device, as `torch.load(map_location="cuda")` does, has no values."""
+        return self if isinstance(new_state, FakeTensor) else super().set_state(new_state)
+
     def clone_state(self) -> VirtualGenerator:
         return VirtualGenerator(self.device)
 
@@ -37,3 +43,8 @@ class VirtualGenerator(torch._C.Generator, metaclass=_AnyGenerator):
 
     def graphsafe_set_state(self, _state: Any) -> VirtualGenerator:  # type: ignore[override]
         return self
+
+
+def set_if_known(original: Callable[[torch.Tensor], None]) -> Callable[[torch.Tensor], None]:
+    """`torch.set_rng_state`, which leaves the host's generator as it is where the state has no values."""
+    return lambda new_state: None if isinstance(new_state, FakeTensor) else original(new_state)

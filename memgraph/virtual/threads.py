@@ -14,6 +14,8 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
+import torch
+
 from memgraph.virtual.patches import replaced
 
 ONE_AT_A_TIME = threading.RLock()
@@ -21,9 +23,17 @@ ONE_AT_A_TIME = threading.RLock()
 
 
 class Here(threading.local):
-    """What of a `FakeTensorMode` belongs to the thread that runs; torch's own has it once for all."""
+    """What of a `FakeTensorMode` belongs to the thread that runs; torch's own has it once for all.
 
-    def __init__(self) -> None:
+    Args:
+        maker: the thread that makes it; in others, autograd's among them, `torch.tensor(x, device="cuda")` goes through
+            the dispatcher from their first op on, as `patches.py` has it in the one that opens the virtual GPU. torch
+            keeps that by thread (`kOnlyLiftCPUTensors`, torch/csrc/utils/tensor_new.cpp).
+    """
+
+    def __init__(self, maker: int) -> None:
+        if threading.get_ident() != maker:
+            torch._C._set_only_lift_cpu_tensors(True)
         self.entered: list[Any] = []
         self.in_kernel = False
         self.inside = False

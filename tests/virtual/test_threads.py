@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.pool import ThreadPool
+from pathlib import Path
 
 import torch
 from torch.utils.data import DataLoader, TensorDataset
@@ -105,3 +106,38 @@ def test_a_thread_that_outlives_the_virtual_gpu_computes_for_real() -> None:
     closed.set()
     thread.join()
     assert results == [6.0]
+
+
+def test_numbers_become_tensors_of_the_device_in_any_thread() -> None:
+    """torch keeps by thread that `torch.tensor(x, device="cuda")` goes through the dispatcher."""
+    made: list[torch.Tensor] = []
+
+    class Doubled(torch.autograd.Function):
+        @staticmethod
+        def forward(_ctx: object, x: torch.Tensor) -> torch.Tensor:
+            return 2 * x
+
+        @staticmethod
+        def backward(_ctx: object, gradient: torch.Tensor) -> torch.Tensor:  # in autograd's thread
+            made.append(torch.tensor([1, 2], device=gradient.device))
+            made.append(gradient.new_tensor([1.0]))
+            return 2 * gradient
+
+    with memgraph.virtual_gpu("rtx3090"), ThreadPoolExecutor(1) as pool:
+        before = torch._C._only_lift_cpu_tensors()
+        Doubled.apply(torch.ones(3, device="cuda", requires_grad=True)).sum().backward()
+        made.append(pool.submit(lambda: torch.tensor(1.0, device="cuda")).result())
+        assert {tensor.device.type for tensor in made} == {"cuda"} and len(made) == 3
+        assert before
+    assert not torch._C._only_lift_cpu_tensors()
+
+
+def test_a_state_of_the_generator_that_was_loaded_onto_the_device(tmp_path: Path) -> None:
+    before = torch.get_rng_state()
+    with memgraph.virtual_gpu("rtx3090"):
+        torch.save({"rng": torch.get_rng_state()}, tmp_path / "state.pt")
+        saved = torch.load(tmp_path / "state.pt", map_location="cuda")
+        torch.set_rng_state(saved["rng"].cpu())
+        torch.Generator().set_state(saved["rng"].cpu())
+        torch.set_rng_state(before)
+    assert torch.equal(torch.get_rng_state(), before)
