@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Mesh": "memgraph.mesh",
     "Options": "memgraph.options",
     "Trace": "memgraph.trace",
     "apply_checkpoints": "memgraph.api",
@@ -22,6 +23,7 @@ _HOMES = {
 if TYPE_CHECKING:
     from memgraph.api import apply_checkpoints, plan_checkpoints, predict, record, virtual_gpu
     from memgraph.files.any_file import load
+    from memgraph.mesh import Mesh
     from memgraph.options import Options
     from memgraph.trace import Trace
     from memgraph.trace.writing import save
@@ -37,5 +39,5 @@ def __dir__() -> list[str]:
     return sorted([*_HOMES, "__version__"])
 
 
-__all__ = ["Options", "Trace", "__version__", "apply_checkpoints", "load", "plan_checkpoints", "predict", "record",
-           "save", "virtual_gpu"]  # fmt: skip
+__all__ = ["Mesh", "Options", "Trace", "__version__", "apply_checkpoints", "load", "plan_checkpoints", "predict",
+           "record", "save", "virtual_gpu"]  # fmt: skip

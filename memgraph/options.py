@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from memgraph.errors import UsageError, unknown_name
+from memgraph.mesh import Mesh
 from memgraph.small_file import read_text
 
 AMP = ("bf16", "fp16", "none")
@@ -80,6 +81,9 @@ class Options:
     """As PYTORCH_CUDA_ALLOC_CONF; None for what the environment says."""
     torch: str | None = None
     """The torch of the machine that will run it, `2.11`; None for the one that is installed."""
+    mesh: Mesh | None = None
+    """The ranks that it is spread over, and the one to predict; None for one GPU. `batch` is then what each copy of the
+    model is given at a time, and `accumulate` how often in a step."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "checkpoint", _checkpoint(self.checkpoint))
@@ -117,6 +121,27 @@ class Options:
             raise UsageError(f"activation_memory_budget is {self.activation_memory_budget}: it is a share, from 0 to 1")
         if self.activation_memory_budget != 1 and self.compile == "none":
             raise UsageError("activation_memory_budget is for compiled models: add --compile")
+        self._check_mesh()
+
+    def _check_mesh(self) -> None:
+        """What torch has no way for on several ranks, or nobody has tried. Pipelines have a micro-batch for each stage
+        at least (`Schedule1F1B`), and that many if nothing is said."""
+        if self.mesh is None:
+            return
+        for wrong, way in (
+            (self.amp == "fp16", "a scaler of gradients in shards was not tried: use --amp bf16"),
+            (self.optimizer == "adamw-8bit" and (self.mesh.fsdp != "none" or self.mesh.tp > 1),
+             "adamw-8bit takes whole parameters: use adamw or adafactor"),
+            (self.plan is not None, "a plan is for one GPU: use --checkpoint blocks"),
+            (self.compile != "none" and self.mesh.pp * self.mesh.tp * self.mesh.cp > 1, "--compile goes with dp alone"),
+            (self.mesh.pp > 1 and self.clip, "clip_grad_norm_ knows one stage of a pipeline: leave --clip out"),
+            (1 < self.accumulate < self.mesh.pp, f"its {self.mesh.pp} stages need as many micro-batches: --accumulate "
+             f"{self.mesh.pp} or more"),
+        ):  # fmt: skip
+            if wrong:
+                raise UsageError(f"mesh {self.mesh.text}: {way}")
+        if self.accumulate == 1:
+            object.__setattr__(self, "accumulate", self.mesh.pp)
 
     @property
     def plan(self) -> str | None:
@@ -132,6 +157,7 @@ class Options:
             "checkpoint": self.checkpoint, "freeze": self.freeze, "zero_grad": self.zero_grad,
             "clip": self.clip, "accumulate": self.accumulate, "compile": self.compile,
             "activation_memory_budget": self.activation_memory_budget,
+            **({} if self.mesh is None else self.mesh.settings()),
         }  # fmt: skip
 
 

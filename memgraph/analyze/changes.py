@@ -7,10 +7,12 @@ from typing import Any, NamedTuple
 
 from memgraph.errors import UsageError
 from memgraph.gpu.specs import find
+from memgraph.mesh import Mesh
 from memgraph.options import Options
 from memgraph.trace import Trace
 
-_CHOSEN = frozenset(Options().settings())
+_MESH = tuple(Mesh().settings())
+_CHOSEN = frozenset({*Options().settings(), *_MESH})
 """Settings that the user chooses; others follow from them."""
 _NOT_CHOSEN = ("gpu", "memory", "statistics", "via", "hook", "alloc_conf")
 """Settings that say how a run was recorded, not what was run."""
@@ -35,14 +37,25 @@ def changes(before: Trace, after: Trace) -> tuple[Change, ...]:
 def _settings(before: Trace, after: Trace) -> Iterable[tuple[str, str, str]]:
     yield "origin", before.origin, after.origin
     for name in before.settings:
-        if name in after.settings and name not in ("set", "statistics"):
+        if name in after.settings and name not in ("set", "statistics", *_MESH) and not _follows(name, before, after):
             yield name, _text(before.settings[name]), _text(after.settings[name])
+    for name in _MESH if any("mesh" in trace.settings for trace in (before, after)) else ():
+        one, other = (_text(trace.settings.get(name, _ONE.get(name))) for trace in (before, after))
+        yield name, one, other
     sets = [trace.settings.get("set") or {} for trace in (before, after)]
     for name in dict.fromkeys((*sets[0], *sets[1])):
         if name not in before.settings or name not in after.settings:
             yield name, _text(sets[0].get(name)), _text(sets[1].get(name))
     yield "gpu", _card(before.gpu) or before.gpu, _card(after.gpu) or after.gpu
     yield "torch", before.torch, after.torch
+
+
+_ONE = {"mesh": "one GPU", "fsdp": "none", "reshard": "yes"}
+
+
+def _follows(name: str, before: Trace, after: Trace) -> bool:
+    """A mesh says how large its world is."""
+    return name == "world" and all("mesh" in trace.settings for trace in (before, after))
 
 
 def _text(value: Any) -> str:

@@ -20,7 +20,7 @@ DEVICE = "cuda"
 Mark = Callable[[str], None]
 Progress = Callable[[str, int, int | None], None]
 
-_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 _LEARNING_RATE = 1e-5
 
@@ -50,14 +50,14 @@ def _run(job: Job, options: Options, mark: Mark, progress: Progress) -> None:
         progress(f"step {step + 1} of {options.steps}", step, options.steps)
         if step:
             mark("input")
-        _one_step(job, options, model, optimizer, scaler, batch, held, mark)
+        one_step(job, options, model, optimizer, scaler, batch, held, mark)
     progress("done", options.steps, options.steps)
 
 
 def _load(job: Job, options: Options) -> nn.Module:
     model = job.model()
     if options.dtype != "float32":
-        model = model.to(_DTYPES[options.dtype])
+        model = model.to(DTYPES[options.dtype])
     model.to(DEVICE)
     model.train()
     freeze(model, options.freeze)
@@ -83,7 +83,7 @@ def _budget(options: Options) -> Iterator[None]:
         yield
 
 
-def _one_step(
+def one_step(
     job: Job,
     options: Options,
     model: nn.Module,
@@ -93,21 +93,22 @@ def _one_step(
     held: dict[str, Any],
     mark: Mark,
 ) -> None:
-    """`held` is what a script's variables hold: a forward's results live until the next forward has returned its
-    own."""
+    """Forward, backward and optimizer. `held` is what a script's variables hold: a forward's results live until the
+    next forward has returned its own."""
     for micro in range(options.accumulate):
-        feed(batch, _as_parameters(job.inputs(), options), DEVICE)
+        feed(batch, as_parameters(job.inputs(), options), DEVICE)
         if micro == 0:
             optimizer.zero_grad(set_to_none=options.zero_grad == "none")
         mark("forward")
-        with _autocast(options):
-            held["outputs"], held["loss"] = job.forward(model, batch)
-        if options.accumulate > 1:
-            held["loss"] = held["loss"] / options.accumulate
-        loss = scaler.scale(held["loss"])
-        mark("backward")
-        loss.backward()
-        del loss
+        with job.around(batch):
+            with autocast(options):
+                held["outputs"], held["loss"] = job.forward(model, batch)
+            if options.accumulate > 1:
+                held["loss"] = held["loss"] / options.accumulate
+            loss = scaler.scale(held["loss"])
+            mark("backward")
+            loss.backward()
+            del loss
     mark("optimizer")
     if options.clip is not None:
         scaler.unscale_(optimizer)
@@ -116,19 +117,20 @@ def _one_step(
     scaler.update()
 
 
-def _as_parameters(inputs: Batch, options: Options) -> Batch:
+def as_parameters(inputs: Batch, options: Options) -> Batch:
     """Without autocast, floating-point inputs have to be of the parameters' type."""
     if options.amp != "none" or options.dtype == "float32":
         return inputs
     return {
-        name: value.to(_DTYPES[options.dtype])
+        name: value.to(DTYPES[options.dtype])
         if isinstance(value, torch.Tensor) and value.is_floating_point()
         else value
         for name, value in inputs.items()
     }
 
 
-def _autocast(options: Options) -> contextlib.AbstractContextManager[Any]:
+def autocast(options: Options) -> contextlib.AbstractContextManager[Any]:
+    """What a forward runs under."""
     if options.amp == "none":
         return contextlib.nullcontext()
     return torch.autocast(DEVICE, dtype=_AUTOCAST[options.amp])
@@ -136,7 +138,11 @@ def _autocast(options: Options) -> contextlib.AbstractContextManager[Any]:
 
 def make_optimizer(model: nn.Module, options: Options) -> torch.optim.Optimizer:
     """The optimizer by its name, in the form that was asked for: torch's default, foreach, fused or a loop."""
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    return optimizer_of([parameter for parameter in model.parameters() if parameter.requires_grad], options)
+
+
+def optimizer_of(parameters: Any, options: Options) -> torch.optim.Optimizer:
+    """The same of parameters, or of groups of them as torch.optim takes them."""
     form = _form(options.optimizer_impl)
     if options.optimizer == "adamw":
         return torch.optim.AdamW(parameters, lr=_LEARNING_RATE, **form)
@@ -178,17 +184,25 @@ def _form(name: str) -> dict[str, Any]:
 def checkpoint_blocks(model: nn.Module) -> list[str]:
     """Checkpoint (non-reentrant) every repeated block: each entry of a `ModuleList` of equal modules; and keep no keys
     and values, which would be kept twice. Returns their paths."""
-    paths = []
     keep_none(model)
-    for path, modules in model.named_modules():
-        if isinstance(modules, nn.ModuleList) and len({type(module) for module in modules}) == 1 and len(modules) > 1:
-            for index, block in enumerate(modules):
-                _checkpoint(block)
-                paths.append(f"{path}.{index}")
-    return paths
+    blocks = repeated_blocks(model)
+    for block in blocks.values():
+        checkpoint_block(block)
+    return list(blocks)
 
 
-def _checkpoint(block: nn.Module) -> None:
+def repeated_blocks(model: nn.Module) -> dict[str, nn.Module]:
+    """Each entry of a `ModuleList` of equal modules, by path."""
+    return {
+        f"{path}.{index}": block
+        for path, modules in model.named_modules()
+        if isinstance(modules, nn.ModuleList) and len({type(module) for module in modules}) == 1 and len(modules) > 1
+        for index, block in enumerate(modules)
+    }
+
+
+def checkpoint_block(block: nn.Module) -> None:
+    """Its forward runs again in the backward (non-reentrant)."""
     forward = block.forward
 
     def checkpointed(*args: Any, **kwargs: Any) -> Any:

@@ -8,6 +8,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -18,9 +19,13 @@ from memgraph.cli.target import target_options
 from memgraph.errors import DoesNotFit
 from memgraph.gpu.specs import all_gpus
 from memgraph.render import json as render_json
-from memgraph.render import table, table_laws
+from memgraph.render import ranks_json, table, table_laws
+from memgraph.render.table_ranks import one_gpu_in_words, over_ranks
 from memgraph.render.words import fill
 from memgraph.trace import Trace
+
+if TYPE_CHECKING:
+    from memgraph.study.mesh_ranks import World
 
 
 @click.command(short_help="Predict one training step: where the memory goes.")
@@ -41,6 +46,8 @@ from memgraph.trace import Trace
     show_default=True,
     help="Of a snapshot: your own lines, or those of the libraries that they call.",
 )
+@click.option("--ranks", metavar="WHICH", help="Several ranks of a mesh: all, distinct, or numbers like 0,3.")
+@click.option("--one-gpu/--no-one-gpu", default=True, help="With a mesh, what the step takes on one GPU.")
 @format_option
 @click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="Save the trace here.")
 @click.option("--force", is_flag=True, help="Overwrite the file.")
@@ -52,7 +59,10 @@ def analyze(
     form: str,
     output: Path | None,
     force: bool,
+    ranks: str | None = None,
+    one_gpu: bool = True,
     neighbours: Sequence[Trace] = (),
+    world: World | None = None,
 ) -> None:
     """Predict one training step, and say where the memory goes and whether it fits.
 
@@ -64,15 +74,21 @@ def analyze(
     memgraph analyze --batch 32 --gpu a100-40gb --checkpoint blocks
     memgraph analyze step.memgraph --by law
     memgraph analyze --model mypackage.train:make --format json
+    memgraph analyze --model transformers:llama-8b --mesh dp=8,tp=2 --fsdp blocks --gpu h100
     """
     if output is not None:
         trace.save(output, force=force)
     found = laws_for(trace, neighbours) if laws or by else {}
     grown = growth(trace, neighbours) if by == "law" else ()
     if form == "json":
-        click.echo(json.dumps(render_json.report(trace, top, found, grown), indent=2))
+        told = render_json.report(trace, top, found, grown)
+        click.echo(json.dumps(told | (ranks_json.world(world) if world else {}), indent=2))
     else:
+        if world and len(world.rows) > 1:
+            click.echo(f"{over_ranks(world.rows, world.mesh.world)}\n")
         click.echo(table.report(trace, top, _paint, _draws_blocks(), found))
+        if world and world.alone:
+            click.echo(f"\n{one_gpu_in_words(world.alone)}")
         if grown:
             click.echo(f"\n{table_laws.by_degree(grown)}")
         if trace.origin == "predicted" and isinstance(trace.settings.get("batch"), int):
@@ -97,7 +113,7 @@ def _next_steps(trace: Trace, by: str | None, output: Path | None) -> str:
     """Options to add to the same command. A saved trace has its size already, and is saved."""
     saved = click.get_current_context().params["trace_file"] is not None
     steps = [] if saved else [_next_size(trace)]
-    steps += ["--by law"] if by is None else []
+    steps += ["--by law"] if by is None and "mesh" not in trace.settings else []
     steps += ["--top 20" if saved or output is not None else "-o step.memgraph"]
     return f"next: add {', '.join(steps)} or --format json"
 

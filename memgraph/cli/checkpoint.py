@@ -60,6 +60,8 @@ def checkpoint(
     _check(picture, pareto, output, force)
     size = parse_bytes(budget) if budget is not None else None
     options, measured = one(chosen), None if times is None else load_times(times)
+    if options.mesh is not None:
+        raise UsageError("a plan is for one GPU: leave --mesh out, or use memgraph analyze --mesh --checkpoint blocks")
     from memgraph.study.planner import Planner
     from memgraph.study.workers import Workers
 

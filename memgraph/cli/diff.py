@@ -33,6 +33,7 @@ def diff(traces: tuple[Path, ...], chosen: Chosen, top: int, form: str) -> None:
     \b
     memgraph diff --seq 128,512
     memgraph diff --optimizer adamw,sgd --batch 1
+    memgraph diff --model transformers:llama-8b --fsdp blocks --world 8,128
     memgraph diff before.memgraph after.memgraph
     memgraph diff before.memgraph --batch 16
     """
@@ -55,6 +56,8 @@ def _sides(paths: tuple[Path, ...], chosen: Chosen) -> tuple[Trace, Trace]:
         saved = load(paths[0])
         return saved, _predicted(_like(saved, chosen))
     before, after = pair(chosen)
+    if before.mesh or after.mesh:
+        return _predicted_apart(before, after)
     return _predicted(before), _predicted(after)
 
 
@@ -68,6 +71,15 @@ def _like(saved: Trace, chosen: Chosen) -> Options:
         return options
     names = [{"settings": "set"}.get(name, name) for name in given()]
     return dataclasses.replace(options_of(saved), **{name: getattr(options, name) for name in names})
+
+
+def _predicted_apart(before: Options, after: Options) -> tuple[Trace, Trace]:
+    """Each world in a process of its own."""
+    from memgraph.study.apart import traced_apart
+
+    with ProgressBar() as bar:
+        one, other = traced_apart([before, after], bar.show)
+        return one, other
 
 
 def _predicted(options: Options) -> Trace:

@@ -16,7 +16,7 @@ import click
 from memgraph import children
 from memgraph.capture.ended import Ended
 from memgraph.cli.run import end
-from memgraph.cli.target import RUN_NAMES, RUN_OPTIONS, given, to_options
+from memgraph.cli.target import MESH_NAMES, RUN_NAMES, RUN_OPTIONS, given, to_options
 from memgraph.errors import DoesNotFit, MemgraphError, UsageError
 from memgraph.trace import Trace
 from memgraph.trace.output_file import check_free
@@ -124,6 +124,8 @@ def _refuse_what_means_nothing(script: str | None, module: bool, via: str, ops: 
     if ops and via == "history":
         raise UsageError("torch's history knows no ops: --ops needs --via hook or --via both")
     for name, flag in flags.items():
+        if name in MESH_NAMES:
+            raise UsageError(f"{flag} is for ranks that are not there: record the script itself, under torchrun")
         if name in ("gpu", "memory"):
             raise UsageError(f"{flag} is for a GPU that is not there; --cap makes the one that is there smaller")
         if script is not None and name not in _ALSO_FOR_SCRIPTS:

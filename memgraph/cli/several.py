@@ -15,7 +15,7 @@ from memgraph.options import Options
 Chosen = dict[str, list[Any]]
 """Each option's values: one, or as many as were given."""
 
-_NEVER = ("alloc_conf", "freeze")
+_NEVER = ("alloc_conf", "freeze", "mesh")
 """Options whose value has commas of its own."""
 
 

@@ -14,12 +14,14 @@ import click
 from memgraph.cli.progress import ProgressBar
 from memgraph.errors import UsageError
 from memgraph.files.any_file import load
+from memgraph.mesh import FSDP, REDUCE_DTYPES, mesh_of
 from memgraph.options import AMP, CHECKPOINTS, COMPILES, DTYPES, OPTIMIZER_FORMS, OPTIMIZERS, ZERO_GRADS, Options
 from memgraph.trace import Trace
 from memgraph.trace.output_file import check_free
 from memgraph.units import parse_bytes
 
 Command = Callable[..., Any]
+MESH_NAMES = ("mesh", "world", "fsdp", "reshard", "reduce_dtype", "rank")
 
 RUN_OPTIONS = (
     click.option(
@@ -82,13 +84,22 @@ RUN_OPTIONS = (
     click.option(
         "--torch", metavar="RELEASE", help="Of the machine that will run it, like 2.11.  [default: installed]"
     ),
+    click.option("--mesh", metavar="DIM=SIZE[,…]", help="Spread it over ranks: dp=8,tp=2; also pp, cp, replicate."),
+    click.option("--world", type=int, metavar="W", help="Ranks in all: dp is what --mesh leaves of it."),
+    click.option(
+        "--fsdp", default="none", show_default=True, metavar="|".join(FSDP), help="What fully_shard is put on."
+    ),
+    click.option("--reshard", default="yes", show_default=True, metavar="yes|no|N", help="FSDP, after the forward."),
+    click.option("--reduce-dtype", metavar="|".join(REDUCE_DTYPES), help="FSDP's gradients.  [default: their own]"),
+    click.option("--rank", type=int, default=0, show_default=True, metavar="R", help="Which rank of the mesh."),
 )
 
 
 def target_options(command: Command) -> Command:
     """Give a command the argument TRACE and the options of a run; it is called with `trace`. If the command has an
     `output` and a `force`, whether the file may be written is asked before anything runs. If it has `laws` and they are
-    wanted, it is called with `neighbours` too: the same run at other sizes, for `memgraph.analyze.laws`."""
+    wanted, it is called with `neighbours` too: the same run at other sizes, for `memgraph.analyze.laws`. If it has
+    `ranks`, it is called with `world` for a run on a mesh: its ranks, and the step on one GPU."""
 
     @click.argument("trace_file", metavar="[TRACE]", required=False, type=click.Path(path_type=Path))
     @functools.wraps(command)
@@ -99,6 +110,8 @@ def target_options(command: Command) -> Command:
             check_free(values["output"], force=values.get("force", False))
         if values.get("laws") or values.get("by") == "law":
             trace, values["neighbours"] = _with_neighbours(trace_file, chosen)
+        elif trace_file is None and "ranks" in values:
+            trace, values["world"] = _on_ranks(chosen, values["ranks"], alone=values["one_gpu"])
         else:
             trace = _saved(trace_file, libraries) if trace_file is not None else _predicted(chosen)
         return command(trace=trace, **values)
@@ -111,7 +124,7 @@ def target_options(command: Command) -> Command:
 RUN_NAMES = (
     "model", "task", "batch", "seq", "gpu", "memory", "amp", "dtype", "optimizer", "optimizer_impl", "steps",
     "settings", "checkpoint", "freeze", "zero_grad", "clip", "accumulate", "compile", "activation_memory_budget",
-    "alloc_conf", "torch",
+    "alloc_conf", "torch", *MESH_NAMES,
 )  # fmt: skip
 
 
@@ -164,9 +177,23 @@ def _predicted(chosen: dict[str, Any]) -> Trace:
         return predict(options, bar.show)
 
 
+def _on_ranks(chosen: dict[str, Any], which: str | None, *, alone: bool) -> tuple[Trace, Any]:
+    """The trace of the heaviest rank that was asked for; and the world, if there is one."""
+    options = to_options(chosen)
+    from memgraph.study.mesh_ranks import trace_world
+
+    if options.mesh is None and which is None:
+        return _predicted(chosen), None
+    with ProgressBar() as bar:
+        world = trace_world(options, which, alone=alone, progress=bar.show)
+    return world.heaviest, world
+
+
 def _with_neighbours(path: Path | None, chosen: dict[str, Any]) -> tuple[Trace, list[Trace]]:
     saved = _saved(path) if path is not None else None
     options = to_options(chosen)
+    if options.mesh is not None or (saved is not None and "mesh" in saved.settings):
+        raise UsageError("laws are those of a run on one GPU: leave --mesh out, or trace each size by itself")
     from memgraph.study.study import neighbours_of, with_neighbours
     from memgraph.study.workers import Workers
 
@@ -188,6 +215,8 @@ def to_options(chosen: dict[str, Any]) -> Options:
 
     values = dict(chosen)
     values["set"] = _fields(values.pop("settings"))
+    text, world, fsdp, reshard, reduce_dtype, rank = (values.pop(name) for name in MESH_NAMES)
+    values["mesh"] = mesh_of(text, world, fsdp, reshard, reduce_dtype, rank)
     values["memory"] = parse_bytes(values["memory"]) if values["memory"] is not None else None
     values["batch"] = 8 if values["batch"] is None else values["batch"]
     resolve(values["model"], values["task"])

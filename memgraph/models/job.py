@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -28,6 +29,8 @@ class Job:
     logits are among them, so keeping them or not is worth hundreds of MiB."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """What was chosen, as plain JSON values, for `Trace.settings`."""
+    around: Callable[[Batch], contextlib.AbstractContextManager[Any]] = lambda _batch: contextlib.nullcontext()
+    """What holds while one batch on the device goes forward and backward."""
 
 
 @dataclass(frozen=True)

@@ -110,10 +110,22 @@ def _chosen(settings: Mapping[str, Any]) -> list[str]:
     if str(shown.get("checkpoint")).startswith("{"):  # the text of a plan
         shown["checkpoint"] = "as planned"
     texts = [text.format(shown[name]) for name, text in said.items() if shown.get(name) not in (None, "none")]
+    if "mesh" in settings:
+        texts += _on_the_mesh(settings)
     if settings.get("accumulate", 1) != 1:
         texts.append(f"{settings['accumulate']} micro-batches")
     fields = settings.get("set")
     return texts + _pairs(fields if isinstance(fields, Mapping) else {})
+
+
+def _on_the_mesh(settings: Mapping[str, Any]) -> list[str]:
+    """Which rank of how many it is, and how they share."""
+    texts = [f"rank {settings['rank']} of {settings['world']} ({settings['mesh']})"]
+    if settings["fsdp"] != "none":
+        after = {"yes": "", "no": ", not resharded"}.get(settings["reshard"], f", resharded to {settings['reshard']}")
+        reduced = f", reduced in {settings['reduce_dtype']}" if settings["reduce_dtype"] else ""
+        texts.append(f"FSDP by {settings['fsdp']}{after}{reduced}")
+    return texts
 
 
 def _pairs(settings: Mapping[str, Any]) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from memgraph.render.words import tabulate
+from memgraph.render.words import WIDTH, fill, tabulate
 from memgraph.trace import Trace
 from memgraph.units import format_bytes
 
@@ -26,6 +26,13 @@ def over_ranks(rows: Sequence[Row], world: int) -> str:
     if not others:
         return table
     return f"{table}\n\n{others} of {world} ranks were not run; --ranks all runs each."
+
+
+def one_gpu_in_words(alone: Trace) -> str:
+    """What the step of one rank takes on a single GPU."""
+    figures = f"{format_bytes(alone.peak.requested)} requested, {format_bytes(alone.peak.reserved)} reserved"
+    verdict = "it fits" if alone.fits else "it does not fit"
+    return fill(f"On one GPU the step of one rank, with all layers, would take {figures}: {verdict}.", WIDTH)
 
 
 def ranks_in_words(ranks: Sequence[int]) -> str:

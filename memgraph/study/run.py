@@ -57,18 +57,35 @@ def _run(options: Options, progress: Progress) -> tuple[Trace, VirtualGpu]:
         alloc_conf=options.alloc_conf,
         fake_everywhere=True,
         torch=options.torch,
+        **_on_its_rank(options),
     )
     with gpu, _failures_named(options.model):
         job = entry.build(options.set, options.batch, options.seq)
         gpu.settings.update({**options.settings(), **job.settings})
         if isinstance(job, OwnStep):
+            if options.mesh is not None:
+                raise UsageError(f"{options.model} is a step of its own: use memgraph run --world")
             if plan is not None:
                 raise UsageError(f"{options.model} is a step of its own: call memgraph.apply_checkpoints in it")
             for _ in range(options.steps):
                 job.step()
+        elif options.mesh is not None:
+            from memgraph.capture.meshed import run_on_mesh
+
+            run_on_mesh(job, options, options.mesh, gpu.mark, progress)
         else:
             run_steps(_planned(job, plan), options, gpu.mark, progress)
         return gpu.trace, gpu
+
+
+def _on_its_rank(options: Options) -> dict[str, Any]:
+    """What a virtual GPU of a rank is told besides."""
+    if options.mesh is None:
+        return {}
+    from memgraph.world.alike import Alike
+    from memgraph.world.place import place
+
+    return {"place": place(options.mesh.world, options.mesh.rank), "mail": Alike()}
 
 
 def run_script(

@@ -23,6 +23,7 @@ from memgraph.analyze.replay_fast import replay
 from memgraph.errors import UsageError
 from memgraph.gpu.allocator.config import AllocatorConfig
 from memgraph.gpu.specs import GpuSpec, find
+from memgraph.mesh import mesh_of
 from memgraph.options import Options, torch_release
 from memgraph.study.run import Progress
 from memgraph.study.workers import Workers
@@ -273,7 +274,11 @@ def _usage(trace: Trace) -> Usage:
 
 def options_of(trace: Trace) -> Options:
     """The options that a trace was made with, as far as it says."""
-    known = {name: value for name, value in trace.settings.items() if name in Options().settings()}
+    settings = trace.settings
+    known = {name: value for name, value in settings.items() if name in Options().settings()}
+    if "mesh" in settings:
+        shards = {name: settings[name] for name in ("fsdp", "reshard", "reduce_dtype", "rank")}
+        known["mesh"] = mesh_of(settings["mesh"], **shards)
     return Options(**known, gpu=trace.gpu, memory=trace.memory)
 
 

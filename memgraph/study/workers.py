@@ -28,6 +28,11 @@ def traced(options: Options) -> Traced:
     return trace, dict(gpu.recorder.ruled)
 
 
+def cores() -> int:
+    """To run on, at most 8: each process takes some 400 MiB."""
+    return min(8, len(os.sched_getaffinity(0)) if sys.platform == "linux" else 1)
+
+
 class Workers:
     """A pool of forked processes that have torch loaded already. Where processes do not fork there are none.
 
@@ -39,8 +44,7 @@ class Workers:
     """
 
     def __init__(self, count: int | None = None) -> None:
-        cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else 1
-        self.count = min(8, cores) if count is None else count
+        self.count = cores() if count is None else count
         self._pool: ProcessPoolExecutor | None = None
         self._asked: dict[Any, Future[Traced]] = {}
 
@@ -75,11 +79,11 @@ class Workers:
             import memgraph.capture.step  # noqa: F401  # torch: loaded once, shared by all that are forked
 
             context = multiprocessing.get_context("fork")
-            self._pool = ProcessPoolExecutor(self.count, context, initializer=_belong_to, initargs=(os.getpid(),))
+            self._pool = ProcessPoolExecutor(self.count, context, initializer=belong_to, initargs=(os.getpid(),))
         return self._pool
 
 
-def _belong_to(parent: int) -> None:
+def belong_to(parent: int) -> None:
     """Nothing of a worker outlives its parent; interrupts are the parent's, and what goes wrong is told to it."""
     from memgraph.study.run import in_one_thread
 
