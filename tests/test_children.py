@@ -124,3 +124,18 @@ def test_what_a_program_says_is_there() -> None:
     assert (done.returncode, done.stdout, done.stderr) == (3, b"in", b"oops\n")
     with pytest.raises(OSError, match="no-such-program"):
         children.run(["no-such-program"])
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL, signal.SIGINT])
+def test_ranks_end_with_who_began_it_all(how: int, tmp_path: Path) -> None:
+    """Two of them, one of which may have been started by the other."""
+    (tmp_path / "numbers").mkdir()
+    script = tmp_path / "rank.py"
+    script.write_text(f"import os, time\nopen(f'{tmp_path}/numbers/{{os.getpid()}}', 'w').close()\ntime.sleep(600)\n")
+    program = f"""
+        from memgraph.study.ranks import Script, run_ranks
+        run_ranks(Script({str(script)!r}, (), False, "t4", None, None, None, 1.0, world=2), [0, 1])
+    """
+    process, numbers = started(program, tmp_path / "numbers", 2, {})
+    end(process, how)
+    assert wait_for(lambda: not any(map(alive, numbers)), 10)

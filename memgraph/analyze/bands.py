@@ -78,10 +78,7 @@ def bands(trace: Trace, by: str, top: int, start: int, stop: int) -> tuple[Band,
     """
     alive = _alive(trace, start, stop)
     by = resolved(trace, by, top)
-    key = _KEYS[by](trace)
-    groups: dict[Hashable, list[int]] = {}
-    for index in alive:
-        groups.setdefault(key(index), []).append(index)
+    groups = _groups(trace, by, alive)
     highest = _highest(trace, groups, start, stop)
     chosen = set(sorted(groups, key=lambda name: -highest[name])[:top])
     return tuple(sorted(_named(trace, by, groups, chosen), key=lambda band: _place(trace, band)))
@@ -91,7 +88,7 @@ def resolved(trace: Trace, by: str, top: int) -> str:
     """What `auto` means for a trace: `buffer` if the largest buffers hold nearly all of the peak, else `kind`."""
     if by != "auto":
         return by
-    sizes = sorted((trace.buffers[index].size for index in trace.live_at(trace.peak.event)), reverse=True)
+    sizes = sorted((trace.sizes[index] for index in trace.live_at(trace.peak.event)), reverse=True)
     return "buffer" if sum(sizes[:top]) >= _ENOUGH * sum(sizes) else "kind"
 
 
@@ -100,11 +97,19 @@ def _alive(trace: Trace, start: int, stop: int) -> list[int]:
     return [index for index, (born, dead) in lives if 0 <= born < stop and dead > start]
 
 
+def _groups(trace: Trace, by: str, alive: Sequence[int]) -> dict[Hashable, list[int]]:
+    """By what they are drawn as. Buffers of a kind are drawn as the same, unless each is by itself."""
+    if by == "buffer":
+        return {index: [index] for index in alive}
+    key, kinds = _KEYS[by](trace), trace.kinds_of_buffers
+    names = {kind: key(kind) for kind in set(kinds)}
+    groups: dict[Hashable, list[int]] = {}
+    for index in alive:
+        groups.setdefault(names[kinds[index]], []).append(index)
+    return groups
+
+
 Key = Callable[[int], Hashable]
-
-
-def _by_buffer(_trace: Trace) -> Key:
-    return lambda index: index
 
 
 def _by_kind(trace: Trace) -> Key:
@@ -129,8 +134,7 @@ def _by_category(trace: Trace) -> Key:
 
 
 _KEYS: dict[str, Callable[[Trace], Key]] = {
-    "buffer": _by_buffer, "kind": _by_kind, "module": _by_module, "block": _by_block, "op": _by_op,
-    "category": _by_category,
+    "kind": _by_kind, "module": _by_module, "block": _by_block, "op": _by_op, "category": _by_category,
 }  # fmt: skip
 
 
@@ -154,10 +158,10 @@ def _highest(trace: Trace, groups: dict[Hashable, list[int]], start: int, stop: 
 def changes(trace: Trace, of: Sequence[int], start: int, stop: int) -> Iterator[tuple[int, int]]:
     """What events do to groups: (group, bytes more). `of` says the group of each buffer, -1 for none."""
     actions, buffers = (column[start:stop] for column in trace.events.columns[:2])
+    sizes, alloc = trace.sizes, int(Action.ALLOC)
     for action, index in zip(actions, buffers, strict=True):
         if action in _CHANGES and of[index] >= 0:
-            size = trace.buffers[index].size
-            yield of[index], size if action == Action.ALLOC else -size
+            yield of[index], sizes[index] if action == alloc else -sizes[index]
 
 
 def _named(trace: Trace, by: str, groups: dict[Hashable, list[int]], chosen: set[Hashable]) -> list[Band]:

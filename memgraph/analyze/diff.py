@@ -122,7 +122,7 @@ def _held(trace: Trace, laws: Mapping[int, str]) -> list[_Held]:
         for index in members:
             buffer = trace.buffers[index]
             op = trace.ops[buffer.op] if buffer.op >= 0 else _NO_OP
-            phase = trace.phase_at(trace.lives[index].start).name
+            phase = trace.phase_at(trace.spans[0][index]).name
             rows[index] = _Held(buffer, op, phase, consumer, laws.get(index, ""))
     return [rows[index] for index in sorted(rows)]
 

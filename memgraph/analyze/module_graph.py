@@ -14,6 +14,7 @@ from typing import NamedTuple
 from memgraph.analyze.attribution import starred
 from memgraph.analyze.bands import block_of
 from memgraph.trace import ENDS, Op, Phase, Role, Trace
+from memgraph.trace.rows import numbers
 
 OUTSIDE = "outside any module"
 """What the step itself runs: the loss, most often."""
@@ -58,8 +59,8 @@ def module_graph(trace: Trace) -> ModuleGraph:
     forwards, backwards = (_phases(trace, name, step) for name in ("forward", "backward"))
     if not forwards or not backwards:
         return ModuleGraph(step, (), (), (), 0)
-    numbers = {trace.phases.index(phase) for phase in forwards}
-    ops = [index for index, op in enumerate(trace.ops) if op.phase in numbers]
+    places = {trace.phases.index(phase) for phase in forwards}
+    ops = [index for index, phase in enumerate(numbers(trace.ops, "phase")) if phase in places]
     kept = _kept(trace, set(ops), forwards)
     layers = _layers(trace, ops, kept)
     place = {module: number for number, layer in enumerate(layers) for module in layer.modules}
@@ -82,8 +83,8 @@ def _kept(trace: Trace, ops: set[int], forwards: Sequence[Phase]) -> list[int]:
     ends = [phase.stop for phase in forwards]
     return [
         index
-        for index, (buffer, life) in enumerate(zip(trace.buffers, trace.lives, strict=True))
-        if buffer.op in ops and buffer.role is Role.OUTPUT and any(life.start < end <= life.stop for end in ends)
+        for index, (op, start, stop) in enumerate(zip(numbers(trace.buffers, "op"), *trace.spans, strict=True))
+        if op in ops and any(start < end <= stop for end in ends) and trace.buffers[index].role is Role.OUTPUT
     ]
 
 
@@ -127,7 +128,7 @@ def _needs(
 ) -> tuple[tuple[Link, ...], int]:
     links, left = [], 0
     for index in kept:
-        life, size = trace.lives[index], trace.buffers[index].size
+        life, size = trace.life(index), trace.sizes[index]
         if not any(phase.start <= life.stop < phase.stop for phase in backwards):
             left += size
             continue

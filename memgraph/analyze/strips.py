@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from memgraph.analyze.bands import Band, bands, changes
 from memgraph.errors import UsageError, unknown_name
-from memgraph.trace import Trace
+from memgraph.trace import Phase, Trace
 
 COLUMNS = 240
 """Stretches of equal length, before those that single buffers add."""
@@ -93,11 +93,20 @@ def _cuts(trace: Trace, found: Sequence[Band], window: Window, columns: int) -> 
     start, stop = window
     columns = min(columns, stop - start)
     places = {start + (stop - start) * part // columns for part in range(columns + 1)} if columns else set()
-    places.update(border for phase in trace.phases for border in (phase.start, phase.stop))
+    places.update(border for phase in seen_phases(trace, window) for border in (phase.start, phase.stop))
     for band in found:
         if len(band.buffers) == 1:
             places.update(column[band.buffers[0]] for column in trace.spans)
     return sorted(place for place in places if start <= place <= stop)
+
+
+def seen_phases(trace: Trace, window: Window) -> list[Phase]:
+    """The phases in a window; where there are very many, those that are long enough to be seen."""
+    start, stop = window
+    inside = [phase for phase in trace.phases if phase.start < stop and phase.stop > start]
+    if len(inside) <= COLUMNS:
+        return inside
+    return [phase for phase in inside if phase.stop - phase.start >= (stop - start) / COLUMNS]
 
 
 def _heights(trace: Trace, found: Sequence[Band], moments: Sequence[int]) -> tuple[tuple[int, ...], ...]:

@@ -28,7 +28,7 @@ def moment(trace: Trace, event: int) -> str:
 
 def story(trace: Trace, index: int) -> str:
     """A buffer from its allocation to its end."""
-    buffer, life, op = trace.buffers[index], trace.lives[index], op_of(trace, trace.buffers[index])
+    buffer, life, op = trace.buffers[index], trace.life(index), op_of(trace, trace.buffers[index])
     what = f"{format_bytes(buffer.size)} ({buffer.size:,} bytes)"
     if buffer.dtype:
         what += f", {list(buffer.shape)} {buffer.dtype}"

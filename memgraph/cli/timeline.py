@@ -16,6 +16,9 @@ from memgraph.files.any_file import load
 from memgraph.trace import Trace
 from memgraph.trace.output_file import write_file
 
+MOST = 1_000_000
+"""Events that a file for another viewer may have: it has an object of some hundred bytes for each, which the viewers
+read whole."""
 GRAPHVIZ = ("svg", "dot", "png", "pdf")
 """Kinds of file that graphviz makes."""
 
@@ -101,6 +104,10 @@ def timeline(
         raise UsageError(f"--modules is for a picture, and {output.name} is none: write an .svg .dot .png or .pdf")
     if not trace.events:
         raise UsageError("the run allocated nothing: there is nothing to draw")
+    if kind in ("pickle", "json") and len(trace.events) > MOST:
+        raise UsageError(
+            f"{len(trace.events):,} events are more than a viewer of .{kind} files opens ({MOST:,}): write an .html"
+        )
     others = tuple(load(path) for path in overlay)
     order = Order(trace, by, top, phase, around, _laws(trace, neighbours) if laws else {}, others, modules)
     write_file(output, _KINDS[kind](order), force=force)

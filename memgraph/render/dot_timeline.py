@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from memgraph.analyze.bands import Band
-from memgraph.analyze.strips import Chart, Piece, pieces
+from memgraph.analyze.strips import Chart, Piece, pieces, seen_phases
 from memgraph.analyze.tell import headline, moment, story
 from memgraph.render import dot
 from memgraph.render.dot import Picture
@@ -105,7 +105,10 @@ def _words(
 
 def _phases(picture: Picture, trace: Trace, chart: Chart, scale: Scale) -> None:
     """Every other phase on grey, each with its name on top where there is room."""
+    seen = set(seen_phases(trace, chart.window))
     for place, phase in enumerate(trace.phases):
+        if phase not in seen:
+            continue
         start, stop = max(phase.start, chart.window.start), min(phase.stop, chart.window.stop)
         if stop <= start:
             continue
@@ -223,7 +226,8 @@ def _list(picture: Picture, trace: Trace, chart: Chart, colours: tuple[str, ...]
 def _counted(trace: Trace, chart: Chart, band: int) -> str:
     """A band's name, and how many of its buffers are alive at the highest moment."""
     moment_, (name, _, buffers, rest) = chart.moments[chart.top], chart.bands[band]
-    count = sum(trace.lives[index].start <= moment_ < trace.lives[index].stop for index in buffers)
+    starts, stops = trace.spans
+    count = sum(starts[index] <= moment_ < stops[index] for index in buffers)
     return f"{count:,} x {name.removeprefix('output of ')}" if count > 1 and not rest else name
 
 

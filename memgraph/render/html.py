@@ -7,7 +7,6 @@ as markup, the page's content security policy lets no script run but the two who
 from __future__ import annotations
 
 import base64
-import functools
 import hashlib
 import html
 import json
@@ -192,12 +191,13 @@ def _named(trace: Trace, base: Trace) -> str:
 
 
 def _ops(trace: Trace, texts: _Texts) -> dict[str, str]:
-    names = [texts.place(short_op(op.name)) for op in trace.ops]
-    places = [texts.place(_where(op.module, op.source)) for op in trace.ops]
-    return {"name": _packed("i", names), "place": _packed("i", places)}
+    kinds = trace.kinds_of_ops
+    ops = {kind: trace.ops[kind] for kind in dict.fromkeys(kinds)}
+    names = {kind: texts.place(short_op(op.name)) for kind, op in ops.items()}
+    places = {kind: texts.place(_where(op.module, op.source)) for kind, op in ops.items()}
+    return {"name": _packed("i", map(names.__getitem__, kinds)), "place": _packed("i", map(places.__getitem__, kinds))}
 
 
-@functools.lru_cache(2**14)
 def _where(module: str, source: str) -> str:
     return (f" in {module}" if module else "") + (f", {source}" if source else "")
 
@@ -207,28 +207,35 @@ def _buffers(trace: Trace, chart: Chart, texts: _Texts) -> dict[str, str]:
     for place, band in enumerate(chart.bands):
         for index in band.buffers:
             of[index] = place
-    titles = [texts.place(describe(buffer, op_of(trace, buffer), layered=False)) for buffer in trace.buffers]
-    specs = [texts.place(f"{list(b.shape)} {b.dtype}, {b.category}" if b.dtype else b.category) for b in trace.buffers]
+    kinds = trace.kinds_of_buffers
+    buffers = {kind: trace.buffers[kind] for kind in dict.fromkeys(kinds)}
+    titles = {
+        kind: texts.place(describe(buffer, op_of(trace, buffer), layered=False)) for kind, buffer in buffers.items()
+    }
+    specs = {
+        kind: texts.place(f"{list(b.shape)} {b.dtype}, {b.category}" if b.dtype else b.category)
+        for kind, b in buffers.items()
+    }
     return {
-        "size": _packed("d", (buffer.size for buffer in trace.buffers)), "band": _packed("i", of),
-        "title": _packed("i", titles), "spec": _packed("i", specs),
+        "size": _packed("d", trace.sizes), "band": _packed("i", of),
+        "title": _packed("i", map(titles.__getitem__, kinds)), "spec": _packed("i", map(specs.__getitem__, kinds)),
     }  # fmt: skip
 
 
-def _kinds(trace: Trace, texts: _Texts, laws: Mapping[int, str]) -> tuple[list[list[Any]], list[int]]:
+def _kinds(trace: Trace, texts: _Texts, laws: Mapping[int, str]) -> tuple[list[list[Any]], Iterable[int]]:
     """The rows that the table can have: [text, category, law], and each buffer's."""
     places: dict[tuple[object, ...], int] = {}
     rows: list[list[Any]] = []
-    of = []
-    for index, buffer in enumerate(trace.buffers):
-        kind = kind_of(trace, index)
+    of: dict[int, int] = {}
+    for first in dict.fromkeys(trace.kinds_of_buffers):
+        kind, buffer = kind_of(trace, first), trace.buffers[first]
         if kind not in places:
             places[kind] = len(rows)
             rows.append([texts.place(describe(buffer, op_of(trace, buffer))), STACK.index(buffer.category), None])
-        of.append(places[kind])
-        if index in laws:
-            rows[places[kind]][2] = laws[index]
-    return rows, of
+        of[first] = places[kind]
+    for index in sorted(laws):
+        rows[of[trace.kinds_of_buffers[index]]][2] = laws[index]
+    return rows, map(of.__getitem__, trace.kinds_of_buffers)
 
 
 def _packed(code: str, values: Iterable[float]) -> str:

@@ -80,7 +80,7 @@ def _buffers(trace: Trace) -> Iterator[Entry]:
     """The largest, each from its allocation to its end, on tracks of their own."""
     largest = sorted(range(len(trace.buffers)), key=lambda index: -trace.buffers[index].size)[:_LARGEST]
     for index in sorted(largest):
-        buffer, life = trace.buffers[index], trace.lives[index]
+        buffer, life = trace.buffers[index], trace.life(index)
         name = describe(buffer, op_of(trace, buffer), layered=False)
         about: Entry = {"bytes": buffer.size, "shape": list(buffer.shape), "dtype": buffer.dtype}
         if buffer.stream:

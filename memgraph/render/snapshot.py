@@ -116,7 +116,7 @@ def _segments(trace: Trace, frames: _Frames) -> list[dict[str, Any]]:
     starts = sorted(sizes)
     inside: dict[int, list[_Held]] = {start: [] for start in starts}
     for index in trace.live_at(len(trace.events) - 1):
-        _, _, _, address, size = trace.events[trace.lives[index].start]
+        _, _, _, address, size = trace.events[trace.spans[0][index]]
         place = bisect.bisect_right(starts, address) - 1
         if place >= 0 and address + size <= starts[place] + sizes[starts[place]]:
             inside[starts[place]].append(_Held(address, size, index, index in freed))

@@ -1,9 +1,11 @@
-"""The process of one rank of a world: `python -m memgraph.study.rank FOLDER RANK`. See `ranks.py`."""
+"""The process of one rank of a world: `python -m memgraph.study.rank FOLDER RANK LIFELINE`. See `ranks.py`."""
 
 from __future__ import annotations
 
 import json
+import os
 import sys
+import threading
 import traceback
 from pathlib import Path
 from typing import Any
@@ -14,8 +16,13 @@ from memgraph.study.run import run_script_on
 from memgraph.world.mail import Mail
 
 
-def main(folder: Path, rank: int) -> None:
-    """Run the folder's script as this rank, and leave what came of it there."""
+def main(folder: Path, rank: int, lifeline: int) -> None:
+    """Run the folder's script as this rank, and leave what came of it there.
+
+    Args:
+        lifeline: what can be read when this is to end.
+    """
+    threading.Thread(target=_end_with, args=(lifeline,), daemon=True).start()
     mail = Mail(rank, folder, start)
     try:
         told = _run(folder, rank, mail)
@@ -23,6 +30,11 @@ def main(folder: Path, rank: int) -> None:
         told = {"error": str(error), "traceback": "", "code": error.exit_code}
     (folder / f"result-{rank}.json").write_text(json.dumps(told), encoding="utf-8")
     mail.ended(told["error"])
+
+
+def _end_with(lifeline: int) -> None:
+    os.read(lifeline, 1)
+    os._exit(1)
 
 
 def _run(folder: Path, rank: int, mail: Mail) -> dict[str, Any]:
@@ -40,4 +52,4 @@ def _run(folder: Path, rank: int, mail: Mail) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]))
+    main(Path(sys.argv[1]), *map(int, sys.argv[2:]))

@@ -69,7 +69,8 @@ def mail_of(script: Script, rank: int) -> Iterator[Mail]:
         mail = Mail(rank, folder, start)
         mail.announce()
         try:
-            yield mail
+            with _lifeline(folder):
+                yield mail
         finally:
             _end(folder, but=rank)
 
@@ -88,21 +89,39 @@ def run_ranks(script: Script, wanted: Iterable[int] | None) -> tuple[Ran, ...]:
         folder = Path(name)
         _note(script, folder)
         try:
-            if wanted is not None:
-                found = _run(folder, sorted(wanted))
-            else:
-                found = _run_as_they_write(folder, {0, script.world - 1})
+            with _lifeline(folder):
+                if wanted is not None:
+                    found = _run(folder, sorted(wanted))
+                else:
+                    found = _run_as_they_write(folder, {0, script.world - 1})
         finally:
             _end(folder)
     check_that_they_meet(found)
     return tuple(found)
 
 
+@contextlib.contextmanager
+def _lifeline(folder: Path) -> Iterator[None]:
+    """A pipe into which nobody writes. Ranks hand its end on to the ranks that they start, by its number, and when the
+    process that began it all is no more, however it ended, they read that it is over."""
+    reads, writes = os.pipe()
+    (folder / "lifeline").write_text(str(reads))
+    try:
+        yield
+    finally:
+        os.close(writes)
+        os.close(reads)
+
+
 def start(rank: int, folder: Path) -> int:
     """Start the process of a rank; its id. What it prints goes to a file, but for the first rank's."""
     out = None if rank == 0 and (folder / "loud").exists() else (folder / f"out-{rank}").open("wb")
-    command = [sys.executable, "-m", "memgraph.study.rank", str(folder), str(rank)]
-    return subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT if out else None).pid
+    lifeline = (folder / "lifeline").read_text()
+    return subprocess.Popen(
+        [sys.executable, "-m", "memgraph.study.rank", str(folder), str(rank), lifeline],
+        stdout=out, stderr=subprocess.STDOUT if out else None, pass_fds=(int(lifeline),),
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),  # interrupts are for who began it all
+    ).pid  # fmt: skip
 
 
 def check_that_they_meet(ran: Sequence[Ran]) -> None:

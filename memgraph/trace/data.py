@@ -10,6 +10,7 @@ from itertools import accumulate
 from typing import Any
 
 from memgraph.trace import columns
+from memgraph.trace.alike import kinds_of_buffers, kinds_of_ops
 from memgraph.trace.parts import (
     ENDS,
     SCHEMA,
@@ -92,13 +93,32 @@ class TraceData:
                 stop[buffer] = index
         return start, stop
 
+    def life(self, buffer: int) -> Life:
+        """As `lives` has it, of one alone."""
+        return Life(self.spans[0][buffer], self.spans[1][buffer])
+
+    @functools.cached_property
+    def sizes(self) -> array[int]:
+        """Requested bytes of each buffer."""
+        return numbers(self.buffers, "size")
+
+    @functools.cached_property
+    def kinds_of_ops(self) -> array[int]:
+        """For each op the first that is like it: `memgraph.trace.alike`."""
+        return kinds_of_ops(self.ops)
+
+    @functools.cached_property
+    def kinds_of_buffers(self) -> array[int]:
+        """Likewise; what is made of a kind's texts and shapes is made once."""
+        return kinds_of_buffers(self.buffers, self.kinds_of_ops)
+
     @functools.cached_property
     def usage(self) -> tuple[array[int], array[int], array[int]]:
         """Requested, allocated and reserved bytes after each event: three arrays as long as `events`."""
         actions, buffers, _, _, sizes = self.events.columns
         if len(actions) >= columns.MANY and (found := self._usage_of_many()):
             return found
-        wanted = [*numbers(self.buffers, "size"), 0]  # the last where an event names no buffer
+        wanted = [*self.sizes, 0]  # the last where an event names no buffer
         requested = (wanted[buffer] * _ACTIVE[action] for action, buffer in zip(actions, buffers, strict=True))
         allocated = (size * _HELD[action] for action, size in zip(actions, sizes, strict=True))
         reserved = (size * _TAKEN[action] for action, size in zip(actions, sizes, strict=True))
@@ -107,7 +127,7 @@ class TraceData:
     def _usage_of_many(self) -> tuple[array[int], array[int], array[int]] | None:
         """`usage`, or None if a sum may be too large for its column."""
         actions, buffers, _, _, sizes = self.events.columns
-        wanted = columns.of_buffers(numbers(self.buffers, "size"), buffers)
+        wanted = columns.of_buffers(self.sizes, buffers)
         requested = columns.summed(actions, wanted, _ACTIVE)
         allocated, reserved = (columns.summed(actions, sizes, signs) for signs in (_HELD, _TAKEN))
         return (requested, allocated, reserved) if requested and allocated and reserved else None

@@ -1,6 +1,7 @@
 """The properties of this folder for as long as wished, over several processes; what came of them, counted.
 
     python -m tests.fuzz.many nets=2000 files=20000 lines=5000 signals=500 [--first SEED] [--processes N]
+                               [--seconds S]
 
 Seeds count up from the first. What fails is printed with its seed, with which it is tried again:
 
@@ -16,6 +17,7 @@ import os
 import random
 import sys
 import tempfile
+import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -91,15 +93,20 @@ def outcome(job: tuple[str, int]) -> str:
         return f"FAILED seed {seed}\n{traceback.format_exc()[-3000:]}"
 
 
-def counted(kind: str, count: int, first: int, processes: int) -> Iterator[str]:
-    """What came of `count` examples, a line each outcome."""
+def counted(kind: str, count: int, first: int, processes: int, seconds: float) -> Iterator[str]:
+    """What came of `count` examples, or of those that were done in time: each failure, and the counts."""
     outcomes: Counter[str] = Counter()
+    end = time.monotonic() + seconds
     with multiprocessing.get_context("spawn").Pool(processes) as pool:
         for said in pool.imap_unordered(outcome, [(kind, first + number) for number in range(count)], _AT_ONCE):
             if said.startswith("FAILED"):
                 yield f"{kind}: {said}"
             outcomes[said.partition(" seed")[0]] += 1
-    yield f"{kind}: {count} from seed {first}: " + ", ".join(f"{n} {said}" for said, n in outcomes.most_common())
+            if time.monotonic() > end:
+                break
+    yield f"{kind}: {outcomes.total()} of {count} from seed {first}: " + ", ".join(
+        f"{n} {said}" for said, n in outcomes.most_common()
+    )
 
 
 def main() -> None:
@@ -107,6 +114,7 @@ def main() -> None:
     parser.add_argument("counts", nargs="+", metavar="KIND=COUNT", help=f"of {', '.join(KINDS)}")
     parser.add_argument("--first", type=int, default=random.SystemRandom().randrange(10**9))
     parser.add_argument("--processes", type=int, default=os.cpu_count())
+    parser.add_argument("--seconds", type=float, default=float("inf"), help="for each kind")
     told = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     failed = False
@@ -114,7 +122,7 @@ def main() -> None:
         os.environ["MEMGRAPH_FUZZ_FOLDER"] = folder
         for word in told.counts:
             kind, _, count = word.partition("=")
-            for said in counted(kind, int(count), told.first, told.processes):
+            for said in counted(kind, int(count), told.first, told.processes, told.seconds):
                 print(said, flush=True)
                 failed |= "FAILED" in said
     sys.exit(failed)

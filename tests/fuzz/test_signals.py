@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -34,9 +35,10 @@ class Model(torch.nn.Linear):
 def make(batch=2):
     return Model(8, 8), (torch.randn(batch, 8),)
 """
+PICTURE = "out.svg" if shutil.which("dot") else "out.dot"
 QUICK = [
     ["analyze", "toy.memgraph", "-o", "out.memgraph"], ["timeline", "toy.memgraph", "-o", "out.html"],
-    ["timeline", "toy.memgraph", "-o", "out.svg"], ["diff", "toy.memgraph", "toy.memgraph"], ["gpus"],
+    ["timeline", "toy.memgraph", "-o", PICTURE], ["diff", "toy.memgraph", "toy.memgraph"], ["gpus"],
 ]  # fmt: skip
 SLOW = [
     ["run", "--gpu", "t4", "script.py"], ["run", "--gpu", "t4", "--world", "2", "--ranks", "distinct", "script.py"],
