@@ -23,6 +23,8 @@ from torch._subclasses.fake_tensor import FakeTensor
 LIMIT = 2**22
 """Elements up to which values are followed: token ids of a large batch, never activations."""
 
+TABLE = 2**11
+"""Floats of one dimension up to which they are followed: 1,000 times of a diffusion's schedule, and one more."""
 _ATTRIBUTE = "_memgraph_value"
 _LAYERS = "_memgraph_layers"
 _ASSUMED_SIZE = "_memgraph_assumed_size"
@@ -132,8 +134,13 @@ def _looking_at(storage: torch.UntypedStorage, like: Tensor) -> Tensor:
 
 
 def worth_following(tensor: Tensor) -> bool:
-    """Exact types of any moderate size; floats only as scalars, where they decide branches."""
-    return tensor.numel() <= (LIMIT if tensor.dtype in EXACT else 1)
+    """Exact types of any moderate size; floats as scalars, where they decide branches, and as short tables that are
+    looked up (a schedule's times), which parameters are not."""
+    if tensor.dtype in EXACT:
+        return tensor.numel() <= LIMIT
+    return tensor.numel() <= 1 or (
+        tensor.dim() == 1 and tensor.numel() <= TABLE and not isinstance(tensor, torch.nn.Parameter)
+    )
 
 
 def all_worth_following(outputs: Any) -> bool:

@@ -123,11 +123,12 @@ def test_one_unknown_operand_is_enough(gpu: VirtualGpu) -> None:
     assert values.known(count() + count()) is not None
 
 
-def test_floats_are_followed_as_scalars_only(gpu: VirtualGpu) -> None:
-    """A scalar decides branches; more would mean computing activations."""
+def test_floats_are_followed_as_scalars_and_short_tables(gpu: VirtualGpu) -> None:
+    """A scalar decides branches, a short table is looked up; more would mean computing activations."""
     assert values.known(torch.tensor(1.5, device="cuda")) is not None
-    assert values.known(torch.tensor([1.5, 2.5], device="cuda")) is None
-    assert values.known(count().float()) is None
+    assert values.known(count().float()) is not None
+    assert values.known(torch.tensor([[1.5, 2.5]], device="cuda")) is None
+    assert values.known(count(values.TABLE + 1).float()) is None
 
 
 @pytest.mark.parametrize(("elements", "known"), [(values.LIMIT, True), (values.LIMIT + 1, False)])
@@ -201,3 +202,18 @@ def test_a_scaler_takes_each_step() -> None:
         scaler.update()
         assert len(optimizer.state) == 2
     assert "gradients that a scaler checks are taken to be finite: each step is taken" in gpu.trace.assumptions
+
+
+def test_a_short_table_of_floats_is_looked_up() -> None:
+    """diffusers' schedulers find a step by its time, `(timesteps == t).nonzero()`, and read the next one's noise."""
+    with memgraph.virtual_gpu("h100") as gpu:
+        times = torch.linspace(999, 0, 4).to("cuda")
+        noise = torch.cat([times / 999, times.new_zeros(1)])
+        found = [(times == time).nonzero() for time in times]
+        assert [index.shape for index in found] == [(1, 1)] * 4
+        assert [noise[index.item() + 1].item() for index in found][-1] == 0
+        norm = torch.nn.BatchNorm1d(4).cuda()
+        norm(torch.randn(3, 4, device="cuda"))
+        assert norm.running_mean is not None
+        assert norm.running_mean.sum().item() == 1.0  # assumed: nobody knows what was written
+    assert len(gpu.trace.assumptions) == 1
