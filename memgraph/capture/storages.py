@@ -15,7 +15,7 @@ from memgraph.capture.ledger import Ledger
 from memgraph.errors import InvariantError
 from memgraph.gpu.call import OnHost, Output, Release, Smaller, Steps, Temporary
 from memgraph.trace import Role, TensorSpec
-from memgraph.virtual.ops.shapes import Recipe, Shapes
+from memgraph.virtual.ops.shapes import Part, Recipe, Shapes
 from memgraph.virtual.ops.sparse import parts_of
 from memgraph.virtual.raw import storage_of
 
@@ -67,7 +67,7 @@ class Storages:
         return [
             (output, storage_of(output), part.look.spec)
             for output, part in zip(outputs, recipe.parts, strict=True)
-            if part is not None and part.source is None and part.look.holds
+            if isinstance(part, Part) and part.source is None and part.look.holds
         ]
 
     def allocate(self, steps: Steps | None, born: Sequence[Born]) -> None:

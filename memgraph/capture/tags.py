@@ -16,7 +16,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 
 from memgraph.capture.provenance import uncompiled
 from memgraph.trace import TensorSpec
-from memgraph.virtual.ops.shapes import Look, Recipe, Shapes
+from memgraph.virtual.ops.shapes import Look, Part, Recipe, Shapes
 
 _RUNS = itertools.count()
 _NAME = "_memgraph_name"
@@ -127,7 +127,7 @@ class Tags:
 
     def tag(self, op: int, outputs: Any, recipe: Recipe | None) -> tuple[TensorSpec, ...]:
         """Tell the outputs of an op where they come from; a single tensor is output 0."""
-        if recipe is not None and recipe.container is None and recipe.parts[0] is not None:
+        if recipe is not None and recipe.container is None and isinstance(recipe.parts[0], Part):
             look = recipe.parts[0].look
             outputs.__dict__[self._attribute] = _new(Tag, (op, 0, look))
             return look.specs
@@ -136,7 +136,7 @@ class Tags:
         for position, output in enumerate(outputs if isinstance(outputs, (list, tuple)) else (outputs,)):
             if isinstance(output, Tensor):
                 part = parts[position] if parts else None
-                look = part.look if part is not None else self._shapes.look(output)
+                look = part.look if isinstance(part, Part) else self._shapes.look(output)
                 output.__dict__[self._attribute] = Tag(op, position, look)
                 specs.append(look.spec)
         return tuple(specs)

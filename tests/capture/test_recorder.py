@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -13,6 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+import memgraph
+from memgraph.capture.recorder import Recorder
 from tests.capture.watching import card, check, left, maker, outputs_of, story, the_output_of
 
 # What autograd saves.
@@ -308,3 +311,22 @@ def test_every_op_says_what_it_made() -> None:
     }
     assert the_output_of(gpu.trace, "zeros") == 0
     del values, indices
+
+
+def test_a_result_that_holds_numbers_is_remembered_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Attention returns the longest sequence beside its tensors: its meta kernel is run for the first layer alone."""
+    made: list[str] = []
+    run = Recorder._made_by_kernel
+
+    def noted(self: Recorder, operator: Any, *rest: Any) -> Any:
+        made.append(operator.name)
+        return run(self, operator, *rest)
+
+    monkeypatch.setattr(Recorder, "_made_by_kernel", noted)
+    with memgraph.virtual_gpu("h200") as gpu, torch.no_grad():
+        heads = torch.randn(1, 4, 16, 64, device="cuda", dtype=torch.bfloat16)
+        for _ in range(3):
+            torch.nn.functional.scaled_dot_product_attention(heads, heads, heads)
+    attention = [op.name for op in gpu.trace.ops if "attention" in op.name]
+    assert len(attention) == 3
+    assert [name for name in made if "attention" in name] == attention[:1]

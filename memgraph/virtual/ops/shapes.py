@@ -49,13 +49,19 @@ class Part(NamedTuple):
     same: bool = False
 
 
+class Constant(NamedTuple):
+    """One output that is no tensor: a number that follows from the arguments' looks, as the longest sequence does."""
+
+    value: int | float
+
+
 class Recipe:
     """How to make an op's outputs. `container` is None for a single tensor, else `tuple` or `list`; `inside` is for
     whatever else the user of the recipe knows of such calls."""
 
     __slots__ = ("container", "inside", "parts")
 
-    def __init__(self, parts: tuple[Part | None, ...], container: type | None) -> None:
+    def __init__(self, parts: tuple[Part | Constant | None, ...], container: type | None) -> None:
         self.parts = parts
         self.container = container
         self.inside: Any = None
@@ -89,7 +95,7 @@ class Shapes:
         if not _repeatable(func) or any(tensor.layout is not torch.strided for tensor in tensors):
             return None
         single = not isinstance(outputs, (list, tuple))
-        parts: list[Part | None] = []
+        parts: list[Part | Constant | None] = []
         looks = [part for part in key if isinstance(part, Look)]
         storages = {storage_of(tensor)._cdata: place for place, tensor in reversed(list(enumerate(tensors)))}
         for output in (outputs,) if single else outputs:
@@ -106,16 +112,20 @@ class Shapes:
         """The outputs of a call like the one that was remembered."""
         parts = recipe.parts
         if recipe.container is None:
-            return parts[0] and self._make(parts[0], mode, tensors)
-        return recipe.container([part and self._make(part, mode, tensors) for part in parts])
+            return self._make(parts[0], mode, tensors)
+        return recipe.container([self._make(part, mode, tensors) for part in parts])
 
-    def _make(self, part: Part, mode: FakeTensorMode, tensors: Sequence[Tensor]) -> Tensor:
-        look, source = part.look, part.source
+    def _make(self, part: Part | Constant | None, mode: FakeTensorMode, tensors: Sequence[Tensor]) -> Any:
+        if part is None:
+            return None
+        if part.__class__ is Constant:
+            return part[0]
+        look, source, same = part  # type: ignore[misc]  # no other class is left
         if source is None:
             return self._fake(
                 torch.empty_strided(look.shape, look.stride, dtype=look.dtype, device=_META), look.device, mode
             )
-        if part.same:
+        if same:
             return tensors[source]
         if tensors[source].is_inference() == torch.is_inference_mode_enabled():
             return self._view(tensors[source], look, mode)
@@ -142,9 +152,11 @@ class Shapes:
 
     def _part(
         self, output: Any, tensors: Sequence[Tensor], looks: Sequence[Look], storages: dict[int, int]
-    ) -> Part | None:
+    ) -> Part | Constant | None:
         if output is None:
             return None
+        if type(output) in (int, float):
+            return Constant(output)
         if not isinstance(output, FakeTensor) or output.layout is not torch.strided or output.dtype.is_complex:
             return _NOT_REPEATABLE
         look = self.look(output)
