@@ -152,10 +152,18 @@ def record(name: str, out: Path) -> None:
         failed = str(error)
     raw = out / f"{name}.pickle"
     torch.cuda.memory._dump_snapshot(str(raw))
-    stats = {k: v for k, v in torch.cuda.memory_stats().items() if k.split(".")[0] in (
-        "requested_bytes", "allocated_bytes", "reserved_bytes", "active_bytes") and ".all." in k}
-    about = {"torch": torch.__version__, "gpu": torch.cuda.get_device_name(), "failed": failed, "statistics": stats,
-             "total_memory": torch.cuda.get_device_properties(0).total_memory}
+    stats = {
+        k: v
+        for k, v in torch.cuda.memory_stats().items()
+        if k.split(".")[0] in ("requested_bytes", "allocated_bytes", "reserved_bytes", "active_bytes") and ".all." in k
+    }
+    about = {
+        "torch": torch.__version__,
+        "gpu": torch.cuda.get_device_name(),
+        "failed": failed,
+        "statistics": stats,
+        "total_memory": torch.cuda.get_device_properties(0).total_memory,
+    }
     (out / f"{name}.json").write_text(json.dumps(about, indent=1))
     with gzip.open(out / f"{name}.pickle.gz", "wb", 9) as file:
         file.write(raw.read_bytes())

@@ -9,7 +9,7 @@ part of it is missing: ask from a process that may die (`server.py`).
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 from memgraph.gpu.cudnn.question import Config, Convolution
@@ -36,8 +36,8 @@ NOTES = {"tensor core": 0, "down convert": 1, "reduced precision": 2, "fft": 3, 
 _CROSS_CORRELATION = 1
 _INSTANT, _FALLBACK = 0, 2
 """`cudnnBackendHeurMode_t`."""
-_PROPOSED = 32
-"""Configurations asked for at once; it proposes about ten."""
+_FEW, _ALL = 2, 32
+"""Configurations asked for at first, and if those do not do; it proposes about thirty, and each costs it 40 µs."""
 
 
 class CudnnError(Exception):
@@ -94,7 +94,7 @@ class Cudnn:
         try:
             graph = self._graph(asked)
             for heuristic in (_INSTANT, _FALLBACK):
-                for config in self._proposed(graph, card, heuristic):
+                for config in self._one_by_one(graph, card, heuristic):
                     read = self._read(config, card, without)
                     if read is not None:
                         found.append(read)
@@ -150,13 +150,19 @@ class Cudnn:
 
     # Reading the answer.
 
-    def _proposed(self, graph: ctypes.c_void_p, card: ctypes.c_void_p, heuristic: int) -> list[ctypes.c_void_p]:
+    def _one_by_one(self, graph: ctypes.c_void_p, card: ctypes.c_void_p, heuristic: int) -> Iterator[ctypes.c_void_p]:
+        yield from self._proposed(graph, card, heuristic, _FEW)
+        yield from self._proposed(graph, card, heuristic, _ALL)[_FEW:]
+
+    def _proposed(
+        self, graph: ctypes.c_void_p, card: ctypes.c_void_p, heuristic: int, most: int
+    ) -> list[ctypes.c_void_p]:
         asked = self._new("heuristic")
         self._set(asked, 201, "descriptor", [graph.value])
         self._set(asked, 200, "heuristic", [heuristic])
         self._set(asked, 204, "descriptor", [card.value])
         self._finalize(asked, "heuristics")
-        return self._several(asked, 202, "config", _PROPOSED)
+        return self._several(asked, 202, "config", most)
 
     def _read(self, config: ctypes.c_void_p, card: ctypes.c_void_p, without: Collection[int]) -> Config | None:
         """None if it has one of the notes, or cannot be planned."""

@@ -111,3 +111,23 @@ def test_what_is_tried_after_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(choice, "asker", lambda: library)
     assert Others(asked(dtype="float16"), H200, Settings()).sizes() == (2048, 0)
     assert Without().sizes() == (0,)
+
+
+@pytest.mark.parametrize(
+    ("batch", "inputs", "outputs", "side", "last", "size"),
+    [(64, 64, 640, 7, False, 31_850_496), (16, 16, 160, 14, True, 9_156_624), (16, 160, 384, 56, False, 254_509_056)],
+)
+def test_winograds_tiles_without_tf32(
+    batch: int, inputs: int, outputs: int, side: int, last: bool, size: int
+) -> None:  # fmt: skip
+    """As an H200 took for the weight's gradient. By hand, the first: 64 images of 7 x 7 are 256 tiles of 4 x 4, so
+    36 x 4 x (64 x 640 + 256 x (64 + 640)) bytes."""
+    image, weight, result = ((batch, inputs, side, side), (outputs, inputs, 3, 3), (batch, outputs, side, side))
+    told = question("weight", *(dense(shape, "float32") for shape in (image, weight, result)), (1, 1), (1, 1), (1, 1),
+                    last)  # fmt: skip
+    found = choose(Proposes(PLAIN), told, H200, Settings(tf32=False))  # type: ignore[arg-type]
+    assert found is not None
+    assert (found.workspace, found.asked) == (size, False)
+    tf32 = choose(Proposes(TENSOR_CORES), told, H200, Settings())  # type: ignore[arg-type]
+    assert tf32 is not None
+    assert tf32.workspace == 4096
