@@ -57,10 +57,19 @@ class Highest(NamedTuple):
 
 
 def eagerly(trace: Trace) -> Highest:
-    """A run as it is on its card if blocks that other streams used, or that a library held, come back as early as can
-    be: the former when the allocator asks next, before it serves the request that follows."""
+    """A run as it is on its card if blocks that other streams used come back as early as can be: when the allocator
+    asks next, before it serves the request that follows."""
     allocator = Allocator(trace.memory, _config(trace), torch=version_of(trace.torch) or NEWEST)
     through(allocator, trace, eager=True)
+    return Highest(allocator.peak_requested, allocator.peak_allocated, allocator.peak_active, allocator.peak_reserved)
+
+
+def lately(trace: Trace) -> Highest:
+    """The same if they come back as late as can be, and so does what libraries may hold."""
+    if not trace.late:
+        return Highest(trace.peak.requested, trace.peak.allocated, trace.peak.active, trace.peak.reserved)
+    allocator = Allocator(trace.memory, _config(trace), torch=version_of(trace.torch) or NEWEST)
+    through(allocator, trace, late=True)
     return Highest(allocator.peak_requested, allocator.peak_allocated, allocator.peak_active, allocator.peak_reserved)
 
 
@@ -84,25 +93,25 @@ def _placed(measured: Trace, version: tuple[int, int]) -> Placed:
     return Placed(same, actions.count(_ALLOC), allocator.peak_allocated, f"{version[0]}.{version[1]}")
 
 
-def through(allocator: Allocator, measured: Trace, *, eager: bool = False) -> int:
+def through(allocator: Allocator, measured: Trace, *, eager: bool = False, late: bool = False) -> int:
     """Put the recorded requests through it; how many blocks have the recorded address. Where PyTorch gave segments
     back, it emptied its cache: all at once, because a script said so or because the card was full. A card that is full
     is taken to be larger, as in a prediction."""
     actions, buffers, _, addresses, _ = measured.events.columns
     blocks: dict[int, Block] = {}
     same = before = 0
-    early = _early(measured) if eager else {}
+    held = dict(measured.late) if late else {}
     for place, (action, buffer, address) in enumerate(zip(actions, buffers, addresses, strict=True)):
-        for gone in early.get(place, ()):
+        for gone in [each for each, stop in held.items() if stop <= place] if held else ():
+            del held[gone]
             allocator.free(blocks.pop(gone))
         if action == _ALLOC:
             if eager:
                 _return_all(allocator)
             block = blocks[buffer] = _served(allocator, measured.buffers[buffer])
             same += block.address == address
-        elif action == _FREE:
-            if buffer in blocks:  # else it went early
-                allocator.free(blocks.pop(buffer))
+        elif action == _FREE and buffer not in held:
+            allocator.free(blocks.pop(buffer))
         elif action == Action.FREE_REQUESTED:
             allocator.free(blocks[buffer], wait=True)
         elif action == Action.FREE_COMPLETED:
@@ -113,14 +122,6 @@ def through(allocator: Allocator, measured: Trace, *, eager: bool = False) -> in
             allocator.empty_cache()
         before = action
     return same
-
-
-def _early(trace: Trace) -> dict[int, list[int]]:
-    """Number of events → the buffers that could have died then."""
-    found: dict[int, list[int]] = {}
-    for buffer, place in trace.early:
-        found.setdefault(place, []).append(buffer)
-    return found
 
 
 def _served(allocator: Allocator, buffer: Buffer) -> Block:

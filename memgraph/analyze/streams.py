@@ -7,14 +7,15 @@ from bisect import bisect_right, insort
 from collections import Counter
 from typing import NamedTuple
 
-from memgraph.analyze.served import eagerly
+from memgraph.analyze.served import eagerly, lately
 from memgraph.trace import Action, Trace
 from memgraph.trace.rows import numbers
 
 
 class Bounds(NamedTuple):
-    """The highest bytes of a figure: blocks that other streams used, or that a library holds for some time, come back
-    somewhere between at once and when it is certain that they are done with. The trace has the latter."""
+    """The highest bytes of a figure: blocks that other streams used, or that a library may hold for some time, come
+    back somewhere between at once and when it is certain that they are done with. The trace has the latter of the
+    streams, and the former of libraries."""
 
     kind: str
     """`requested`, `allocated`, `active`, `reserved`."""
@@ -30,10 +31,10 @@ def uses_streams(trace: Trace) -> bool:
 def bounds(trace: Trace) -> tuple[Bounds, ...]:
     """The figures that the order of streams leaves open; none for most runs. A recording knows when blocks came back,
     so nothing is open there."""
-    if not (trace.waits or trace.early) or trace.origin != "predicted":
+    if not (trace.waits or trace.late) or trace.origin != "predicted":
         return ()
-    early = eagerly(trace)
-    rows = (Bounds(kind, getattr(early, kind), getattr(trace.peak, kind)) for kind in early._fields)
+    early, late = eagerly(trace), lately(trace)
+    rows = (Bounds(kind, getattr(early, kind), getattr(late, kind)) for kind in early._fields)
     return tuple(row for row in rows if row.eager != row.lazy)
 
 

@@ -55,8 +55,8 @@ class Ledger:
         self._waiting: dict[Block, int] = {}
         self.waited = False
         """Whether a block ever waited for other streams."""
-        self.early: list[tuple[int, int]] = []
-        """As `Trace.early`."""
+        self.late: list[tuple[int, int]] = []
+        """As `Trace.late`."""
         self.op = -1
         self.sizes: array[int] = array("q")
         self.ops: array[int] = array("q")
@@ -111,10 +111,10 @@ class Ledger:
         if block is not None and block.segment.stream != stream:
             self._uses.setdefault(buffer, set()).add(stream)
 
-    def held_since(self, buffer: int, event: int) -> None:
-        """If it is dead now: something else than the program may have held it alone since then."""
-        if buffer not in self._blocks and not self._closed:
-            self.early.append((buffer, event))
+    def may_be_held(self, buffer: int) -> None:
+        """If it is dead now: something else than the program may have held it until now."""
+        if buffer not in self._blocks:
+            self.late.append((buffer, len(self)))
 
     @property
     def waits(self) -> bool:

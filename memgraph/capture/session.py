@@ -192,7 +192,7 @@ class VirtualGpu:
                 settings=self._told(), ops=recorder.described_ops(), buffers=buffers, events=ledger.events(),
                 phases=ledger.finished_phases(), assumptions=self._assumed(),
                 unknown_ops=tuple(sorted(self.kinds.unknown)), compilation=self.compiling.compilation(),
-                held=self.keeping.held(), rounds=tuple(recorder.stage.rounds), early=tuple(ledger.early),
+                held=self.keeping.held(), rounds=tuple(recorder.stage.rounds), late=tuple(ledger.late),
                 facts=self.facts.all(),
             ),
             sent=recorder.sent, refilled=recorder.storages.refilled,

@@ -176,7 +176,7 @@ def _streams(trace: Trace) -> Iterator[str]:
 
 def _why_open(trace: Trace) -> str:
     streams = "no wait says when other streams are done"
-    if not trace.early:
+    if not trace.late:
         return streams
     watchdog = "nobody waits for a collective, whose tensors NCCL's group holds until its watchdog looks (100 ms)"
     return f"{streams}, and {watchdog}" if trace.waits else watchdog

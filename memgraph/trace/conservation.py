@@ -104,9 +104,9 @@ def _check_references(trace: TraceData) -> None:
         raise InvariantError("something holds a buffer, or is about one, that is not there")
     if not _within(trace.rounds, 0, len(trace.events) + 1):
         raise InvariantError("a model is called at an event that is not there")
-    buffers_of, events_of = [row[0] for row in trace.early], [row[1] for row in trace.early]
-    if not (_within(buffers_of, 0, len(trace.buffers)) and _within(events_of, 0, len(trace.events) + 1)):
-        raise InvariantError("a buffer could have died that is not there, or at an event that is not")
+    held, until = [row[0] for row in trace.late], [row[1] for row in trace.late]
+    if not (_within(held, 0, len(trace.buffers)) and _within(until, 0, len(trace.events) + 1)):
+        raise InvariantError("a library holds a buffer that is not there, or until an event that is not")
     borders = [0, *(border for phase in trace.phases for border in (phase.start, phase.stop)), len(trace.events)]
     if borders != sorted(borders):
         raise InvariantError("the phases are not stretches of the run in order")

@@ -69,9 +69,9 @@ class TraceData:
     rounds: tuple[int, ...] = ()
     """Indices of the events at which the first model of a forward was called, and called again; empty where that is not
     known."""
-    early: tuple[tuple[int, int], ...] = ()
-    """Buffers that a library alone may have held for some time, and the number of events before it: they live as long
-    as they may, and could have died there."""
+    late: tuple[tuple[int, int], ...] = ()
+    """Buffers that a library may hold for longer than the program does, and the number of events by which it has let
+    go of each. In `events` they die with the program's own."""
 
     @functools.cached_property
     def lives(self) -> tuple[Life, ...]:

@@ -61,7 +61,7 @@ def _encode(trace: TraceData) -> dict[str, Any]:
         **({"held": trace.held} if trace.held else {}),
         **({"facts": trace.facts} if trace.facts else {}),
         **({"rounds": trace.rounds} if trace.rounds else {}),
-        **({"early": trace.early} if trace.early else {}),
+        **({"late": trace.late} if trace.late else {}),
     }  # fmt: skip
 
 

@@ -47,11 +47,8 @@ class Recording(Protocol):
 class Ledger(Protocol):
     """What is needed of the recorder's."""
 
-    def __len__(self) -> int:
-        """Events so far."""
-
-    def held_since(self, buffer: int, event: int) -> None:
-        """If it is dead now: something else than the program may have held it alone since then."""
+    def may_be_held(self, buffer: int) -> None:
+        """If it is dead now: something else than the program may have held it until now."""
 
 
 class Storages(Protocol):
@@ -63,12 +60,11 @@ class Storages(Protocol):
 
 class Shelf:
     """Tensors that the work of an asynchronous collective keeps (`stashed_for_allocator_safety_`) until somebody waits
-    for it. If nobody does before the work is gone, they stay until the group is given its next collective
-    (`shelvesToUnstash_`, which `workEnqueue` clears). A watchdog puts them there, who looks every 100 ms: so they may
-    be gone with a collective before that, and where steps are shorter may stay for some more.
+    for it, or it is gone.
 
     Args:
-        left: told of them then. Whoever waits in C++ is not seen: None for what all wait for there.
+        left: told of them if nobody has waited by then. Whoever waits in C++ is not seen: None for what all wait for
+            there.
     """
 
     def __init__(self, tensors: Sequence[Tensor], left: Callable[[Sequence[Tensor]], None] | None) -> None:
@@ -93,7 +89,10 @@ class Nccl:
 
     def __init__(self, recorder: Recording) -> None:
         self._recorder = recorder
-        self._left: dict[str, list[tuple[Sequence[Tensor], int]]] = defaultdict(list)
+        self._left: dict[str, set[int]] = defaultdict(set)
+        """Buffers of works that nobody waited for. A watchdog that looks every 100 ms takes them over, and they go with
+        the group's next collective after that (`shelvesToUnstash_`, which `workEnqueue` clears). Where a step takes
+        longer, as most do, that is as good as at once; where it does not, they may stay until the next that comes."""
         self._streams: dict[tuple[str, int], torch.cuda.Stream] = {}
         self._batch: list[Waited] | None = None
         """What waiting does for each operation of the batch that is being made."""
@@ -103,7 +102,9 @@ class Nccl:
         return Shelf(tensors, functools.partial(self._leave, group.group_name) if name in _LEFT else None)
 
     def _leave(self, name: str, tensors: Sequence[Tensor]) -> None:
-        self._left[name].append((tensors, len(self._recorder.ledger)))
+        at = self._recorder.storages.buffer_at
+        found = (at(tensor.untyped_storage()._cdata) for tensor in tensors)
+        self._left[name].update(buffer for buffer in found if buffer is not None)
 
     def enqueued(self, group: Any, waited: Waited | None) -> None:
         """A group was given a collective or a message.
@@ -111,17 +112,11 @@ class Nccl:
         Args:
             waited: what waiting for it does.
         """
-        self._clear(self._left[group.group_name])
+        left = self._left[group.group_name]
+        while left:
+            self._recorder.ledger.may_be_held(left.pop())
         if self._batch is not None and waited is not None:
             self._batch.append(waited)
-
-    def _clear(self, left: list[tuple[Sequence[Tensor], int]]) -> None:
-        at = self._recorder.storages.buffer_at
-        held = {at(one.untyped_storage()._cdata): since for tensors, since in left for one in tensors}
-        left.clear()
-        for buffer, since in held.items():
-            if buffer is not None:
-                self._recorder.ledger.held_since(buffer, since)
 
     def sent(self, group: Any, peer: int, tensors: Sequence[Tensor]) -> Waited:
         """A message runs on a stream of the two ranks', or of the group's in a batch, which uses its tensors

@@ -13,7 +13,7 @@ from torch.distributed.fsdp import CPUOffloadPolicy, FullyShardedDataParallel, M
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 
 import memgraph
-from memgraph.analyze.served import eagerly
+from memgraph.analyze.streams import bounds
 from memgraph.render.table import report
 from memgraph.trace import Category, Trace
 
@@ -99,23 +99,24 @@ def test_it_runs(wrap: Callable[[nn.Module], nn.Module]) -> None:
 def test_ddp_holds_more_without_views_of_its_buckets() -> None:
     """Gradients beside the buckets that stay: at most 8 MiB."""
     with_views, without = (
-        eagerly(trained(lambda module, views=views: nn.parallel.DistributedDataParallel(
-            on_the_card(module), gradient_as_bucket_view=views))).requested
+        trained(lambda module, views=views: nn.parallel.DistributedDataParallel(
+            on_the_card(module), gradient_as_bucket_view=views)).peak.requested
         for views in (True, False)
     )  # fmt: skip
     assert 0 < without - with_views <= 8 * MIB
 
 
 def test_ddps_first_bucket_may_stay_into_the_second_step() -> None:
-    """It has all gradients, 2 × 4 MiB. Nobody waits for its all-reduce, so NCCL's group holds it until the next one
-    (which comes in the backward of the second step), or until its watchdog has looked."""
+    """It has all gradients, 2 × 4 MiB. Nobody waits for its all-reduce, so NCCL's group holds it until its watchdog has
+    looked, or until the next one, which comes in the backward of the second step."""
     trace = trained(lambda module: nn.parallel.DistributedDataParallel(on_the_card(module)))
-    assert [trace.buffers[buffer].size for buffer, _ in trace.early] == [8 * MIB]
-    ((buffer, early),) = trace.early
+    assert [trace.buffers[buffer].size for buffer, _ in trace.late] == [8 * MIB]
+    ((buffer, late),) = trace.late
     freed, again = trace.lives[buffer].stop, [phase for phase in trace.phases if phase.step == 2]
-    assert [phase.name for phase in again if phase.start <= early < phase.stop] == ["forward"]
-    assert [phase.name for phase in again if phase.start <= freed < phase.stop] == ["backward"]
-    assert eagerly(trace).requested < trace.peak.requested
+    assert [phase.name for phase in again if phase.start <= freed < phase.stop] == ["forward"]
+    assert [phase.name for phase in again if phase.start <= late < phase.stop] == ["backward"]
+    ends = {row.kind: row for row in bounds(trace)}
+    assert ends["requested"].eager == trace.peak.requested < ends["requested"].lazy
     assert "whose tensors NCCL's group holds until its watchdog looks" in " ".join(report(trace, 0).split())
 
 
