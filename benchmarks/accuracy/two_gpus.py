@@ -65,7 +65,8 @@ def run(script: str, rank: int, *names: str) -> tuple[list[str], Trace]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "run.memgraph")
         command = [sys.executable, "-m", "memgraph", "run", "--world", "2", "--rank", str(rank), "--gpu", "h200",
-                   "--torch", "2.11", "--format", "none", "-o", str(path), str(FOLDER / f"{script}.txt"), *names]  # fmt: skip
+                   "--torch", "2.11", "--format", "none", "-o", str(path), str(FOLDER / f"{script}.txt"),
+                   *names]  # fmt: skip
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             sys.exit(done.stderr[-2000:])

@@ -131,13 +131,14 @@ class _Search:
 
     def _tensor(self, tensor: Tensor, path: Path) -> None:
         self._hit(tensor, Found(path, tensor, graph=False))
-        if tensor.is_leaf and tensor.grad is not None:
-            self._add(tensor.grad, path if path.last else Path(f"{path.name}.grad", "gradient", path.file))
+        gradient, node = _behind(tensor)
+        if gradient is not None:
+            self._add(gradient, path if path.last else Path(f"{path.name}.grad", "gradient", path.file))
         for hooks in (tensor._backward_hooks, getattr(tensor, "_post_accumulate_grad_hooks", None)):
             if hooks:
                 self._add(hooks, Path(f"a hook of {path.name}", "hook", path.file))
-        if tensor.grad_fn is not None:
-            self._graphs.append((tensor.grad_fn, path, tensor))
+        if node is not None:
+            self._graphs.append((node, path, tensor))
 
     def _hit(self, tensor: Tensor, found: Found) -> None:
         if tensor.layout is not torch.strided:
@@ -203,6 +204,15 @@ def children(value: Any, path: Path) -> Iterator[tuple[Any, Path]]:
         yield from ((item, path.attribute(value, name)) for name, item in list(vars(value).items()))
     else:
         yield from _of_object(value, path)
+
+
+def _behind(tensor: Tensor) -> tuple[Any, Any]:
+    """The gradient of a leaf, and the node that made another. Neither of one of several views whose base was changed in
+    place: torch refuses to look (`check_inplace`, torch/csrc/autograd/variable.cpp)."""
+    try:
+        return (tensor.grad if tensor.is_leaf else None), tensor.grad_fn
+    except RuntimeError:
+        return None, None
 
 
 def _of_module(module: nn.Module, path: Path) -> Iterator[tuple[Any, Path]]:

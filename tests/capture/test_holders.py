@@ -156,3 +156,17 @@ def test_the_graph_of_the_step_before_beside_the_next_is_told(tmp_path: Path) ->
 def test_nothing_is_said_to_grow_in_recorded_training_loops(name: str, told: list[str]) -> None:
     """Three of the 31 of benchmarks/workloads: nothing stays in them, and only what most of a peak is gets told."""
     assert [finding.name for finding in findings(trace_of(name))] == told
+
+
+def test_a_view_that_torch_refuses_to_look_at_is_passed_over(tmp_path: Path) -> None:
+    """One of several views, whose base was changed in place: its `is_leaf` and `grad_fn` raise."""
+    program = """
+    left, right = (model[0].weight * 2).chunk(2)
+    left._base.mul_(3)
+    for _ in range(4):
+        (model[0].weight * 2).sum().backward()
+        optimizer.step()
+        cycle = [left]
+        cycle.append(cycle)
+    """
+    assert findings(ran(tmp_path, program)) == ()
