@@ -309,7 +309,8 @@ def _unnamed(search: _Search) -> Iterator[tuple[Any, Path]]:
     lost = [value for value in gc.get_objects() if type(value) is FakeTensor and not search.knows(value)]
     file = next((frame.f_code.co_filename for frame in _frames() if is_users(frame.f_code.co_filename)), "")
     for tensor in lost:
-        if tensor.is_leaf and tensor.grad is not None and tensor.grad.grad_fn is not None:
+        gradient, _ = _behind(tensor)
+        if gradient is not None and gradient.grad_fn is not None:
             yield tensor, Path("grad", "gradient", file, last=True)
     owners = _owners(lost[:_OWNERS])
     yield from ((tensor, owners[id(tensor)]) for tensor in lost if id(tensor) in owners)

@@ -73,6 +73,23 @@ def functional(calls: Calls, nccl: Nccl) -> Mapping[OpOverload, Kernel]:
     return kernels
 
 
+def on_values() -> Mapping[OpOverload, Kernel]:
+    """What comes of known values, of which each rank has the same."""
+    return {
+        ops.wait_tensor.default: _same,
+        ops.all_reduce.default: _reduced,
+        ops.all_reduce_.default: _reduced,
+        ops.broadcast.default: _copy,
+        ops.all_gather_into_tensor.default: lambda value, size, _group: torch.cat([value] * size),
+        ops.reduce_scatter_tensor.default: lambda value, op, size, name: _reduced(value, op, name).chunk(size)[0],
+        ops.all_to_all_single.default: _copy,
+    }
+
+
+def _reduced(value: Tensor, op: str, group: Any) -> Tensor:
+    return value * _group(group).size() if op == "sum" else value.clone()
+
+
 def _same(source: Tensor, *_: Any, **__: Any) -> Tensor:
     return source
 

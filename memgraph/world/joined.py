@@ -14,12 +14,13 @@ from torch import Tensor
 from torch._ops import OpOverload
 
 from memgraph.virtual.threads import Here
+from memgraph.virtual.values.known import run_by
 from memgraph.world.calls import Calls
 from memgraph.world.checkpoints import checkpoints_are_of_this_rank
 from memgraph.world.collectives import collectives, reductions_are_known
 from memgraph.world.ddp import ddp_runs
 from memgraph.world.fsdp import packing, shards_are_few
-from memgraph.world.functional import functional
+from memgraph.world.functional import functional, on_values
 from memgraph.world.group import groups_are_made
 from memgraph.world.mail import Mail
 from memgraph.world.nccl import Ledger, Nccl, Storages, batches_are_one_work
@@ -76,6 +77,7 @@ def joined(
         stack.enter_context(works_are_waited_for())
         stack.enter_context(sharding_is_no_part(recorder))
         stack.enter_context(nobody_traces())
+        stack.enter_context(run_by(on_values()))
         stack.enter_context(reductions_are_known())
         stack.enter_context(objects_are_pickled())
         stack.enter_context(ddp_runs())

@@ -161,11 +161,11 @@ def test_nothing_is_said_to_grow_in_recorded_training_loops(name: str, told: lis
 def test_a_view_that_torch_refuses_to_look_at_is_passed_over(tmp_path: Path) -> None:
     """One of several views, whose base was changed in place: its `is_leaf` and `grad_fn` raise."""
     program = """
-    left, right = (model[0].weight * 2).chunk(2)
+    left, right = (net[0].weight * 2).chunk(2)
     left._base.mul_(3)
     for _ in range(4):
-        (model[0].weight * 2).sum().backward()
-        optimizer.step()
+        (net[0].weight * 2).sum().backward()
+        opt.step()
         cycle = [left]
         cycle.append(cycle)
     """

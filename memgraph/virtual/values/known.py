@@ -11,6 +11,7 @@ layers. What cannot be known is assumed (`assumed.py`).
 
 from __future__ import annotations
 
+import contextlib
 import enum
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -198,7 +199,18 @@ def _histogram(source: Tensor, *args: Any, **kwargs: Any) -> Tensor:
 
 
 _ON_A_CPU: dict[OpOverload, Callable[..., Any]] = {torch.ops.aten.histc.default: _histogram}
-"""Ops whose CPU kernels take fewer types than those of CUDA do."""
+"""Ops whose CPU kernels take fewer types than those of CUDA do, or are not a CPU's affair."""
+
+
+@contextlib.contextmanager
+def run_by(functions: Mapping[OpOverload, Callable[..., Any]]) -> Iterator[None]:
+    """While open, these say what comes of ops whose values are known."""
+    _ON_A_CPU.update(functions)
+    try:
+        yield
+    finally:
+        for func in functions:
+            _ON_A_CPU.pop(func, None)
 
 
 def stand_in(like: Tensor, output: Tensor) -> Tensor:
