@@ -28,7 +28,7 @@ from memgraph.virtual.inductor.wrapper import (
     kernels_do_nothing,
     wrappers_go_through_the_dispatcher,
 )
-from memgraph.virtual.patches import as_torch_is
+from memgraph.virtual.patches import as_torch_is, replaced
 
 _MODULES = (
     "torch._dynamo", "torch._dynamo.convert_frame", "torch._dynamo.device_interface", "torch._dynamo.output_graph",
@@ -52,6 +52,7 @@ def compiles_without_a_card(gpu: GpuSpec, watcher: Watcher) -> Iterator[None]:
     _import_compiler()
     with contextlib.ExitStack() as stack:
         stack.enter_context(nothing_kept())
+        stack.enter_context(_tables_are_filled_again())
         stack.enter_context(_nobody_looks_into(watcher.own_code()))
         stack.enter_context(device_answers(gpu))
         timed = tuning.timer(gpu, watcher.timing)
@@ -77,6 +78,21 @@ def _import_compiler() -> None:
             import_module(name)
         import_module("torch._dynamo.variables.torch").TorchInGraphFunctionVariable._get_handlers()
         import_module("torch._dynamo.trace_rules").get_torch_obj_rule_map()
+
+
+@contextlib.contextmanager
+def _tables_are_filled_again() -> Iterator[None]:
+    """`init_process_group` empties Dynamo's tables (`clear_lru_cache`), which would be filled with what is in place of
+    torch's functions."""
+    rules = import_module("torch._dynamo.trace_rules")
+    clear = rules.clear_lru_cache
+
+    def cleared() -> None:
+        clear()
+        _import_compiler()
+
+    with replaced(rules, "clear_lru_cache", cleared):
+        yield
 
 
 @contextlib.contextmanager
