@@ -113,7 +113,7 @@ def _move(name: str, given: Mapping[str, Any], results: list[Tensor], sources: l
     elif name == "barrier":
         flat = torch.zeros(1, device=given["tensor"].device)  # `barrierTensor`
     del flat
-    _arrive(name, given, results, sources, group.size())
+    _arrive(name, given, results, sources, group)
 
 
 def _exchange(mail: Mail, name: str, peer: int, tensors: Sequence[Tensor]) -> None:
@@ -140,7 +140,7 @@ def _alike(tensors: Sequence[Tensor]) -> bool:
     return bool(tensors) and all(tensor.shape == tensors[0].shape for tensor in tensors)
 
 
-def _arrive(name: str, given: Mapping[str, Any], results: list[Tensor], sources: list[Tensor], size: int) -> None:
+def _arrive(name: str, given: Mapping[str, Any], results: list[Tensor], sources: list[Tensor], group: Any) -> None:
     """Results are forgotten, and known again where what was sent is known."""
     sent = [_value(tensor) for tensor in sources or results]
     for result in results:
@@ -149,7 +149,7 @@ def _arrive(name: str, given: Mapping[str, Any], results: list[Tensor], sources:
     if not sent or any(value is None for value in sent) or name in ("send", "barrier", "recv_", "recv_any_source_"):
         return
     with unset_fake_temporarily():
-        arrived = _received(name, given, sent, len(results), size)
+        arrived = _received(name, sent, len(results), group)
         for result, value in zip(results, arrived, strict=False):
             if isinstance(result, FakeTensor):
                 values.remember(result, value.reshape(result.shape))
@@ -157,9 +157,8 @@ def _arrive(name: str, given: Mapping[str, Any], results: list[Tensor], sources:
                 result.copy_(value.reshape(result.shape))
 
 
-def _received(
-    name: str, given: Mapping[str, Any], sent: list[Any], results: int, size: int
-) -> Iterator[Tensor]:  # fmt: skip
+def _received(name: str, sent: list[Any], results: int, group: Any) -> Iterator[Tensor]:
+    size = group.size()
     if name in ("allreduce_", "allreduce_coalesced_", "reduce_"):
         return (value * size if _sums.get() else value.clone() for value in sent)
     if name == "broadcast_":
@@ -170,6 +169,8 @@ def _received(
         return (torch.cat([value.reshape(-1)] * size) for value in sent)
     if name in ("alltoall_", "alltoall_base_"):
         return iter(sent)
+    if name == "scatter_" and len(sent) == size:  # this rank has what all get
+        return iter(sent[group.rank() : group.rank() + 1])
     return iter(())
 
 

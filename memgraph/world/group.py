@@ -86,6 +86,7 @@ def _changes(here: Place, store: LonelyStore) -> list[tuple[Any, str, Any]]:
     fake = c10d_cpp.FakeProcessGroup
     return [
         (c10d, "ProcessGroupNCCL", VirtualNccl), (dist, "ProcessGroupNCCL", VirtualNccl),
+        (c10d, "ProcessGroupNCCL2", VirtualNccl), (dist, "ProcessGroupNCCL2", VirtualNccl),  # torch 2.15
         (c10d, "ProcessGroupGloo", VirtualGloo), (dist, "ProcessGroupGloo", VirtualGloo),
         (c10d, "_NCCL_AVAILABLE", True), (c10d, "_GLOO_AVAILABLE", True),
         (c10d, "split_group", _split), (dist, "split_group", _split), (device_mesh, "split_group", _split),

@@ -28,8 +28,16 @@ from memgraph.world.objects import objects_are_pickled
 from memgraph.world.place import Place, environment_of
 from memgraph.world.untraced import nobody_traces, sharding_is_no_part
 from memgraph.world.works import works_are_waited_for
+from memgraph.world.zero import state_is_alike
 
 Kernels = Mapping[OpOverload, Callable[..., Any]]
+
+
+class Stated(Protocol):
+    """What is needed of the recorder's."""
+
+    def state(self, text: str) -> None:
+        """Something is taken for granted."""
 
 
 class Recorder(Protocol):
@@ -44,6 +52,10 @@ class Recorder(Protocol):
 
     def record_stream(self, tensor: Tensor, stream: torch.Stream) -> None:
         """As `Tensor.record_stream`."""
+
+    @property
+    def assumptions(self) -> Stated:
+        """Where it is written what is taken for granted."""
 
     @property
     def ledger(self) -> Ledger:
@@ -79,7 +91,8 @@ def joined(
         stack.enter_context(nobody_traces())
         stack.enter_context(run_by(on_values()))
         stack.enter_context(reductions_are_known())
-        stack.enter_context(objects_are_pickled())
+        stack.enter_context(objects_are_pickled(recorder.assumptions.state))
+        stack.enter_context(state_is_alike(recorder.assumptions.state))
         stack.enter_context(ddp_runs())
         stack.enter_context(shards_are_few())
         stack.enter_context(checkpoints_are_of_this_rank())
