@@ -99,7 +99,7 @@ def _changes(here: Place, store: LonelyStore) -> list[tuple[Any, str, Any]]:
         (fake, "_set_sequence_number_for_group", _nothing), (fake, "_get_sequence_number_for_group", lambda _self: 0),
         (fake, "abort", _nothing), (fake, "shutdown", _nothing), (fake, "_set_default_timeout", _nothing),
         (fake, "eager_connect_single_device", _nothing), (fake, "set_timeout", _nothing),
-        (fake, "perform_nocolor_split", _nothing),
+        (fake, "perform_nocolor_split", _nothing), (fake, "split", _part),
     ]  # fmt: skip
 
 
@@ -115,6 +115,11 @@ def _split(
         if me in part:  # the others' groups are none of this rank's affair, and there may be a thousand
             return c10d.new_group(part, timeout=timeout, group_desc=group_desc, use_local_synchronization=True)
     return None
+
+
+def _part(_parent: Any, _store: Any, ranks: Any, *_: Any) -> Any:
+    """As `ProcessGroupNCCL2.split` of torch 2.15: the group of these of the parent's ranks, of which this one is."""
+    return c10d_cpp.FakeProcessGroup._create_internal(ranks.index(dist.get_rank()), len(ranks))
 
 
 def _nccl_version() -> int:

@@ -9,7 +9,9 @@ import sys
 import pytest
 import torch
 import torch.distributed as dist
+import torch.distributed._functional_collectives as funcol
 from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.optim import ZeroRedundancyOptimizer
 
 import memgraph
 from memgraph.errors import MemgraphError
@@ -134,3 +136,46 @@ def test_what_only_another_rank_knows_is_an_error_and_no_wait() -> None:
 def test_an_unknown_backend_is_torchs_error() -> None:
     with memgraph.virtual_gpu("h100", world=2), pytest.raises((ValueError, RuntimeError, AssertionError)):
         dist.init_process_group("nothing")
+
+
+def test_what_another_rank_broadcasts_is_taken_to_be_ones_own() -> None:
+    with memgraph.virtual_gpu("h100", world=4, rank=2) as gpu:
+        dist.init_process_group("nccl")
+        names = ["mine"]
+        dist.broadcast_object_list(names, src=1)
+        assert names == ["mine"]
+    assert (
+        "what rank 1 sends in broadcast_object_list is taken to be what this rank has itself" in gpu.trace.assumptions
+    )
+
+
+def test_a_rank_scatters_its_own_part_to_itself() -> None:
+    with memgraph.virtual_gpu("h100", world=2, rank=1) as gpu:
+        dist.init_process_group("nccl")
+        got = [None]
+        dist.scatter_object_list(got, ["a", "b"], src=1)
+        assert got == ["b"]
+    assert not any("scatter" in text for text in gpu.trace.assumptions)
+
+
+def test_functional_collectives_of_known_values_are_known() -> None:
+    with memgraph.virtual_gpu("h100", world=4, rank=0):
+        dist.init_process_group("nccl")
+        mesh = init_device_mesh("cuda", (4,))
+        count = torch.tensor(3).to("cuda")
+        assert funcol.all_reduce(count, "sum", mesh).item() == 12
+        assert funcol.all_reduce(count, "max", mesh).item() == 3
+        assert funcol.all_gather_tensor(count.reshape(1), 0, mesh).tolist() == [3, 3, 3, 3]
+
+
+def test_state_of_other_ranks_is_as_large_as_this_ones() -> None:
+    with memgraph.virtual_gpu("h100", world=2, rank=0) as gpu:
+        dist.init_process_group("nccl")
+        layers = torch.nn.Sequential(*[torch.nn.Linear(64, 64) for _ in range(4)]).cuda()
+        model = torch.nn.parallel.DistributedDataParallel(layers)
+        optimizer = ZeroRedundancyOptimizer(model.parameters(), optimizer_class=torch.optim.AdamW, lr=1e-3)
+        model(torch.zeros(2, 64, device="cuda")).sum().backward()
+        optimizer.step()
+        optimizer.consolidate_state_dict(to=0)
+        assert len(optimizer.state_dict()["state"]) == 8
+    assert any("the optimizer's state on other ranks" in text for text in gpu.trace.assumptions)
