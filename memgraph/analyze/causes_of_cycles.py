@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Hashable
 
 from memgraph.analyze.finding import Finding
-from memgraph.analyze.leaks import held_by
+from memgraph.analyze.leaks import held_by, let_go
 from memgraph.analyze.steps import in_words, kind_kept
 from memgraph.analyze.uses import makers
 from memgraph.trace import ENDS, Held, Trace
@@ -36,8 +36,7 @@ def cycles(trace: Trace) -> tuple[Finding, ...]:
         f"{format_bytes(size)} at the peak are of objects that the program has let go of: {named}{more}.",
         trace.ops[first].source if first >= 0 else "",
         held_by(held),
-        "break the cycle where it is made: weakref.ref for one of its references, or `del` one of them; the collector "
-        "counts objects, not bytes, and comes late",
+        f"{let_go(held)}; the collector counts objects, not bytes, and comes late",
         size,
     ),)  # fmt: skip
 

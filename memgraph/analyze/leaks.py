@@ -56,7 +56,9 @@ def _finding(trace: Trace, found: Steps, kinds: Sequence[Kind]) -> Finding:
     rows += [f"{more} more kinds"] if more else []
     what = f"Grows {format_bytes(rate)} a {found.unit}: {', '.join(rows)}.{_until(trace, found)}"
     name = "growing-graph" if held and held.graph else "growing"
-    return Finding(name, what, held.source if held else kinds[0].source, held_by(held), _help(held, kinds, trace), rate)
+    return Finding(
+        name, what, held.source if held else kinds[0].source, held_by(held, trace), _help(held, kinds, trace), rate
+    )
 
 
 def _foremost(holders: Sequence[Held | None]) -> Held | None:
@@ -92,6 +94,8 @@ def _left_over(trace: Trace) -> tuple[Finding, ...]:
     size = sum(_size(trace, row) for row in rows)
     held = _foremost([holder(trace, row) for row in rows])
     early = len(step_ends(trace)) < FEWEST
+    if held is not None and held.kind == "cycle":  # told by what waits for the collector
+        return ()
     piling = early and held is not None and held.graph and held.kind != "variable"
     if not rows or size < (_PILES if piling else _SHOWS) * trace.peak.requested:
         return ()
@@ -123,13 +127,13 @@ def _left(trace: Trace, rows: Sequence[Sequence[int]], size: int, held: Held | N
     named = ", ".join(f"{len(row):,} x {in_words(trace, row)}" for row in rows[:_NAMED])
     more = f", {len(rows) - _NAMED} more kinds" if len(rows) > _NAMED else ""
     what = f"At the peak {format_bytes(size)} of the step before are alive beside its own: {named}{more}."
-    help_ = _let_go(held) + ("; more --steps say whether it grows" if early else "")
+    help_ = _release(held) + ("; more --steps say whether it grows" if early else "")
     first = trace.buffers[rows[0][0]].op
     where = held.source if held else trace.ops[first].source
-    return Finding("two-steps-alive", what, where, held_by(held), help_, size)
+    return Finding("two-steps-alive", what, where, held_by(held, trace), help_, size)
 
 
-def _let_go(held: Held | None) -> str:
+def _release(held: Held | None) -> str:
     if held is None:
         return "let go of it before the next forward"
     if held.kind != "variable":
@@ -141,13 +145,19 @@ def _let_go(held: Held | None) -> str:
 # Words.
 
 
-def held_by(held: Held | None) -> str:
+def held_by(held: Held | None, trace: Trace | None = None) -> str:
     """Who holds it, in a phrase."""
+    if held is None and trace is not None and trace.origin == "measured":
+        return "a recording does not say who holds it: `memgraph run` on the script does"
     if held is None:
         return "held by nothing that the program names"
     if held.kind == "cycle":
         place = f" ({held.source})" if held.source else ""
-        of = f" of `{held.name}` objects{place}" if held.name else ""
+        of = (
+            f" of `{held.name}` objects{place}"
+            if held.name
+            else ", of objects, or of an exception that is kept with its traceback,"
+        )
         return f"held by a reference cycle{of} until Python's collector runs"
     if held.kind == "gradient" and held.graph:
         return f"held by a gradient that has a graph, `{held.name}`: a cycle" + (
@@ -166,7 +176,25 @@ def _article(held: Held) -> str:
     return said.get(held.kind, f"the {held.kind}")
 
 
+def let_go(held: Held) -> str:
+    """What to write so that it is not held any more."""
+    return _help(held, (), None)
+
+
+def _saved_for_a_backward(trace: Trace, kind: Kind) -> bool:
+    """Whether it is what a backward has use for: it is kept of a step's forward, and no input of it."""
+    return trace.buffers[kind.buffers[0]].category in (Category.ACTIVATION, Category.TEMPORARY)
+
+
 def _help(held: Held | None, kinds: Sequence[Kind], trace: Trace | None) -> str:
+    if held is None and trace is not None and trace.origin == "measured":
+        graph = any(_saved_for_a_backward(trace, kind) for kind in kinds)
+        return (
+            "look for a loss or an output that is kept with its graph, and `.detach()` or `.item()` it; or for a list "
+            "or a hook that keeps what this line makes"
+            if graph
+            else "look for what keeps what this line makes: a list, a dict, a hook"
+        )
     if held is None:
         return "look at what the line keeps; `del` it, or break the cycle of references that holds it"
     if held.kind == "cycle":
@@ -182,4 +210,6 @@ def _help(held: Held | None, kinds: Sequence[Kind], trace: Trace | None) -> str:
         return f"add `.detach()` or `.item()` to what is kept in `{held.name}`"
     if trace and all(trace.buffers[index].category is Category.PARAMETER for index in kinds[0].buffers):
         return f"let go of the models in `{held.name}` before the next is made"
+    if trace and kinds and all(trace.buffers[kind.buffers[0]].category is Category.OPTIMIZER for kind in kinds):
+        return f"keep one optimizer, whose param_groups can be changed, in place of those in `{held.name}`"
     return f"empty `{held.name}` each step, or keep `.detach().cpu()` in it"

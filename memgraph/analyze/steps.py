@@ -141,10 +141,14 @@ def _growing(trace: Trace, ends: Sequence[int]) -> Iterator[Kind]:
 
 def _without_late_state(trace: Trace, kinds: Sequence[Kind]) -> list[Kind]:
     """An optimizer makes the state of a parameter when its first gradient comes, which is no growth unless there are
-    more parameters too."""
-    of = {kind: trace.buffers[kind.buffers[0]].category for kind in kinds}
-    more = Category.PARAMETER in of.values()
-    return [kind for kind in kinds if more or of[kind] is not Category.OPTIMIZER]
+    more parameters too, or more optimizers: then there is more of it than parameters of its name."""
+    of = {kind: trace.buffers[kind.buffers[0]] for kind in kinds}
+    more = any(buffer.category is Category.PARAMETER for buffer in of.values())
+    if more or not any(buffer.category is Category.OPTIMIZER for buffer in of.values()):
+        return list(kinds)
+    names = Counter(buffer.name for buffer in trace.buffers if buffer.category is Category.PARAMETER)
+    return [kind for kind in kinds if of[kind].category is not Category.OPTIMIZER
+            or kind.count > names[of[kind].name.partition(" of ")[2]] > 0]  # fmt: skip
 
 
 def kind_kept(trace: Trace, index: int) -> Hashable:

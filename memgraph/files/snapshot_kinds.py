@@ -14,6 +14,11 @@ from memgraph.files.stacks import NOWHERE, Site
 from memgraph.gpu import cublas
 from memgraph.trace import Action, Buffer, Category, Events, Phase, Role
 
+_PRODUCTS = frozenset(f"aten.{name}" for name in (
+    "mm", "addmm", "bmm", "baddbmm", "linear", "matmul", "mv", "addmv", "dot", "_addmm_activation", "convolution",
+    "_scaled_dot_product_attention_math",
+))  # fmt: skip
+"""Ops that call cuBLAS, which has a workspace from the first of them on."""
 _STATE = 2
 """Tensors of a parameter's size that an optimizer keeps of it at most, Adam's moments; three with `amsgrad`."""
 
@@ -81,7 +86,8 @@ def _spans(events: Events, count: int) -> list[tuple[int, int]]:
 def _one(buffer: Buffer, site: Site, phase: Phase, stop: int, end: int) -> tuple[Category, Role]:
     """By itself: where it was made, and whether it outlived its phase."""
     forward = (phase.name == "forward" and phase.stop < end) or (phase.name == "before" and site.phase == "forward")
-    if site.kind == "library" or (buffer.size in cublas.KEPT and stop == end and forward):
+    product = not site.op.startswith("aten.") or site.op in _PRODUCTS
+    if site.kind == "library" or (buffer.size in cublas.KEPT and stop == end and forward and product):
         return Category.WORKSPACE, Role.LIBRARY
     if site.kind == "raw":
         return Category.WORKSPACE, Role.TEMPORARY

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 
+from memgraph.files.snapshot_phases import plain
 from memgraph.files.stacks import Site
 from memgraph.trace import Action, Buffer, Events, Op, Phase
 
@@ -67,12 +68,12 @@ class _Ops:
             self._call = key, forward
             found = self._made(number, forward)
             if self._name == "forward" and not backward:
-                self._forwards[_plain(site.op)].append(found)
+                self._forwards[plain(site.op)].append(found)
         self._seen.add(number)
         return self._made(number, forward)
 
     def _forward(self, node: str) -> int:
-        made = self._forwards.get(_plain(node.partition("Backward")[0]))
+        made = self._forwards.get(plain(node.partition("Backward")[0]))
         return made.pop() if made else -1
 
     def _made(self, number: int, forward: int) -> int:
@@ -84,8 +85,3 @@ class _Ops:
             name = f"{site.op}.default" if site.op.startswith("aten.") else site.op
             self.ops.append(Op(name or "outside any function", self._phase, "", source, forward=forward))
         return self._known[key]
-
-
-def _plain(name: str) -> str:
-    """`mm` of `aten.mm` and `Mm`; `nllloss` of `nll_loss_forward` and `NllLoss`."""
-    return name.removeprefix("aten.").removesuffix("_forward").replace("_", "").lower()

@@ -12,6 +12,13 @@ from memgraph.files.stacks import NOWHERE, Site
 from memgraph.trace import Action, Events, Phase
 
 _ENDS = (int(Action.FREE), int(Action.FREE_COMPLETED))
+_OF_UPDATES = frozenset(("aten.zeros_like", "aten.zeros", "aten.sqrt", "aten.addcdiv", "aten.clone", "aten.full"))
+"""What optimizers of torch make outside of their own ops (torch/optim/adam.py and its neighbours)."""
+_ARITHMETIC = frozenset(f"aten.{name}" for name in (
+    "add", "mul", "div", "sub", "neg", "pow", "sqrt", "rsqrt", "abs", "clone", "_to_copy", "lerp", "where", "sum",
+    "norm", "linalg_vector_norm", "maximum", "clamp", "view", "copy_", "expand", "reshape", "mean", "square",
+))  # fmt: skip
+"""Ops that optimizers call as well as models."""
 _ASKS = (int(Action.ALLOC), int(Action.OUT_OF_MEMORY))
 
 
@@ -40,7 +47,7 @@ def phases(events: Events, sites: Sequence[Site], before: int) -> tuple[Phase, .
     if rows and rows[0][0] != "before":
         rows[0] = (*rows[0][:2], 0)
     found = _closed(rows or [("recorded", 1, before)], len(events))
-    return found if labels.script else _cut(found, events)
+    return found if labels.script else _cut(found, events, sites)
 
 
 def _first(actions: Sequence[int], place: int, before: int) -> int:
@@ -86,9 +93,11 @@ class _Labels:
         return name in last and new in ("input", "forward", "backward")
 
 
-def _cut(found: Sequence[Phase], events: Events) -> tuple[Phase, ...]:
+def _cut(found: Sequence[Phase], events: Events, sites: Sequence[Site]) -> tuple[Phase, ...]:
     """Each forward cut where it begins, where only lives say so: at the first buffer that its backward frees. What is
-    before is load, or the optimizer after a backward."""
+    before is load, or after a backward the optimizer if it makes what one makes, else input."""
+    nodes = {plain(site.node.partition("Backward")[0]) for site in sites if site.node}
+    differs = [site.op not in _ARITHMETIC and plain(site.op) in nodes for site in sites]
     rows: list[tuple[str, int]] = []
     for number, phase in enumerate(found):
         after = found[number + 1] if number + 1 < len(found) else None
@@ -96,28 +105,49 @@ def _cut(found: Sequence[Phase], events: Events) -> tuple[Phase, ...]:
         if phase.name != "forward":
             rows.append((phase.name, phase.start))
             continue
-        start = _first_freed(events, phase, after) if after is not None and after.name == "backward" else phase.stop
-        rest = {"": "load", "before": "input", "backward": "optimizer", "optimizer": "input"}[before]
-        rows += [(rest, phase.start)] * (start > phase.start) + [("forward", start)] * (start < phase.stop)
+        start = _beginning(events, differs, phase, after)
+        updates = _updates(events, sites, phase.start, start) or (after is not None and after.name == "optimizer")
+        rest = {"": "load", "before": "input", "backward": "optimizer" if updates else "input", "optimizer": "input"}
+        rows += [(rest[before], phase.start)] * (start > phase.start) + [("forward", start)] * (start < phase.stop)
     return _numbered(rows, found[-1].stop)
 
 
-def _first_freed(events: Events, phase: Phase, after: Phase) -> int:
-    """Where the first buffer of a phase was made that the phase after it frees."""
-    actions, buffers = events.columns[:2]
-    freed = {buffers[place] for place in range(after.start, after.stop) if actions[place] in _ENDS}
-    born = (place for place in range(phase.start, phase.stop)
-            if actions[place] == Action.ALLOC and buffers[place] in freed)  # fmt: skip
-    return _first(actions, next(born, phase.stop - 1), phase.start)
+def _beginning(events: Events, differs: Sequence[bool], phase: Phase, after: Phase | None) -> int:
+    """Where a forward begins in a phase: where the first buffer was made that the backward after it frees, or, as a
+    graph may be kept and nothing freed, the first of an op that a backward differentiates."""
+    if after is not None and after.name == "optimizer":
+        return phase.stop
+    actions, buffers, ops = events.columns[:3]
+    freed = {buffers[place] for place in range(after.start, after.stop) if actions[place] in _ENDS} if after else set()
+    made = (
+        place for place in range(phase.start, phase.stop)
+        if actions[place] == Action.ALLOC and (buffers[place] in freed or (ops[place] >= 0 and differs[ops[place]]))
+    )  # fmt: skip
+    return _first(actions, next(made, phase.stop if after is None else phase.stop - 1), phase.start)
+
+
+def _updates(events: Events, sites: Sequence[Site], start: int, stop: int) -> bool:
+    """Whether an optimizer makes its state here, or what its loop computes of a parameter."""
+    actions, _, ops = events.columns[:3]
+    return any(
+        actions[place] == Action.ALLOC and ops[place] >= 0 and sites[ops[place]].op in _OF_UPDATES
+        for place in range(start, stop)
+    )
 
 
 def _numbered(rows: Sequence[tuple[str, int]], length: int) -> tuple[Phase, ...]:
-    """Phases with their steps: one begins after each optimizer's."""
+    """Phases with their steps: one begins after each optimizer's, or after each backward where none shows."""
+    last = "optimizer" if any(name == "optimizer" for name, _ in rows) else "backward"
     step, before, told = 0, "", []
     for name, start in rows:
         if name == before:
             continue
-        step += name not in ("load", "before") and (step == 0 or before == "optimizer")
+        step += name not in ("load", "before") and (step == 0 or before == last)
         told.append((name, step, start))
         before = name
     return _closed(told, length)
+
+
+def plain(name: str) -> str:
+    """`mm` of `aten.mm` and `Mm`; `nllloss` of `nll_loss_forward` and `NllLoss`."""
+    return name.removeprefix("aten.").removesuffix("_forward").replace("_", "").lower()

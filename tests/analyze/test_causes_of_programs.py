@@ -58,6 +58,31 @@ def test_objects_without_cycles_do_not() -> None:
     assert not found(_nodes(False))
 
 
+def _caught(kept: bool) -> None:
+    data = torch.zeros(16 * MIB, dtype=torch.uint8, device="cuda")
+    try:
+        raise ValueError(len(data))
+    except ValueError as error:
+        seen = error if kept else str(error)
+    assert seen
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_an_exception_that_is_kept_keeps_the_variables_of_its_function(kept: bool) -> None:
+    """Twice eight calls with 16 MiB each: the last of eight was not over at the peak, in the second round's eighth."""
+    with memgraph.virtual_gpu("t4") as gpu:
+        for _ in range(2):
+            for _ in range(8):
+                _caught(kept)
+            if kept:
+                gc.collect()
+    rows = found(gpu.trace)
+    assert ("reference-cycles" in rows) == kept
+    if kept:
+        assert rows["reference-cycles"].bytes == 7 * 16 * MIB
+        assert "an exception" in rows["reference-cycles"].why
+
+
 def test_a_model_in_a_cycle_is_no_waste_while_it_is_used() -> None:
     """Ten layers of 16 MiB, used to the end, then freed by the collector: they were no garbage at the peak."""
     with memgraph.virtual_gpu("t4") as gpu:

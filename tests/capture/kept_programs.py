@@ -161,6 +161,16 @@ GROWING: dict[str, Case] = {
             models.append((0, model))  # here
         """,
         8204, "growing", "the list `models`", "let go of the models"),
+    # two moments of each weight, by as many optimizers
+    "an optimizer for each step": Case(
+        """
+        opts = []
+        for i in range(6):
+            opt = torch.optim.Adam(net.parameters(), foreach=False)
+            opts.append(opt)  # here
+            net(batch()).mean().backward(); opt.step(); opt.zero_grad()
+        """,
+        8204, "growing", "the list `opts`", "keep one optimizer"),
     "an object that refers to itself": Case(
         """
         gc.disable()
