@@ -11,6 +11,12 @@ NAMES = ("pp", "replicate", "dp", "cp", "tp")
 """From the outermost: neighbours in `tp` are neighbours in rank, as in torchtitan's `parallel_dims.py`."""
 FSDP = ("none", "blocks")
 REDUCE_DTYPES = ("fp32", "bf16")
+TP_STYLES = (
+    "colwise", "rowwise", "colwise_gather_output", "colwise_rep", "rowwise_split_input", "rowwise_rep",
+    "embedding_rowwise", "embedding_colwise", "sequence_parallel", "replicate", "replicated_with_grad_allreduce",
+)  # fmt: skip
+"""Words of a tensor plan, as transformers' `distributed/tensor_parallel.py` registers them, that torch has a style for:
+see `memgraph/world/spread.py`."""
 MOST = 2**20
 """Ranks in all; what is more is a slip of the keyboard."""
 

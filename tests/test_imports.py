@@ -29,7 +29,7 @@ MAY_IMPORT = {
     "trace": WAIST,
     "files": WAIST | {"files", "gpu"},
     "gpu": BASE | {"gpu"},
-    "models": BASE | {"models"},
+    "models": BASE | {"mesh", "models"},
     "virtual": WAIST | {"gpu", "virtual"},
     "world": WAIST | {"gpu", "mesh", "virtual", "world"},
     "capture": WAIST | {"files", "gpu", "mesh", "models", "options", "virtual", "world", "capture"},

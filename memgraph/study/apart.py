@@ -13,7 +13,7 @@ from concurrent.futures.process import BrokenProcessPool
 from memgraph.errors import MemgraphError, ShimError
 from memgraph.options import Options
 from memgraph.study.run import Progress
-from memgraph.study.workers import belong_to, cores, traced
+from memgraph.study.workers import belong_to, cores
 from memgraph.trace import Trace
 
 _PAUSE = 0.02
@@ -37,22 +37,24 @@ def traced_apart(wanted: Sequence[Options], progress: Progress | None = None) ->
     return found
 
 
-def outcomes_apart(wanted: Sequence[Options], progress: Progress | None = None) -> Iterator[tuple[int, Outcome]]:
-    """What comes of each, by its number, in the order in which they end."""
+def outcomes_apart(
+    wanted: Sequence[Options], progress: Progress | None = None, *, until_refused: bool = False
+) -> Iterator[tuple[int, Outcome]]:
+    """What comes of each, by its number, in the order in which they end. As `memgraph.study.run.run`."""
     waiting, running = list(enumerate(wanted)), dict[int, tuple[ProcessPoolExecutor, Future[Trace]]]()
     done = 0
     try:
         while waiting or running:
             while waiting and len(running) < cores():
                 number, options = waiting.pop(0)
-                running[number] = _begun(options)
+                running[number] = _begun(options, until_refused)
             for number in [number for number, (_, future) in running.items() if future.done()]:
                 pool, future = running.pop(number)
                 pool.shutdown()
                 done += 1
                 if progress is not None:
                     progress(f"{done} of {len(wanted)} traced", done, len(wanted))
-                yield number, _outcome(future, wanted[number])
+                yield number, _outcome(future, wanted[number], until_refused)
             time.sleep(_PAUSE)
     finally:
         for pool, _ in running.values():
@@ -61,23 +63,25 @@ def outcomes_apart(wanted: Sequence[Options], progress: Progress | None = None) 
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _begun(options: Options) -> tuple[ProcessPoolExecutor, Future[Trace]]:
+def _begun(options: Options, until_refused: bool) -> tuple[ProcessPoolExecutor, Future[Trace]]:
     import memgraph.capture.step  # noqa: F401  # torch: loaded once, shared by all that are forked
 
     kind = "fork" if "fork" in multiprocessing.get_all_start_methods() else None
     pool = ProcessPoolExecutor(1, multiprocessing.get_context(kind), initializer=belong_to, initargs=(os.getpid(),))
-    return pool, pool.submit(_alone, options)
+    return pool, pool.submit(_alone, options, until_refused)
 
 
-def _alone(options: Options) -> Trace:
-    return traced(options)[0]
+def _alone(options: Options, until_refused: bool) -> Trace:
+    from memgraph.study.run import run
+
+    return run(options, until_refused=until_refused)[0]
 
 
-def _outcome(future: Future[Trace], options: Options) -> Outcome:
+def _outcome(future: Future[Trace], options: Options, until_refused: bool) -> Outcome:
     """Where a process came to nothing, or autograd does not run in a fork for it has run here, the options run here."""
     try:
         with contextlib.suppress(BrokenProcessPool, ShimError):
             return future.result()
-        return _alone(options)
+        return _alone(options, until_refused)
     except MemgraphError as error:
         return error

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from memgraph.capture.ended import Ended
-from memgraph.errors import MemgraphError, UsageError
+from memgraph.errors import DoesNotFit, MemgraphError, UsageError
 from memgraph.options import Options
 from memgraph.study.ranks import Script, mail_of
 from memgraph.trace import Trace
@@ -19,6 +19,7 @@ from memgraph.world.place import Place
 
 if TYPE_CHECKING:
     from memgraph.capture.session import VirtualGpu
+    from memgraph.gpu.allocator.out_of_memory import OutOfMemory
     from memgraph.models.job import Job
     from memgraph.plan.plan_file import Plan
     from memgraph.plan.times import MeasuredTimes
@@ -29,8 +30,14 @@ Progress = Callable[[str, int, int | None], None]
 """Told of progress: a label, how much is done, of how much if that is known."""
 
 
-def run(options: Options, progress: Progress | None = None) -> tuple[Trace, VirtualGpu]:
+def run(
+    options: Options, progress: Progress | None = None, *, until_refused: bool = False
+) -> tuple[Trace, VirtualGpu]:  # fmt: skip
     """The training steps that the options describe, on a virtual GPU.
+
+    Args:
+        until_refused: end at the first allocation that does not fit, with DoesNotFit, as on the card; default is to go
+            on and say how much is missing.
 
     Returns:
         The trace, and the virtual GPU, which knows more than its trace: the graph, and each op's arguments.
@@ -40,10 +47,21 @@ def run(options: Options, progress: Progress | None = None) -> tuple[Trace, Virt
         MemgraphError: the step fails.
     """
     with no_garbage_collection():
-        return _run(options, progress or _silent)
+        return _run(options, progress or _silent, _Ending() if until_refused else None)
 
 
-def _run(options: Options, progress: Progress) -> tuple[Trace, VirtualGpu]:
+class _Ending:
+    """Ends a run where it is refused something."""
+
+    gpu: VirtualGpu
+
+    def __call__(self, _refused: OutOfMemory) -> None:
+        stage = self.gpu.recorder.stage
+        where = "while it is loaded" if stage.name == "load" else f"in the {stage.name} of step {stage.step}"
+        raise DoesNotFit(f"out of memory {where}")
+
+
+def _run(options: Options, progress: Progress, ending: _Ending | None = None) -> tuple[Trace, VirtualGpu]:
     from memgraph.capture.session import VirtualGpu
     from memgraph.capture.step import run_steps
     from memgraph.models.job import OwnStep
@@ -55,10 +73,13 @@ def _run(options: Options, progress: Progress) -> tuple[Trace, VirtualGpu]:
         options.gpu or default_gpu(),
         memory=options.memory,
         alloc_conf=options.alloc_conf,
+        refuse=ending,
         fake_everywhere=True,
         torch=options.torch,
         **_on_its_rank(options),
     )
+    if ending is not None:
+        ending.gpu = gpu
     with gpu, _failures_named(options.model):
         job = entry.build(options.set, options.batch, options.seq)
         gpu.settings.update({**options.settings(), **job.settings})

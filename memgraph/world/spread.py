@@ -30,8 +30,8 @@ _STYLES: Mapping[str, Callable[[], Any] | None] = {
     "replicate": None,
     "replicated_with_grad_allreduce": None,
 }
-"""A plan's words, as transformers' `distributed/tensor_parallel.py` registers them, as torch's styles. None for what
-stays whole: that its gradient is summed over the ranks, in place, takes nothing."""
+"""The words of `memgraph.mesh.TP_STYLES` as torch's styles. None for what stays whole: that its gradient is summed over
+the ranks, in place, takes nothing."""
 
 
 def joined_mesh(mesh: Mesh) -> DeviceMesh:

@@ -52,3 +52,30 @@ def test_ranks_of_a_mesh_and_one_gpu(run: Run) -> None:
 )
 def test_where_a_mesh_has_no_meaning_is_a_line(run: Run, command: str, message: str, tmp_path: Path) -> None:
     is_one_line(run(*command.split()), 2, message)
+
+
+def test_how_many_cards(run: Run) -> None:
+    """One card has 2 parameters of 64 KiB with AdamW, two share them or have a copy each; 64 MiB are cuBLAS's."""
+    result = run("fit", *SMALL, "--gpus", "1,2", "--memory", "80MiB")
+    assert result.code == 0
+    rows = [line.split()[:4] for line in result.out.split("\n") if line.strip()[:1].isdigit()]
+    assert rows == [["1", "one", "GPU", "none"], ["2", "dp=2", "ddp", "none"], ["2", "dp=2", "fsdp", "none"]]
+    assert max(map(len, result.out.split("\n"))) <= 80
+
+
+def test_no_card_is_enough(run: Run) -> None:
+    result = run("fit", *SMALL, "--gpus", "1", "--memory", "40MiB", "--format", "json")
+    assert result.code == 3
+    assert [row["mesh"] for row in json.loads(result.out)["refused"]] == ["dp=1"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("--gpus 0", "--gpus 0: at least 1"),
+        ("--gpus x", "--gpus x: write numbers of cards, like 8,16"),
+        ("--gpus 2 --mesh dp=2", "--gpus looks for a mesh: leave --mesh and --world out"),
+    ],
+)
+def test_numbers_of_cards_that_are_none(run: Run, options: str, message: str) -> None:
+    is_one_line(run("fit", *SMALL, *options.split()), 2, message)
