@@ -74,7 +74,7 @@ def analyze(
     memgraph analyze --batch 32 --gpu a100-40gb --checkpoint blocks
     memgraph analyze step.memgraph --by law
     memgraph analyze --model mypackage.train:make --format json
-    memgraph analyze --model transformers:llama-8b --mesh dp=8,tp=2 --fsdp blocks --gpu h100
+    memgraph analyze --model transformers:llama-8b --mesh dp=8,tp=2 --gpu h100
     """
     if output is not None:
         trace.save(output, force=force)

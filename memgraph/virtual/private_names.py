@@ -76,6 +76,7 @@ SOME_RUNS = (
     "torch.cuda.memory._record_memory_history",
     "torch.cuda.memory._snapshot",
     "torch.distributed._functional_collectives.AsyncCollectiveTensor",
+    "torch.distributed.fsdp._fully_shard._fsdp_param",
     "torch.distributed.tensor._sharding_prop",
     "torch.utils._python_dispatch.TorchDispatchMode",
     "torch.utils._pytree",

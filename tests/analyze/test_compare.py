@@ -275,7 +275,7 @@ def test_another_refusal_and_none_are_said() -> None:
         ("aten.sum.dim_IntList", Role.TEMPORARY, "gpu/rules/reductions.py"),
         ("aten.sum.dim_IntList", Role.OUTPUT, "its own output"),
         ("aten.mm.default", Role.LIBRARY, "gpu/cublas.py"),
-        ("aten.abs.default", Role.TEMPORARY, "gpu/rules/plain.py"),
+        ("aten.gelu.default", Role.TEMPORARY, "gpu/rules/plain.py"),
         ("mine.own_kernel.default", Role.TEMPORARY, "no rule"),
     ],
 )
