@@ -5,7 +5,7 @@ TORCH ?= 2.13.0
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: demo test lint test-torch fuzz clean
+.PHONY: demo test lint test-torch test-field test-field-vision fuzz clean
 
 demo: $(VENV)/.installed
 	$(BIN)/memgraph analyze --seq 512
@@ -32,6 +32,18 @@ fuzz: $(VENV)/.installed
 test-torch:
 	$(MAKE) VENV=.venv-$(TORCH) TORCH=$(TORCH) .venv-$(TORCH)/.installed
 	.venv-$(TORCH)/bin/python -m pytest -n auto --dist worksteal
+
+# Scripts of the libraries that people train with, pinned, in an environment of its own; writes docs/works-with.md.
+# FIELD="peft_lora qlora" runs these alone. Those with torchvision need it in the same build as torch: PyPI's is for CUDA.
+test-field:
+	$(MAKE) VENV=.venv-field .venv-field/.installed
+	.venv-field/bin/pip install --quiet torch==$(TORCH) --requirement field/lock.txt
+	.venv-field/bin/python -m field.run $(FIELD)
+
+test-field-vision:
+	$(MAKE) VENV=.venv-field-vision TORCH=2.14.1 .venv-field-vision/.installed
+	.venv-field-vision/bin/pip install --quiet --requirement field/lock-vision.txt
+	.venv-field-vision/bin/python -m field.run $(FIELD)
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)

@@ -1,0 +1,16 @@
+"""torchao: weights in int8 and int4, quantised activations, 8-bit optimizers, training that knows of int8."""
+
+import copy
+
+import torch
+from torch import nn
+from torchao.quantization import Int8DynamicActivationInt8WeightConfig, Int8WeightOnlyConfig, quantize_
+
+net = nn.Sequential(nn.Linear(1024, 4096), nn.GELU(), nn.Linear(4096, 1024)).to("cuda", torch.bfloat16)
+rows = torch.randn(16, 1024, device="cuda", dtype=torch.bfloat16)
+for config in (Int8WeightOnlyConfig(), Int8DynamicActivationInt8WeightConfig()):
+    before = torch.cuda.memory_allocated()
+    model = copy.deepcopy(net)
+    quantize_(model, config)
+    with torch.no_grad():
+        print(type(config).__name__, model(rows).shape, torch.cuda.memory_allocated() - before)
