@@ -71,6 +71,7 @@ class Operator:
         "by_value",
         "composite",
         "decomposes",
+        "decomposes_on_host",
         "factory",
         "func",
         "handler",
@@ -93,7 +94,8 @@ class Operator:
         self.func = func
         self.name = str(func)
         self.handler = kinds.handlers.get(func)
-        self.decomposes = func in kinds.composites or is_composite(func) or self.handler is not None
+        self.decomposes_on_host = is_composite(func) or self.handler is not None
+        self.decomposes = func in kinds.composites or self.decomposes_on_host
         self.composite = kinds.composites.get(func, functools.partial(run_composite, func))
         self.mutates = schema.is_mutable
         self.only_aliases = _only_aliases(func)

@@ -208,7 +208,7 @@ class Recorder(FakeTensorMode):
         if fake is None:
             return NotImplemented  # a jagged tensor, say, which calls again with what it holds
         operator = self.operators.of(func)
-        if operator.decomposes:
+        if operator.decomposes if fake else operator.decomposes_on_host:
             if operator.handler is not None:
                 return operator.handler(*args, **kwargs)
             with self:

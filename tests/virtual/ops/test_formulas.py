@@ -116,3 +116,15 @@ def test_a_freed_scalar_frees_its_whole_storage() -> None:
         del loss
         assert before - gpu.ledger.allocator.requested == 256_000
     assert [e.action for e in gpu.trace.events][-1] is Action.FREE
+
+
+def test_ops_that_are_others_on_a_card_are_torchs_own_on_the_host() -> None:
+    """`Distribution` checks its parameters by `torch._is_all_true`, which has no composite kernel to go to."""
+    with memgraph.virtual_gpu("rtx3090") as gpu:
+        assert bool(torch._is_all_true(torch.ones(2, dtype=torch.bool)))
+        assert not bool(torch._is_all_true(torch.zeros(2, dtype=torch.bool)))
+        assert torch.distributions.Beta(torch.tensor([1.0]), torch.tensor([1.0])).sample().shape == (1,)
+        with torch.no_grad():
+            embedded = nn.functional.embedding_bag(torch.tensor([[0, 1]]), torch.ones(2, 3))
+        assert torch.equal(embedded, torch.ones(1, 3))
+    assert not gpu.trace.buffers
