@@ -1,8 +1,8 @@
 """What cuSOLVER asks for to work in, in bytes. It cannot be asked without a driver.
 
-Each law was read off every other size that was recorded on an H200 (CUDA 13.0, torch 2.11) and holds for the rest to
-the byte, but where the answer is named an estimate (`benchmarks/single_ops`, docs/accuracy.md). Buffers are the same
-for float32 and float64 in elements, and twice as many for complex numbers is assumed.
+The laws were read off sizes recorded on an H200 (CUDA 13.0, torch 2.11), and hold for all of them to the byte but where
+the answer is named an estimate; docs/accuracy.md says which were tried on sizes that nobody had looked at. Buffers are
+the same for float32 and float64 in elements; the same of complex numbers is assumed.
 """
 
 from __future__ import annotations

@@ -66,6 +66,7 @@ def kernels(state: Callable[[str], None]) -> Mapping[OpOverload, Kernel]:
         aten.multi_margin_loss_backward.default: _like_second,
         aten.multilabel_margin_loss_backward.default: _like_second,
         aten._grouped_mm.default: _grouped_mm,
+        aten._scaled_mm.default: _scaled_mm,
         aten.fractional_max_pool3d_backward.default: _like_second,
         aten.mse_loss_backward.default: _loss_backward,
         aten.smooth_l1_loss_backward.default: _loss_backward,
@@ -122,6 +123,16 @@ def _grouped_mm(
     padded = -(-shape[-1] * kind.itemsize // 16) * 16 // kind.itemsize
     strides = contiguous_stride((*shape[:-1], padded))
     return torch.empty_strided(shape, strides, dtype=kind, device=first.device)
+
+
+def _scaled_mm(
+    first: Tensor, second: Tensor, scale_a: Tensor, scale_b: Tensor, bias: Tensor | None = None,
+    scale_result: Tensor | None = None, out_dtype: torch.dtype | None = None, use_fast_accum: bool = False,
+) -> Any:  # fmt: skip
+    """aten/src/ATen/native/cuda/ScaledBlas.cpp: what a card refuses and torch's meta kernel does not."""
+    if bias is not None and out_dtype is torch.float32:
+        raise RuntimeError("Bias is not supported when out_dtype is set to Float32")
+    return NotImplemented
 
 
 def _gru_cell(input_gates: Tensor, hidden_gates: Tensor, hx: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
