@@ -1,8 +1,8 @@
 """What a plan of cuFFT's works in, in bytes. It cannot be asked without a driver.
 
-Read off lengths that were recorded on an H200 (CUDA 13.0, torch 2.11), 180 plans along one dimension and 40 along two and
-three (`benchmarks/single_ops`). For which lengths there is a kernel that needs nothing is a table of
-cuFFT's own; what was not seen to need nothing is named an estimate.
+Read off lengths that were recorded on an H200 (CUDA 13.0, torch 2.11), 180 plans along one dimension and 40 along two
+and three (`benchmarks/single_ops`). For which lengths there is a kernel that needs nothing is a table of cuFFT's own;
+what was not seen to need nothing is named an estimate.
 """
 
 from __future__ import annotations
