@@ -14,7 +14,7 @@ MAKERS = {
     "PagedAdamW32bit": lambda p: bnb.optim.PagedAdamW32bit(p, lr=1e-3),
     "Lion8bit": lambda p: bnb.optim.Lion8bit(p, lr=1e-4),
     **{name: lambda p, name=name: getattr(pytorch_optimizer, name)(p, lr=1e-3)
-       for name in ("Lamb", "AdaBelief", "Ranger21", "Prodigy", "Adan", "SOAP", "StableAdamW", "CAME", "Muon")
+       for name in ("Lamb", "AdaBelief", "Ranger21", "Prodigy", "Adan", "SOAP", "StableAdamW", "CAME")
        if hasattr(pytorch_optimizer, name)},
 }  # fmt: skip
 for name, make in MAKERS.items():

@@ -210,12 +210,12 @@ class Assumptions:
         return size
 
     def _unbounded(self, func: OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any], where: str) -> int:
-        """The sum of repetitions, and the largest value counted: their bounds, or one for each element."""
+        """The sum of repetitions, by their bounds or one for each; the largest value counted, by its bound or 1."""
         pair = values.bounds(args[0])
         if func is aten.bincount.default:
             least = args[2] if len(args) > 2 else kwargs.get("minlength", 0)
             span = _span(args[0])
-            size = max(span[1] + 1 if span else 0 if least else _elements(func, args), least)
+            size = max(span[1] + 1 if span else 0 if least else 2, least)  # of values that are taken to be 1
             sure = span is not None and span[1] < least
         else:
             size, sure = int(pair[1].sum()) if pair else _elements(func, args), False
