@@ -37,8 +37,9 @@ from memgraph.world import spread
 def run_on_mesh(job: Job, options: Options, mesh: Mesh, mark: Mark, progress: Progress) -> None:
     """Load this rank's part of the model, then run its steps. Other arguments as of `run_steps`.
 
-    The model is built without storage (on the meta device) and spread; then its part is given storage, as a script does
-    that loads a sharded checkpoint. So nothing that is larger than a rank's part was ever there.
+    The model is spread without storage (on the meta device); then its part is given storage, as a script does that
+    loads a sharded checkpoint, and its buffers are there again. So nothing that is larger than a rank's part was ever
+    there.
 
     Raises:
         UsageError: the model has no plan for what is asked, or sizes do not divide.
@@ -62,16 +63,16 @@ def run_on_mesh(job: Job, options: Options, mesh: Mesh, mark: Mark, progress: Pr
 def _load(job: Job, options: Options, mesh: Mesh, made: DeviceMesh) -> nn.Module:
     """This rank's part on the card, spread as the mesh says."""
     name = options.model
-    with torch.device("meta"):
-        model = job.model()
-    model.to("meta", DTYPES[options.dtype])
+    model = job.model().to(DTYPES[options.dtype])
+    buffers, tied = _buffers(model), _tied(model)
+    model.to("meta")
+    _tie(tied)
     model.train()
     if "use_cache" not in options.set:
         keep_none(model)  # as transformers' Trainer has it: `use_cache` of TrainingArguments
     if mesh.cp > 1:
         attend_causally(model)
     freeze(model, options.freeze)
-    tied = _tied(model)
     blocks = _outermost(repeated_blocks(model))
     plan = tensor_plan(model, name, mesh.tp) if mesh.tp > 1 else {}
     if mesh.pp > 1:
@@ -90,6 +91,7 @@ def _load(job: Job, options: Options, mesh: Mesh, made: DeviceMesh) -> nn.Module
         spread.shard(whole, blocks, spread.shards_of(made, mesh), mesh, compute)
     whole.to_empty(device=DEVICE)
     _tie(tied)
+    _put_back(buffers, whole)
     return spread.copied(whole, spread.shards_of(made, mesh)) if _is_copied(mesh) else whole
 
 
@@ -109,6 +111,27 @@ def _of(model: nn.Module, plan: Mapping[str, str]) -> dict[str, str]:
         for path, module in model.named_modules()
         if (wild := re.sub(r"\.\d+(?=\.|$)", ".*", path)) in plan and not isinstance(module, Passing)
     }
+
+
+Buffers = list[tuple[nn.Module, str, torch.Tensor]]
+"""Tables, masks, positions: whose, its name, and what it is on the host."""
+
+
+def _buffers(model: nn.Module) -> Buffers:
+    return [
+        (module, name, buffer)
+        for module in model.modules()
+        for name, buffer in module._buffers.items()
+        if buffer is not None
+    ]
+
+
+def _put_back(buffers: Buffers, model: nn.Module) -> None:
+    """No checkpoint has all of them: scripts make them again, and what is asked of their values has its answer."""
+    here = set(model.modules())
+    for module, name, buffer in buffers:
+        if module in here:
+            module._buffers[name] = buffer.to(DEVICE)
 
 
 Ties = list[list[tuple[nn.Module, str]]]
@@ -132,10 +155,19 @@ def _tie(ties: Ties) -> None:
 
 
 def _cut_along_the_sequence(job: Job, made: DeviceMesh, mesh: Mesh, name: str) -> Job:
-    """Context parallel: each batch is cut in place while it goes forward and backward."""
+    """Context parallel: each batch is cut in place while it goes forward and backward.
+
+    Raises:
+        UsageError: it is no causal language model, whose attention torch can cut.
+    """
+    if job.settings.get("task") != "causal-lm":
+        raise UsageError(
+            f"{name} is no causal language model, which cp can cut: leave cp out, or write a script and use memgraph "
+            "run --world"
+        )
 
     def inputs() -> Batch:
-        batch = shifted(job.inputs(), name)
+        batch = shifted(job.inputs())
         length = batch["input_ids"].shape[1]
         if length % (2 * mesh.cp):  # the head and the tail of a sequence go to one rank, for causal work to be even
             raise UsageError(f"cp={mesh.cp} does not divide seq {length} into twice as many parts")

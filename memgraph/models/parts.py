@@ -39,15 +39,9 @@ def tensor_plan(model: nn.Module, name: str, tp: int) -> Mapping[str, str]:
     return dict(plan)
 
 
-def shifted(batch: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """A batch whose tokens may be cut along the sequence (context parallel): each token has its position and its label
-    with it, as transformers' Trainer prepares it, and no mask.
-
-    Raises:
-        UsageError: it is not that of a causal language model.
-    """
-    if set(batch) != {"input_ids", "attention_mask", "labels"} or batch["labels"].shape != batch["input_ids"].shape:
-        raise UsageError(f"{name} is no causal language model, which cp can cut: {_WAY_OUT.format(name='cp')}")
+def shifted(batch: Mapping[str, Any]) -> dict[str, Any]:
+    """A causal language model's batch whose tokens may be cut along the sequence (context parallel): each token has its
+    position and its label with it, as transformers' Trainer prepares it, and no mask."""
     tokens, labels = batch["input_ids"], batch["labels"]
     positions = torch.arange(tokens.shape[1]).expand(len(tokens), -1).contiguous()
     later = nn.functional.pad(labels, (0, 1), value=-100)[:, 1:].contiguous()

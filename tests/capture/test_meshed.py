@@ -259,3 +259,16 @@ def test_a_factory_has_no_plan_and_takes_ddp_and_fsdp() -> None:
     assert whole == 2 * 2 * 256 * 256 * 4
     with pytest.raises(UsageError, match="two_layers has no tp plan"):
         predicted(f"{__name__}:two_layers", Mesh(tp=2))
+
+
+def test_buffers_keep_what_they_say(tmp_path: Path) -> None:
+    """Bert reads its positions off a buffer: what they are is known as on one GPU, and each is a row of the table. Its
+    batch is no text that context parallel can cut."""
+    bert = {
+        "architectures": ["BertForMaskedLM"], "model_type": "bert", "hidden_size": 64, "intermediate_size": 96,
+        "num_attention_heads": 4, "num_hidden_layers": 2, "vocab_size": 160,
+    }  # fmt: skip
+    (tmp_path / "config.json").write_text(json.dumps(bert))
+    assert predicted(f"transformers:{tmp_path}", Mesh(dp=2, fsdp="blocks")).unknown_ops == ()
+    with pytest.raises(UsageError, match="is no causal language model, which cp can cut"):
+        predicted(f"transformers:{tmp_path}", Mesh(cp=2))
