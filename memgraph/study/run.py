@@ -47,18 +47,28 @@ def run(
         MemgraphError: the step fails.
     """
     with no_garbage_collection():
-        return _run(options, progress or _silent, _Ending() if until_refused else None)
+        if not until_refused:
+            return _run(options, progress or _silent)
+        ending = _Ending()
+        try:
+            return _run(options, progress or _silent, ending)
+        except MemgraphError:
+            if ending.told:  # whoever called may have made another error of it, as a pipeline's stage does
+                raise DoesNotFit(ending.told) from None
+            raise
 
 
 class _Ending:
     """Ends a run where it is refused something."""
 
     gpu: VirtualGpu
+    told = ""
 
     def __call__(self, _refused: OutOfMemory) -> None:
         stage = self.gpu.recorder.stage
         where = "while it is loaded" if stage.name == "load" else f"in the {stage.name} of step {stage.step}"
-        raise DoesNotFit(f"out of memory {where}")
+        self.told = f"out of memory {where}"
+        raise DoesNotFit(self.told)
 
 
 def _run(options: Options, progress: Progress, ending: _Ending | None = None) -> tuple[Trace, VirtualGpu]:

@@ -21,8 +21,9 @@ from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, 
 
 import memgraph
 from memgraph import Mesh, Options, Trace
-from memgraph.errors import UsageError
+from memgraph.errors import DoesNotFit, UsageError
 from memgraph.study.ranks import Script, run_ranks
+from memgraph.study.run import run
 from memgraph.trace import Category
 
 transformers = pytest.importorskip("transformers")
@@ -272,3 +273,10 @@ def test_buffers_keep_what_they_say(tmp_path: Path) -> None:
     assert predicted(f"transformers:{tmp_path}", Mesh(dp=2, fsdp="blocks")).unknown_ops == ()
     with pytest.raises(UsageError, match="is no causal language model, which cp can cut"):
         predicted(f"transformers:{tmp_path}", Mesh(cp=2))
+
+
+def test_a_stage_that_is_refused_memory_ends_there(llama: str) -> None:
+    """Its first product asks for cuBLAS's 32 MiB; torch's stage makes an error of its own of what stops it."""
+    options = Options(model=llama, batch=BATCH, seq=SEQ, gpu="h100", mesh=Mesh(pp=2), memory=20 * 2**20)
+    with pytest.raises(DoesNotFit, match="out of memory in the forward of step 1"):
+        run(options, until_refused=True)
