@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import pickle
+from array import array
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 
 import memgraph
 from memgraph.trace import Buffer, Op, Trace, alike, columns, rows, trace_file
-from memgraph.trace.rows import Rows, numbers
+from memgraph.trace.rows import Ops, Rows, numbers
 from tests.fuzzing import seeded
 
 
@@ -116,3 +117,19 @@ def test_rows_that_are_asked_for_again_are_kept_up_to_a_number(
     ops = of_columns.ops
     assert isinstance(ops, Rows)
     assert ops[0] is ops[0] and [ops[index] for index in range(4)] == list(ops[:4]) and len(ops.made) <= 2
+
+
+def test_columns_whose_table_is_in_another_order_are_saved_alike(
+    of_columns: Trace, saved: Path, tmp_path: Path
+) -> None:
+    """Equal traces give equal bytes."""
+    ops = of_columns.ops
+    assert isinstance(ops, Ops)
+    last = len(ops.texts) - 1
+    turned = {
+        name: array("q", [last - place for place in getattr(ops, name)]) for name in ("names", "modules", "sources")
+    }
+    other = dataclasses.replace(of_columns, ops=dataclasses.replace(ops, texts=ops.texts[::-1], **turned))  # type: ignore[arg-type]
+    assert other.ops == ops
+    other.save(tmp_path / "other")
+    assert (tmp_path / "other").read_bytes() == saved.read_bytes()
