@@ -88,6 +88,7 @@ def _changes(here: Place, store: LonelyStore) -> list[tuple[Any, str, Any]]:
         (c10d, "ProcessGroupNCCL", VirtualNccl), (dist, "ProcessGroupNCCL", VirtualNccl),
         (c10d, "ProcessGroupNCCL2", VirtualNccl), (dist, "ProcessGroupNCCL2", VirtualNccl),  # torch 2.15
         (c10d, "ProcessGroupGloo", VirtualGloo), (dist, "ProcessGroupGloo", VirtualGloo),
+        *(_since_2_15(here) if hasattr(c10d, "_create_nccl2_process_group") else ()),
         (c10d, "_NCCL_AVAILABLE", True), (c10d, "_GLOO_AVAILABLE", True),
         (c10d, "split_group", _split), (dist, "split_group", _split), (device_mesh, "split_group", _split),
         (c10d, "rendezvous", meet), (meeting, "rendezvous", meet),
@@ -100,6 +101,20 @@ def _changes(here: Place, store: LonelyStore) -> list[tuple[Any, str, Any]]:
         (fake, "abort", _nothing), (fake, "shutdown", _nothing), (fake, "_set_default_timeout", _nothing),
         (fake, "eager_connect_single_device", _nothing), (fake, "set_timeout", _nothing),
         (fake, "perform_nocolor_split", _nothing), (fake, "split", _part),
+    ]  # fmt: skip
+
+
+def _since_2_15(here: Place) -> list[tuple[Any, str, Any]]:
+    """What `nccl` is from torch 2.15 on, and a variant of it (`_register_builtin_nccl_backend` of distributed_c10d.py);
+    a group of theirs is split by itself. They are taken to do with tensors what ProcessGroupNCCL does: no run of theirs
+    was recorded."""
+
+    def split(_self: Any, _store: Any, ranks: Any, *_: Any, **__: Any) -> Any:
+        return c10d_cpp.FakeProcessGroup._create_internal(list(ranks).index(here.rank), len(ranks))
+
+    return [
+        (c10d, "ProcessGroupNCCL2", VirtualNccl), (c10d, "ProcessGroupNCCLLazy", VirtualNccl),
+        (c10d_cpp.FakeProcessGroup, "split", split),
     ]  # fmt: skip
 
 

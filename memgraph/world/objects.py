@@ -61,14 +61,14 @@ def _as_its_source(name: str, original: Callable[..., Any], assume: Callable[[st
     return called
 
 
-def _to_tensor(thing: Any, device: torch.device, _group: Any) -> tuple[Tensor, Tensor]:
+def _to_tensor(thing: Any, device: torch.device, *_: Any) -> tuple[Tensor, Tensor]:
     with unset_fake_temporarily():
         content = torch.frombuffer(bytearray(pickle.dumps(thing)), dtype=torch.uint8)
         size = torch.tensor([content.numel()], dtype=torch.int64)
     return content.to(device), size.to(device)
 
 
-def _to_object(tensor: Tensor, size: Any, _group: Any) -> Any:
+def _to_object(tensor: Tensor, size: Any, *_: Any) -> Any:
     """Raises:
     UnpicklingError: nobody knows what was sent.
     """

@@ -70,3 +70,21 @@ def test_a_full_disk_and_closed_streams(shell: str, code: int, said: str, saved:
     line = f"{sys.executable} -m memgraph {shell}".replace("FILE", str(saved)).replace("OUT", str(tmp_path / "a.json"))
     done = subprocess.run(["sh", "-c", line], capture_output=True, text=True, check=False, env=os.environ)
     assert (done.returncode, done.stderr) == (code, f"memgraph: {said}\n" if said else "")
+
+
+@pytest.mark.parametrize(("interrupted", "code"), [(True, 130), (False, 1)])
+def test_what_fails_after_an_interrupt_that_was_swallowed_is_one(interrupted: bool, code: int) -> None:
+    """As numpy's imports swallow one, and then call themselves without end. What else fails is shown as it is."""
+    program = (
+        "import os, signal, memgraph.cli.main as m, memgraph.__main__ as entry\n"
+        "def main():\n"
+        f"    if {interrupted}:\n"
+        "        try: os.kill(os.getpid(), signal.SIGINT); [0 for _ in range(10**6)]\n"
+        "        except BaseException: pass\n"
+        "    raise RecursionError('later')\n"
+        "m.main = main\nentry.run()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == code
+    assert (done.stderr == "memgraph: interrupted\n") is interrupted
+    assert ("RecursionError: later" in done.stderr) is not interrupted
