@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import sys
-from collections.abc import Callable
-from typing import Any
+
+TYPE_CHECKING = False  # until `run` heeds ^C nothing is imported that can wait
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
 
 INTERRUPTED = 130
 """As a shell reports a process that Ctrl-C ended."""
@@ -56,9 +58,10 @@ def _read(pipe: int) -> bytes:
 
 
 def _end(*_: Any) -> None:
-    with contextlib.suppress(OSError):
+    try:
         os.write(2, b"memgraph: interrupted\n")
-    os._exit(INTERRUPTED)
+    finally:
+        os._exit(INTERRUPTED)
 
 
 if __name__ == "__main__":
