@@ -6,6 +6,7 @@ python -m benchmarks.accuracy.page --check         fail if the page is not what 
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import statistics
 import sys
@@ -16,18 +17,15 @@ from typing import Any
 
 from tabulate import tabulate
 
+from benchmarks.accuracy import cards as other_cards
 from benchmarks.checkpoint import table as checkpoint_table
 from benchmarks.recordings import packed as recordings
 from benchmarks.recordings.compared import ERRORS, KINDS, Compared, matched, mib, worst
 from benchmarks.workloads import loops as workloads
 from memgraph.api import predict
-from memgraph.options import Options
+from memgraph.gpu.cudnn.ask import asker
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "accuracy.md"
-SEED = (  # batch, seq, MiB that `torch.cuda.max_memory_allocated` gave on an RTX 3090; None: out of memory
-    (1, 512, 4450.70), (8, 512, 9753.21), (16, 512, 16630.95), (32, 512, None), (1, 128, 4447.19), (8, 128, 5174.62),
-    (16, 128, 7283.11),
-)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +43,8 @@ class Row(Compared):
 def compare(path: Path) -> Row:
     """Predict a recorded run."""
     measured = recordings.read(path)
-    predicted = predict(recordings.options_of(measured.settings))
+    release = ".".join(map(str, recordings.version_of(measured.torch)))
+    predicted = predict(dataclasses.replace(recordings.options_of(measured.settings), torch=release))
     after_load, peak = recordings.allocated_by(predicted, measured.torch)
     statistics = measured.settings["statistics"]
     return Row(
@@ -98,20 +97,6 @@ def runs_table(rows: Sequence[Row]) -> str:
     return tabulate(lines, ("run", "matched", *KINDS, *ERRORS), tablefmt="github", disable_numparse=True)
 
 
-def seed_table() -> str:
-    """The six figures that somebody took on an RTX 3090 before memgraph was written, and the one that did not fit."""
-    lines = []
-    for batch, seq, real in SEED:
-        trace = predict(Options(batch=batch, seq=seq, gpu="rtx3090"))
-        if real is None:
-            answer = ("fits", "wrong") if trace.fits else ("does not fit", "agrees")
-            lines.append((batch, seq, "out of memory", *answer))
-        else:
-            own = trace.peak.allocated
-            lines.append((batch, seq, f"{real:,.2f}", mib(own), f"{100 * (own / 2**20 / real - 1):+.2f} %"))
-    return tabulate(lines, ("batch", "seq", "measured", "predicted", "error"), tablefmt="github", disable_numparse=True)
-
-
 def workloads_table(rows: Sequence[workloads.Row]) -> str:
     """The table of other workloads."""
     lines = [
@@ -129,12 +114,14 @@ def workloads_section(rows: Sequence[workloads.Row]) -> str:
 
 {len(rows)} training loops of other kinds (`benchmarks/workloads/loops.py`), each recorded on the same H200 in a process
 of its own (`benchmarks/recordings/workloads/`) and predicted on a machine without a GPU. None of them was looked at
-while the rules of the ops were first written; since then the estimates of cuDNN's convolutions were read off resnet,
-unet and gru, and two rules were found by the rest: a mask whose rows are strided goes to attention's math path (t5),
-and token ids from the CPU say which rows of a sparse gradient are equal (clicks). Models of transformers are those of
-5.17.0, in both: later ones run T5's attention otherwise. Error of the allocated peak: median **{100 * median:.3f} %**,
-at most {100 * errors[-1]:.3f} %. *Listed* counts what the prediction itself lists as assumed or unknown: mostly
-workspaces of cuDNN's convolutions, for which it picks its kernels by itself.
+while the rules of the ops were first written; since then some rules were found by them: a mask whose rows are strided
+goes to attention's math path (t5), token ids from the CPU say which rows of a sparse gradient are equal (clicks), a
+weight that changes its layout is there twice on its way to the card (diffusion), each direction of a convolution has
+a layout of its own (speech). Models of transformers are those of 5.17.0, in both: later ones run T5's attention
+otherwise. {_library(True)}. Error of the allocated peak: median **{100 * median:.3f} %**, at most
+{100 * errors[-1]:.3f} %. *Listed* counts what the prediction itself lists as assumed or unknown. What is still missing
+in resnet and resnet_channels_last are flags of 272 to 400 bytes and parts of weight gradients that cuBLASLt takes for
+1 x 1 kernels, which answers only where there is a driver.
 
 {workloads_table(rows)}
 """
@@ -155,7 +142,8 @@ Written by `python -m benchmarks.accuracy.page` from the runs in `benchmarks/rec
 
 Measured: {"; ".join(cards)}, native caching allocator with its default settings, through torch's
 allocator history (`benchmarks/accuracy/record_runs.py` with the cases of `runs.json` beside it), each run in a process
-of its own. Sizes in MiB. Predicted: torch {torch_version}, no GPU. Unless a row says otherwise: nanovlm-222m,
+of its own. Sizes in MiB. Predicted: torch {torch_version}, no GPU, as for the torch that was measured (`--torch 2.11`),
+{_library()}. Unless a row says otherwise: nanovlm-222m,
 AdamW in its `foreach` form, bf16 autocast over fp32 parameters, two steps.
 
 - {len(rows)} runs, {total:,} allocations; **{hits:,} ({100 * hits / total:.4f} %) predicted to the byte and in order**;
@@ -196,25 +184,27 @@ From one run of `benchmarks/accuracy/on_gpu.py`, predictions made on that machin
 
 {checkpoint_plans()}
 
-## An RTX 3090, measured by others
-
-Figures of `torch.cuda.max_memory_allocated` (MiB) that were taken on an RTX 3090 with a fork of nanoVLM whose vision
-tower ran hand-written attention; that is most of what is missing at larger batches.
-
-{seed_table()}
-
+{other_cards.section()}
 ## What these numbers do not cover
 
-- Other GPUs than the H200 were not measured by us. What depends on the card is by rule: workspaces of cuBLAS and
-  cuDNN, the SDPA backend, the grid of a reduction. The workspace of a convolution that was not measured is listed as an
-  assumption in the result.
+- Other GPUs than the H200 were not measured by us. What depends on the card is by rule: workspaces of cuBLAS, the SDPA
+  backend, the grid of a reduction; convolutions' are what cuDNN says for the card, but for 1 x 1 and depthwise kernels.
 - One process, one GPU, one stream, the native allocator with default settings.
 - The CUDA context, which `nvidia-smi` shows on top ({mib(554_500_096)} MiB on this H200), is stated by
   `memgraph analyze` and not part of the peak. Libraries that call `cudaMalloc` themselves (NCCL, cuDNN's own handles)
   are not counted.
 - Shapes that depend on the values of data are assumed at their bound, and the assumption is listed.
-- Later versions of torch: predictions under 2.13 were compared with recordings from 2.11.
+- Later versions of torch: recordings are from 2.11.
 """
+
+
+def _library(begins: bool = False) -> str:
+    """Which cuDNN was asked."""
+    library = asker()
+    if library is None or not library.version:
+        return ("Without" if begins else "without") + " cuDNN, whose workspaces are estimates"
+    major, rest = divmod(library.version, 10_000)
+    return f"cuDNN {major}.{rest // 100}.{rest % 100} {'was ' if begins else ''}asked for convolutions' workspaces"
 
 
 def checkpoint_plans() -> str:

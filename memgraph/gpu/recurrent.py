@@ -64,6 +64,11 @@ _SMALL_COPIES = {
 """The same of the algorithm for small hidden sizes."""
 
 
+_PACKED = {"LSTM": ((4, 6), (12, 8)), "GRU": ((3, 3), (10, 5))}
+"""Of packed batches in one direction and in two: hidden states for each step of each sequence, and for each layer and
+direction. 24 of the 25 recorded are these to the byte."""
+
+
 @dataclass(frozen=True)
 class Layers:
     """A stack of recurrent layers and the batch it is given."""
@@ -77,8 +82,10 @@ class Layers:
     directions: int
     steps: int
     batch: int
-    """Sequences; a packed batch counts as padded."""
+    """Sequences."""
     itemsize: int
+    packed: int = 0
+    """Steps of all sequences together in a packed batch; 0 where they are padded."""
 
     @property
     def kind(self) -> tuple[str, bool, bool]:
@@ -118,15 +125,18 @@ class Layers:
 def reserve_bytes(layers: Layers, dropout: float) -> int:
     """What the forward leaves for the backward: gates and outputs of each layer but the last's output, a bit an element
     for dropout between layers and each direction, 256 bytes more."""
-    states = layers.steps * layers.batch * layers.hidden * layers.directions
+    padded = layers.steps * layers.batch * layers.hidden * layers.directions
+    states = layers.packed * layers.hidden * layers.directions or padded
     values = (_RESERVED[layers.mode] * layers.layers + layers.layers - 1) * states * layers.itemsize
-    masks = (layers.layers - 1) * layers.directions * _up(_up(states, 8) // 8, 32) if dropout else 0
-    return _up(values, 64) + masks + 256
+    masks = (layers.layers - 1) * layers.directions * _up(_up(padded, 8) // 8, 32) if dropout else 0
+    return _up(values, 16 * layers.itemsize) + masks + 256
 
 
 def workspace_bytes(layers: Layers, small: bool, dropout: bool = False) -> int:
     """Scratch of one call: 8 MiB a layer and direction, a copy of the weights, and copies of what goes through; one
     more where several layers in one direction have dropout between them."""
+    if layers.packed and layers.kind[0] in _PACKED:
+        return _packed_bytes(layers, dropout)
     copies, row = _copies(layers, small), layers.batch * layers.itemsize
     wider = max(layers.inputs, layers.hidden)
     dropped = dropout and layers.layers > 1 and layers.directions == 1
@@ -136,8 +146,19 @@ def workspace_bytes(layers: Layers, small: bool, dropout: bool = False) -> int:
     return size + layers.steps * row * step + _ALWAYS + _up(_LENGTHS * layers.batch, 32)
 
 
+def _packed_bytes(layers: Layers, dropout: bool) -> int:
+    """The same for a packed batch, which needs no copies by sequence."""
+    hidden, states = _PACKED[layers.kind[0]][layers.directions - 1]
+    hidden += dropout and layers.layers > 1 and layers.directions == 1
+    row = layers.hidden * layers.itemsize
+    size = (8 * _MIB + states * layers.batch * row) * layers.layers * layers.directions
+    return size + layers.matrix_elements * layers.itemsize + layers.packed * hidden * row + _ALWAYS
+
+
 def workspace_is_measured(layers: Layers, small: bool) -> bool:
     """Whether calls of this kind were measured and nearly all of the sizes above are theirs to the byte."""
+    if layers.packed:
+        return layers.kind[0] in _PACKED and not layers.projected
     return _copies(layers, small).exact and not layers.projected
 
 

@@ -45,6 +45,20 @@ def test_workspaces() -> None:
     assert (exact[False], count[False]) == (163, 294)
 
 
+def test_packed_batches() -> None:
+    """The steps of all sequences count, not those of the longest: 37 reserves, and the workspaces of LSTM and GRU."""
+    with gzip.open(DATA / "recurrent_h200.json.gz", "rt") as file:
+        rows = json.load(file)["packed"]
+    reserves, workspaces = 0, [0, 0]
+    for kind, layers, two, hidden, inputs, steps, batch, itemsize, dropout, forward, backward, reserve, packed in rows:
+        shape = Layers(MODES[kind], inputs, hidden, 0, layers, 1 + two, steps, batch, itemsize, packed)
+        reserves += reserve_bytes(shape, dropout) == reserve
+        if workspace_is_measured(shape, small=False):
+            workspaces[0] += workspace_bytes(shape, False, dropout > 0) == forward == backward
+            workspaces[1] += 1
+    assert (reserves, len(rows), workspaces) == (37, 37, [24, 25])
+
+
 def test_reserves() -> None:
     found = [reserve_bytes(layers, dropout) == size for layers, dropout, _, _, size in recorded()]
     assert (sum(found), len(found)) == (443, 443)

@@ -8,8 +8,8 @@ description it counts on one graphics processing cluster of 18 multiprocessors, 
 here the one is taken out and the other put in.
 
 The law was read off the library itself, without a GPU, by planning one engine over a range of tiles, reductions, types
-and clusters. On convolutions that were not looked at before it gives the workspace of 437 of 448 descriptions (channels
-last), and, with the clusters that the driver of an H200 counts, of 1,005 of 1,043 plans made on that card through a
+and clusters. On convolutions that were not looked at before it gives the workspace of 440 of 448 descriptions (channels
+last), and, with the clusters that the driver of an H200 counts, of 1,015 of 1,043 plans made on that card through a
 handle (2,400 random convolutions). `benchmarks/cudnn` has both.
 """
 
@@ -38,12 +38,14 @@ _LONG = 1024
 """Elements of a reduction that a part of more than eight has at least."""
 _SHORT = 128
 """Elements of a reduction that any part has at least."""
+_HALF_DEPTH = 64
+"""Elements of the reduction that an iteration takes in a half type, usually."""
 _NARROW = 64
 """Channels up to which groups lie side by side in one tile."""
 
 
 class _Cost(NamedTuple):
-    """What meeting once costs, in iterations of the reduction."""
+    """What meeting once costs, in iterations of the reduction of the usual depth."""
 
     fixed: float
     small: float
@@ -56,8 +58,8 @@ class _Cost(NamedTuple):
         return self.fixed + self.small * 4096 / elements
 
 
-_COSTS = {"float16": _Cost(4.6, 8, 3.5), "bfloat16": _Cost(36.9, 63, 28), "float32": _Cost(9.65, 15.7, 7)}
-"""Read off the reduction at which the library begins to halve, over five tiles."""
+_COSTS = {"float16": _Cost(4.6, 8, 3.5), "bfloat16": _Cost(36.9, 63, 28), "float32": _Cost(8.8, 15.7, 7)}
+"""Read off the reduction at which the library begins to halve, over five tiles; of half types in iterations of 64."""
 
 
 class Work(NamedTuple):
@@ -131,12 +133,13 @@ def _splits(work: Work, most: int, after_others: bool) -> int:
     """Into how many parts. Many are taken wherever each stays long. Otherwise, alone on the card, as many as make the
     whole shortest; after full waves, as many as meet in the time of one wave."""
     cost = _COSTS.get(work.dtype, _COSTS["float32"])
-    meeting = cost.of(work.tile)
+    shorter = 1 if work.dtype == "float32" else _HALF_DEPTH / work.depth
+    meeting, tail = cost.of(work.tile) * shorter, cost.tail * shorter
     iterations = work.iterations
     most = max(1, min(most, iterations * work.depth // _SHORT))
     long = min(most, iterations // (_LONG // work.depth + 1))
     if after_others:
-        hidden = [n for n in range(2, most + 1) if iterations * (1 + 1 / n) >= meeting * _levels(n) + cost.tail]
+        hidden = [n for n in range(2, most + 1) if iterations * (1 + 1 / n) >= meeting * _levels(n) + tail]
         splits = max(hidden, default=1)
     elif long > 8:
         splits = long

@@ -25,7 +25,7 @@ def layers_of(source: TensorMeta, settings: Sequence[object], *, packed: Sequenc
         steps, batch = source.shape[1::-1] if batch_first else source.shape[:2]
     return Layers(
         int(mode), source.shape[-1], int(hidden), int(projected), int(layers), 2 if bidirectional else 1, steps, batch,  # type: ignore[call-overload]
-        source.itemsize,
+        source.itemsize, sum(packed),
     )  # fmt: skip
 
 
@@ -89,7 +89,7 @@ def _workspace(
 ) -> int:
     own_algorithm = layers.projected or packed or source.dtype == "float64"
     small = not own_algorithm and takes_small_algorithm(layers.mode, layers.hidden, forward=forward)
-    known = gpu.capability == (9, 0) and not packed and workspace_is_measured(layers, small)
+    known = gpu.capability == (9, 0) and workspace_is_measured(layers, small)
     name = "cuDNN workspace" if known else "cuDNN workspace (estimate)"
     return plan.temporary(workspace_bytes(layers, small, dropout), name)
 

@@ -189,7 +189,8 @@ def _forward_result(
 ) -> tuple[Tensor, ...]:  # fmt: skip
     directions = 2 if bidirectional else 1
     steps, batch = (len(sizes), sizes[0]) if sizes else source.shape[1::-1] if batch_first else source.shape[:2]
-    shape = Layers(mode, source.shape[-1], hidden, projected, layers, directions, steps, batch, source.element_size())
+    itemsize, packed = source.element_size(), sum(sizes)
+    shape = Layers(mode, source.shape[-1], hidden, projected, layers, directions, steps, batch, itemsize, packed)
     width = shape.outputs * directions
     output = source.new_empty((source.shape[0], width) if sizes else (steps, batch, width))
     if batch_first and not sizes:

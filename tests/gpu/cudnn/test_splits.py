@@ -41,15 +41,15 @@ def test_the_description_with_the_cards_clusters_is_what_the_handle_says() -> No
     corrected = [with_clusters(config, asked, H200).workspace for asked, config, _ in plans]
     exact = sum(size == handled for size, (_, _, handled) in zip(corrected, plans, strict=True))
     near = sum(abs(size - handled) <= 0.01 * handled for size, (_, _, handled) in zip(corrected, plans, strict=True))
-    assert (len(plans), as_described, exact, near) == (1043, 418, 1005, 1016)
+    assert (len(plans), as_described, exact, near) == (1043, 418, 1015, 1026)
 
 
 def test_the_law_gives_a_descriptions_own_workspace() -> None:
-    """Channels last nothing else is in it: 437 of the 448 with a known tile."""
+    """Channels last nothing else is in it: 440 of the 448 with a known tile."""
     plans = [(work_of(config, asked), config) for asked, config, _ in recorded() if asked.x_stride[1] == 1]
     known = [(work, config.workspace) for work, config in plans if work is not None]
     right = sum(parts(work, max(1, 18 // work.blocks)) == size for work, size in known)
-    assert (len(known), right) == (448, 437)
+    assert (len(known), right) == (448, 440)
 
 
 @pytest.mark.parametrize(
