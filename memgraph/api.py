@@ -163,8 +163,8 @@ def run_script(
         fraction: of their bound that sizes which depend on data are taken to be.
         torch: the release of the machine that will run it, `2.11`.
         place: the rank of a world that the script is, from `memgraph.world.place.place`.
-        change: something to change that the script does not know of: `fused`, `no-foreach`, `no-cache`, `checkpoint`
-            or `no-grad`.
+        change: something to change that the script does not know of: `fused`, `no-foreach`, `no-cache`, `checkpoint`,
+            `no-autocast` or `no-grad`.
 
     Returns:
         The trace, and how the script ended.

@@ -36,7 +36,7 @@ def autocast_copies(trace: Trace) -> tuple[Finding, ...]:
         trace.ops[copies[0].op].source,
         "autocast keeps the weights in fp32, and makes of each a copy that lives until the backward has used it",
         "a larger batch, beside which the weights are small; or weights that are half themselves, model.bfloat16(), "
-        "with an optimizer that allows for it",
+        "with an optimizer that allows for it (without autocast: memgraph run --change no-autocast)",
         size,
     ),)  # fmt: skip
 

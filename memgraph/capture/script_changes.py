@@ -47,6 +47,20 @@ def _no_grad(_gpu: VirtualGpu) -> AbstractContextManager[None]:
     return torch.no_grad()
 
 
+@contextlib.contextmanager
+def _no_autocast(_gpu: VirtualGpu) -> Iterator[None]:
+    """What runs under autocast runs as it is; a gradient scaler goes on scaling."""
+    kind = torch.amp.autocast_mode.autocast
+    original = kind.__init__
+
+    @functools.wraps(original)
+    def made(self: Any, device_type: str, dtype: Any = None, enabled: bool = True, cache_enabled: Any = None) -> None:
+        original(self, device_type, dtype, False, cache_enabled)
+
+    with replaced(kind, "__init__", made):
+        yield
+
+
 def _no_cache(gpu: VirtualGpu) -> AbstractContextManager[None]:
     """The configuration of a model of transformers says whether keys and values are kept."""
     return _before_models(gpu, _drop_cache)
@@ -83,6 +97,7 @@ SCRIPT_CHANGES: dict[str, Change] = {
     "no-foreach": _no_foreach,
     "no-cache": _no_cache,
     "checkpoint": _checkpoint,
+    "no-autocast": _no_autocast,
     "no-grad": _no_grad,
 }
 """By the names that `memgraph run --change` knows."""

@@ -37,7 +37,7 @@ from memgraph.world.place import Place, place
     help="How much of their bound sizes that depend on data are taken to be.",
 )  # fmt: skip
 @click.option(
-    "--change", type=click.Choice(["fused", "no-foreach", "no-cache", "checkpoint", "no-grad"]),
+    "--change", type=click.Choice(["fused", "no-foreach", "no-cache", "checkpoint", "no-autocast", "no-grad"]),
     help="Run it with this change, which the script does not know of; `memgraph advise SCRIPT` tries all.",
 )  # fmt: skip
 @click.option("--world", type=int, metavar="W", help="Run it as `torchrun` does, as one of W ranks on NCCL.")

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from memgraph.analyze.causes import causes
 from memgraph.analyze.remedies import Remedy, ScriptAdvised, helps
 from memgraph.errors import MemgraphError
 from memgraph.study.run import Progress
@@ -24,6 +25,7 @@ _CODE = {
     "no-foreach": "AdamW(model.parameters(), foreach=False)",
     "no-cache": "model.config.use_cache = False",
     "checkpoint": "x = torch.utils.checkpoint.checkpoint(block, x, use_reentrant=False)",
+    "no-autocast": "torch.autocast(..., enabled=False)",
     "no-grad": "with torch.no_grad(): ...",
 }
 """What to write for each change."""
@@ -65,7 +67,10 @@ def advise_script(script: Script, progress: Progress | None = None) -> ScriptAdv
 
 def _applicable(now: Trace) -> list[str]:
     trains = any(phase.name in ("backward", "optimizer") for phase in now.phases)
-    return ["expandable", *(("fused", "no-foreach", "no-cache", "checkpoint") if trains else ("no-grad",))]
+    if not trains:
+        return ["expandable", "no-grad"]
+    copies = any(one.name == "autocast-copies" for one in causes(now))
+    return ["expandable", "fused", "no-foreach", "no-cache", "checkpoint", *(["no-autocast"] if copies else [])]
 
 
 def _changed(script: Script, name: str) -> tuple[Script, tuple[str, ...]]:

@@ -90,6 +90,24 @@ def test_a_form_that_the_script_chooses_stays(script: Path) -> None:
     assert peak(script, "fused") == peak(script, None)
 
 
+AUTOCAST = """
+    import torch
+    net = torch.nn.Sequential(*(torch.nn.Linear(2048, 2048, bias=False) for _ in range(3))).cuda()
+    for _ in range(2):
+        with torch.autocast("cuda", torch.float16, enabled=ENABLED):
+            loss = net(torch.ones(4, 2048, device="cuda")).sum()
+        loss.backward()
+"""
+
+
+def test_autocast_is_left_out(script: Path) -> None:
+    """As if the script had not asked for it: with four rows it costs copies of the weights, 8 MiB each."""
+    script.write_text(textwrap.dedent(AUTOCAST.replace("ENABLED", "False")))
+    plain = peak(script, None)
+    script.write_text(textwrap.dedent(AUTOCAST.replace("ENABLED", "True")))
+    assert peak(script, "no-autocast") == plain < peak(script, None)
+
+
 def test_advice_is_what_the_script_itself_does(script: Path) -> None:
     """Eight results of 1024 rows × 256 × 4 bytes = 1 MiB are kept for a backward that never comes; without gradients
     two at a time. 40 rows more and the segments of 20 MiB would be two."""
