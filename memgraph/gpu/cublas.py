@@ -29,6 +29,7 @@ MATRIX_OPS = frozenset(
         "_addmm_activation",
         "addmm_",
         "_euclidean_dist",
+        "_scaled_mm",
     }
 )
 """Ops that call cuBLAS or cuBLASLt."""
@@ -37,10 +38,15 @@ KEPT = frozenset({4096 * 8 * KIB, (4096 * 2 + 16 * 8) * KIB, 1024 * KIB})
 """Bytes of the workspaces below, unless the environment says otherwise."""
 
 _LT_OPS = frozenset({"addmm", "_addmm_activation"})
+_SCALED = "_scaled_mm"
 
 
 def workspaces(call: Call, capability: tuple[int, int], torch_version: tuple[int, int]) -> list[tuple[str, int]]:
-    """(library, bytes) of each workspace that a call needs its thread to have, in the order of their allocation."""
+    """(library, bytes) of each workspace that a call needs its thread to have, in the order of their allocation. Scaled
+    products go to cuBLASLt with one scale for each matrix, and to CUTLASS with one for each row
+    (aten/src/ATen/native/cuda/ScaledBlas.cpp)."""
+    if call.op == _SCALED and call.arg(2, "scale_a").numel != 1:
+        return []
     needed = [("cublas", cublas_workspace_bytes(capability))]
     if uses_cublaslt(call):
         needed.append(("cublaslt", cublaslt_workspace_bytes(capability)))
@@ -70,7 +76,7 @@ def uses_cublaslt(call: Call) -> bool:
     (aten/src/ATen/native/cuda/Blas.cpp, `isInputCompliesAddmmCudaLt`): a contiguous row of the output's width, alpha
     and beta 1, both sides of the product larger than 1."""
     if call.op not in _LT_OPS:
-        return False
+        return call.op == _SCALED
     bias, left, right = (call.arg(position, name) for position, name in ((0, "self"), (1, "mat1"), (2, "mat2")))
     if not all(isinstance(tensor, TensorMeta) for tensor in (bias, left, right)):
         return False

@@ -81,3 +81,10 @@ def test_who_goes_through_cublaslt(args: tuple[TensorMeta, ...], kwargs: dict[st
 
 def test_products_of_all_kinds_are_known() -> None:
     assert {"mm", "bmm", "addmm", "baddbmm", "mv", "dot"} <= MATRIX_OPS
+
+
+def test_a_scaled_product_has_cublaslt_with_one_scale_and_cutlass_with_one_for_each_row() -> None:
+    left, right = new(64, 32, dtype="float8_e4m3fn"), new(32, 48, dtype="float8_e4m3fn")
+    whole = workspaces(product("_scaled_mm", left, right, new(), new()), HOPPER, (2, 11))
+    assert whole == [("cublas", 33_554_432), ("cublaslt", 1_048_576)]
+    assert workspaces(product("_scaled_mm", left, right, new(64, 1), new(1, 48)), HOPPER, (2, 11)) == []

@@ -167,6 +167,18 @@ def _multi_margin(call: Call, gpu: GpuSpec, version: Version) -> Steps | None:
     return plan.steps()
 
 
+def _multilabel_margin(call: Call, gpu: GpuSpec, version: Version) -> Steps | None:
+    """`multilabel_margin_loss_forward(self, target, reduction)`: which are targets, the loss of each sample, and their
+    mean (MultiLabelMarginCriterion.cu)."""
+    plan, source = Plan(call), call.args[0]
+    if len(source.shape) != 2 or call.arg(2, "reduction", _MEAN) == _NONE:
+        return None
+    plan.output(1)
+    plan.temporary(source.shape[0] * source.itemsize, "loss of each sample")
+    plan.output(0)
+    return plan.steps()
+
+
 def _bce_with_logits(call: Call, gpu: GpuSpec, version: Version) -> Steps:
     """`binary_cross_entropy_with_logits(self, target, weight, pos_weight, reduction)`: a chain of element-wise ops."""
     plan, loss = Plan(call), _losses(call)
@@ -194,6 +206,7 @@ RULES = {
     "soft_margin_loss": _soft_margin,
     "soft_margin_loss_backward": _soft_margin_backward,
     "multi_margin_loss": _multi_margin,
+    "multilabel_margin_loss_forward": _multilabel_margin,
     "_softmax": _softmax,
     "_log_softmax": _softmax,
     "_safe_softmax": _safe_softmax,

@@ -34,7 +34,8 @@ _conj_physical _fused_dropout _prelu_kernel _prelu_kernel_backward binary_cross_
 conj_physical copysign elu elu_backward eq floor_divide gcd ge gelu gelu_backward glu glu_backward gt hardshrink
 hardshrink_backward hardsigmoid hardsigmoid_backward hardswish hardswish_backward hardtanh hardtanh_backward heaviside
 huber_loss_backward lcm le leaky_relu leaky_relu_backward log_sigmoid_backward log_sigmoid_forward lt mish
-mish_backward mse_loss_backward native_dropout_backward ne polar rrelu_with_noise_backward rsub silu silu_backward
+mish_backward mse_loss_backward multi_margin_loss_backward multilabel_margin_loss_backward native_dropout_backward ne
+polar rrelu_with_noise_backward rsub silu silu_backward
 smooth_l1_loss_backward softplus softplus_backward softshrink softshrink_backward threshold threshold_backward xlogy
 """
 
@@ -42,7 +43,7 @@ _OPTIMIZERS = """
 _amp_foreach_non_finite_check_and_unscale _amp_update_scale _fused_adagrad _fused_adam _fused_adamw _fused_sgd
 """
 
-_VECTORS = "dot vdot"
+_VECTORS = "dot vdot _scaled_mm"
 
 _WITHOUT_STORAGE = "_efficientzerotensor"
 

@@ -73,3 +73,9 @@ def test_a_scan_of_halves_keeps_its_states_apart() -> None:
 def test_the_absolute_value_of_a_complex_number_is_complex_first() -> None:
     assert told(run("abs", new(8, dtype="complex64"), out=new(8))) == ["out 0", 64]
     assert told(run("abs", new(8), out=new(8))) == ["out 0"]
+
+
+def test_a_loss_over_labels_keeps_which_are_targets() -> None:
+    source, target = new(64, 100), new(64, 100, dtype="int64")
+    found = run("multilabel_margin_loss_forward", source, target, 1, out=(new(), new(64, 100)))
+    assert told(found) == ["out 1", 256, "out 0"]
