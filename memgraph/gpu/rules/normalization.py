@@ -160,6 +160,15 @@ def _batch_norm_backward(call: Call, gpu: GpuSpec, version: Version) -> Steps | 
     return plan.steps()
 
 
+def _sums(call: Call, gpu: GpuSpec, version: Version) -> Steps | None:
+    """`batch_norm_backward_reduce(grad_out, input, …)`, of SyncBatchNorm."""
+    plan, source = Plan(call), call.args[1]
+    plan.outputs()
+    if _channels_last(source):
+        plan.scratch(*_staging(source, 2, gpu), name="batch norm staging")
+    return plan.steps()
+
+
 def _channels_last(tensor: TensorMeta) -> bool:
     """Contiguous in NHWC or NDHWC order, or in both at once with a channel stride of 1."""
     rank = len(tensor.shape)
@@ -197,4 +206,6 @@ RULES = {
     "native_batch_norm": _batch_norm,
     "_native_batch_norm_legit": _batch_norm,
     "native_batch_norm_backward": _batch_norm_backward,
+    "batch_norm_stats": _batch_norm,
+    "batch_norm_backward_reduce": _sums,
 }

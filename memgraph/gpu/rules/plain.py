@@ -21,7 +21,8 @@ view_as_complex view_as_real
 """
 
 _COPIES = """
-_pack_padded_sequence _stack addr alias_copy as_strided_copy as_strided_scatter block_diag cat
+_pack_padded_sequence _stack addr alias_copy as_strided_copy as_strided_scatter batch_norm_backward_elemt
+batch_norm_elemt batch_norm_gather_stats_with_counts block_diag cat
 channel_shuffle clone constant_pad_nd copy detach_copy diag_embed diagonal_backward diagonal_copy diagonal_scatter
 expand_copy flip gather index_add index_copy index_fill index_select linalg_cross masked_fill narrow_copy permute_copy
 pixel_shuffle pixel_unshuffle repeat rot90 scatter scatter_add select_backward select_copy select_scatter
