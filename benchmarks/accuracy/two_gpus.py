@@ -1,7 +1,8 @@
 """Predict what two H200s of one host were recorded at, rank by rank, and write the section of docs/accuracy.md.
 
-python -m benchmarks.accuracy.two_gpus          every setting, both ranks (a minute of one core for each)
-python -m benchmarks.accuracy.two_gpus --logs   and the six logs of allocations
+python -m benchmarks.accuracy.two_gpus paused     steps of 150 ms, both ranks (a minute of one core for each)
+python -m benchmarks.accuracy.two_gpus settings   the same with nothing between steps
+python -m benchmarks.accuracy.two_gpus logs       the logs of allocations
 """
 
 from __future__ import annotations
@@ -28,7 +29,14 @@ from memgraph.trace.trace_file import load
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "benchmarks" / "recordings" / "two_gpus"
-SCRIPTS = ("settings", "paused")
+PARTS = {
+    "logs": "",
+    "paused": "### Steps of 150 ms, with a wait at their end",
+    "settings": """### The same with nothing between steps
+
+Steps of 20 ms, and no wait: the host runs ahead, streams are far apart, and the watchdog of NCCL's group, which looks
+every 100 ms, lets buckets of one setting live into the next.""",
+}
 RESULT = FOLDER / "compared.json"
 PAGE = ROOT / "docs" / "accuracy.md"
 KINDS = ("requested", "allocated", "active", "reserved")
@@ -133,30 +141,23 @@ def _numbered(rows: Sequence[tuple[int, int]]) -> list[Any]:
 
 def section(found: dict[str, Any]) -> str:
     """The part of the page."""
-    logs = ", ".join(f"{name} {hits:,} of {total:,}" for name, (hits, total) in found["logs"].items())
     return f"""{HEADING}
 
 Two H200s of one host, torch 2.11.0+cu130, NCCL 2.28.9 (`benchmarks/recordings/two_gpus/`): torch's own statistics of
 each setting and rank, beside `memgraph run --world 2 --gpu h200 --torch 2.11` of the same script, all settings one
-after the other in one process. Predicted with torch {found["torch"]}, by `python -m benchmarks.accuracy.two_gpus
---logs`; MiB. Where no wait says when other streams are done with a block, or NCCL's group may hold one for some time,
+after the other in one process. Predicted with torch {found["torch"]}, by `python -m benchmarks.accuracy.two_gpus`; MiB.
+Where no wait says when other streams are done with a block, or NCCL's group may hold one for some time,
 the prediction is an interval, and *within* says that the measured figure lies in it; one outside is measured from the
 nearer end. Wanted are requested within 0.1 %, allocated and active within 0.5 %, reserved within 2.5 %.
 
-Allocations of rank 0 that logs have, matched in order with their bytes and their stream: {logs}.
+{"".join(_part(name, found[name]) for name in PARTS if name in found)}"""
 
-### Steps of 150 ms, with a wait at their end
 
-{_table(found["paused"])}
-
-### The same with nothing between steps
-
-Steps of 20 ms, and no wait: the host runs ahead, streams are far apart, and the watchdog of NCCL's group, which looks
-every 100 ms, lets buckets of one setting live into the next.
-
-{_table(found["settings"])}
-
-"""
+def _part(name: str, found: Any) -> str:
+    if name == "logs":
+        logs = ", ".join(f"{name} {hits:,} of {total:,}" for name, (hits, total) in found.items())
+        return f"Allocations of rank 0 that logs have, matched in order with their bytes and their stream: {logs}.\n\n"
+    return f"{PARTS[name]}\n\n{_table(found)}\n\n"
 
 
 def _table(rows: Sequence[dict[str, Any]]) -> str:
@@ -191,12 +192,15 @@ def put(text: str) -> None:
 def main() -> None:
     import torch
 
-    found = json.loads(RESULT.read_text()) if RESULT.exists() else {"logs": {}}
-    found |= {"torch": torch.__version__, **{script: compare(script) for script in SCRIPTS}}
-    if "--logs" in sys.argv:
-        found["logs"] = {name: log(script, name, prefix) for script, name, prefix in LOGS}
-    RESULT.write_text(json.dumps(found, indent=None) + "\n")
-    put(section(found))
+    found = json.loads(RESULT.read_text()) if RESULT.exists() else {}
+    found["torch"] = torch.__version__
+    for name in sys.argv[1:] or PARTS:
+        if name == "logs":
+            found[name] = {name: log(script, name, prefix) for script, name, prefix in LOGS}
+        else:
+            found[name] = compare(name)
+        RESULT.write_text(json.dumps(found) + "\n")
+        put(section(found))
 
 
 if __name__ == "__main__":
