@@ -26,6 +26,7 @@ from memgraph.api import predict
 from memgraph.gpu.cudnn.ask import asker
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "accuracy.md"
+OTHERS_SECTIONS = ("Two GPUs", "Single ops")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,8 +128,9 @@ in resnet and resnet_channels_last are flags of 272 to 400 bytes and parts of we
 """
 
 
-def page(rows: Sequence[Row], others: Sequence[workloads.Row], torch_version: str) -> str:
-    """docs/accuracy.md."""
+def page(rows: Sequence[Row], others: Sequence[workloads.Row], torch_version: str, before: str) -> str:
+    """docs/accuracy.md. Sections that other programs write stay as they were."""
+    kept = "\n".join(f"## {text}" for text in before.split("\n## ")[1:] if text.startswith(OTHERS_SECTIONS))
     cards = sorted({f"{row.gpu}, torch {row.torch}" for row in rows})
     exact = sum(row.predicted[0] == row.measured[0] for row in rows)
     requested, allocated, reserved = (100 * share for share in worst(rows))
@@ -180,6 +182,7 @@ From one run of `benchmarks/accuracy/on_gpu.py`, predictions made on that machin
   predicted, through torch's allocator with its memory fraction set, and through the hook with `--cap`.
 - A step of batch 8 at 512 takes 0.112 s, and through the hook 0.105 s.
 
+{kept}
 ## With checkpoint plans
 
 {checkpoint_plans()}
@@ -231,7 +234,7 @@ def main() -> None:
         rows.append(compare(path))
         print(rows[-1].what, rows[-1].matched, "of", rows[-1].allocations, file=sys.stderr, flush=True)
     others = [workloads.compare(name) for name in workloads.recorded()]
-    text = page(rows, others, torch.__version__)
+    text = page(rows, others, torch.__version__, PAGE.read_text() if PAGE.exists() else "")
     if "--check" in sys.argv:
         sys.exit(0 if PAGE.read_text() == text else f"{PAGE} is not what would be written")
     PAGE.write_text(text)
