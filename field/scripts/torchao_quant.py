@@ -1,4 +1,4 @@
-"""torchao: weights in int8 and int4, quantised activations, 8-bit optimizers, training that knows of int8."""
+"""torchao: weights in int8, and activations in int8 as they come."""
 
 import copy
 
