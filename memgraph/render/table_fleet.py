@@ -78,7 +78,8 @@ def _others(refused: Sequence[Refused]) -> Iterator[str]:
     for gpus, count in counts.items():
         reasons = Counter(row.why for row in refused if row.gpus == gpus)
         told = "; ".join(f"{why} ({_which(refused, gpus, why)})" for why in reasons)
-        yield f"{gpus} cards: {count} {'mesh does' if count == 1 else 'meshes do'} not fit: {told}."
+        cards = "1 card" if gpus == 1 else f"{gpus} cards"
+        yield f"{cards}: {count} {'mesh does' if count == 1 else 'meshes do'} not fit: {told}."
 
 
 def _which(refused: Sequence[Refused], gpus: int, why: str) -> str:

@@ -147,11 +147,11 @@ class _Search:
     def among(self, meshes: Sequence[Mesh], checkpoints: Sequence[str], most: int) -> Answer:
         """Those that fit, of one number of cards."""
         found: dict[Mesh, Fits | Refused] = {mesh: row for mesh in meshes if (row := self.by_states(mesh)) is not None}
-        for checkpoint in checkpoints:
-            todo = [mesh for mesh in meshes if _worth_it(found.get(mesh))]
-            while todo and sum(isinstance(row, Fits) for row in found.values()) < most:
-                some, todo = todo[: cores()], todo[cores() :]
-                found |= self.traced(some, checkpoint)
+        todo = [mesh for mesh in meshes if mesh not in found]
+        while todo and sum(isinstance(row, Fits) for row in found.values()) < most:
+            some, todo = todo[: cores()], todo[cores() :]
+            for checkpoint in checkpoints:
+                found |= self.traced([mesh for mesh in some if _worth_it(found.get(mesh))], checkpoint)
         rows = [found[mesh] for mesh in meshes if mesh in found]
         fits = tuple(row for row in rows if isinstance(row, Fits))
         return Answer(fits, tuple(row for row in rows if isinstance(row, Refused)), len(meshes) - len(rows))
