@@ -86,7 +86,6 @@ def _changes(here: Place, store: LonelyStore) -> list[tuple[Any, str, Any]]:
     fake = c10d_cpp.FakeProcessGroup
     return [
         (c10d, "ProcessGroupNCCL", VirtualNccl), (dist, "ProcessGroupNCCL", VirtualNccl),
-        (c10d, "ProcessGroupNCCL2", VirtualNccl), (dist, "ProcessGroupNCCL2", VirtualNccl),  # torch 2.15
         (c10d, "ProcessGroupGloo", VirtualGloo), (dist, "ProcessGroupGloo", VirtualGloo),
         *(_since_2_15(here) if hasattr(c10d, "_create_nccl2_process_group") else ()),
         (c10d, "_NCCL_AVAILABLE", True), (c10d, "_GLOO_AVAILABLE", True),
@@ -100,7 +99,7 @@ def _changes(here: Place, store: LonelyStore) -> list[tuple[Any, str, Any]]:
         (fake, "_set_sequence_number_for_group", _nothing), (fake, "_get_sequence_number_for_group", lambda _self: 0),
         (fake, "abort", _nothing), (fake, "shutdown", _nothing), (fake, "_set_default_timeout", _nothing),
         (fake, "eager_connect_single_device", _nothing), (fake, "set_timeout", _nothing),
-        (fake, "perform_nocolor_split", _nothing), (fake, "split", _part),
+        (fake, "perform_nocolor_split", _nothing),
     ]  # fmt: skip
 
 
@@ -130,11 +129,6 @@ def _split(
         if me in part:  # the others' groups are none of this rank's affair, and there may be a thousand
             return c10d.new_group(part, timeout=timeout, group_desc=group_desc, use_local_synchronization=True)
     return None
-
-
-def _part(_parent: Any, _store: Any, ranks: Any, *_: Any) -> Any:
-    """As `ProcessGroupNCCL2.split` of torch 2.15: the group of these of the parent's ranks, of which this one is."""
-    return c10d_cpp.FakeProcessGroup._create_internal(ranks.index(dist.get_rank()), len(ranks))
 
 
 def _nccl_version() -> int:
