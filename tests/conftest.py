@@ -4,6 +4,7 @@ none."""
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,10 @@ from tests.commands import Result, Run
 from tests.cuda_runtime import compile_runtime
 
 os.environ.setdefault("MEMGRAPH_CUDNN", "off")  # a CUDA build of torch brings cuDNN; what it says would be its own
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # begun in a shell's background, where ^C is ignored by all below
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # by `nohup`
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 GOLDEN = Path(__file__).with_name("golden")
 MIB = 2**20
 

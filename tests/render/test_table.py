@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+import unicodedata
 from collections.abc import Callable
 from typing import Any
 
@@ -44,9 +45,15 @@ def full(toy: Trace) -> Trace:
     )
 
 
+def shown_columns(line: str) -> int:
+    """That a terminal takes: two for a wide sign, none for a mark on the sign before."""
+    wide = sum(unicodedata.east_asian_width(sign) in ("W", "F") for sign in line)
+    return len(line) + wide - sum(unicodedata.combining(sign) != 0 for sign in line)
+
+
 def fits_80_columns(text: str) -> None:
     for line in text.splitlines():
-        assert len(line) <= 80, line
+        assert shown_columns(line) <= 80, line
         assert line.isprintable(), repr(line)
 
 

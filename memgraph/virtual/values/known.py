@@ -183,7 +183,10 @@ def run_for_real(func: OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any
 
 
 def run_on(layer: Any, func: OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-    """The op's result on real CPU tensors, which `layer` gives for fake ones; None if no CPU can run it."""
+    """The op's result on real CPU tensors, which `layer` gives for fake ones; None if no CPU can run it, or if it takes
+    a storage of the device (`set_`), which holds no values."""
+    if any(isinstance(arg, torch.UntypedStorage) for arg in args):
+        return None
     real_kwargs = {name: _real(layer, arg) for name, arg in kwargs.items()}
     if "device" in real_kwargs:
         real_kwargs["device"] = torch.device("cpu")
