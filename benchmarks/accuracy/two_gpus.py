@@ -31,7 +31,10 @@ ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "benchmarks" / "recordings" / "two_gpus"
 PARTS = {
     "logs": "",
-    "paused": "### Steps of 150 ms, with a wait at their end",
+    "paused": """### Steps of 150 ms, with a wait at their end
+
+`ddp_powersgd` needs more than is predicted, and on the card leaves 864 MiB to the settings after it, which the
+prediction does not know: they are wrong by that or a part of it (`ddp_syncbn` by itself is exact).""",
     "settings": """### The same with nothing between steps
 
 Steps of 20 ms, and no wait: the host runs ahead, streams are far apart, and the watchdog of NCCL's group, which looks
