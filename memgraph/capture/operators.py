@@ -44,6 +44,14 @@ _FOLLOWED_LIKE = frozenset(
     }
 )  # fmt: skip
 """Their results are known although their first argument's values are not."""
+_WRITE_STATISTICS = frozenset(
+    {
+        aten.native_batch_norm.default, aten.cudnn_batch_norm.default, aten.batch_norm_gather_stats.default,
+        aten.batch_norm_gather_stats_with_counts.default,
+    }
+)  # fmt: skip
+_STATISTICS = ("running_mean", "running_var")
+"""Arguments that those ops write to without a word in their schema (aten/src/ATen/native/native_functions.yaml)."""
 _CONVOLUTIONS = frozenset(("convolution", "convolution_backward"))
 LARGE = 2**16
 """Elements from which a CPU tensor that a module makes for itself holds no values: initialising it would only cost
@@ -102,9 +110,11 @@ class Operator:
         self.resizes = _resizes(func)
         self.returns_nothing = schema.is_mutable and not schema.returns and not self.resizes
         self.written = tuple(
-            (position, argument.name) for position, argument in enumerate(schema.arguments) if _is_written(argument)
+            (position, argument.name)
+            for position, argument in enumerate(schema.arguments)
+            if _is_written(argument) or (func in _WRITE_STATISTICS and argument.name in _STATISTICS)
         )
-        """Place and name of each argument that it writes to."""
+        """Place and name of each argument that it writes to, whether its schema says so or not."""
         self.by_value = func in BY_VALUE
         self.like = func in _FOLLOWED_LIKE
         self.factory = self.like or func in _FOLLOWED_FACTORIES
@@ -122,7 +132,8 @@ class Operator:
         found: list[Any] = []
         for position, name in self.written:
             target = args[position] if position < len(args) else kwargs.get(name)
-            found += target if isinstance(target, (list, tuple)) else (target,)
+            if target is not None:
+                found += target if isinstance(target, (list, tuple)) else (target,)
         return found
 
 

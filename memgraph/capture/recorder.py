@@ -350,12 +350,12 @@ class Recorder(FakeTensorMode):
             self.assumptions.state("gradients that a scaler checks are taken to be finite: each step is taken")
             return
         if (known is Knowledge.ALL or operator.factory) and not operator.by_value:
-            if values.all_worth_following(outputs):
+            if values.all_worth_following(outputs, view=operator.only_aliases):
                 if operator.like:
                     args = (values.stand_in(args[0], outputs), *args[1:])
                 found = values.run_for_real(func, args, kwargs)
                 if found is not None:
-                    values.remember(outputs, found)
+                    values.remember(outputs, found, view=operator.only_aliases)
                     return
         elif known is Knowledge.PARTLY and not operator.by_value:
             follow.partly_known(func, args, kwargs, outputs, view=operator.only_aliases, mutates=operator.mutates)
@@ -363,7 +363,7 @@ class Recorder(FakeTensorMode):
                 return
         if operator.source:
             chosen.follow(func, args, kwargs, outputs, source=self.sources.current, inside_a_module=self.paths.runs)
-        elif operator.mutates:
+        elif operator.written:
             for target in operator.targets(args, kwargs):
                 values.forget(target)
 

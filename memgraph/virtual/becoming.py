@@ -18,7 +18,6 @@ from torch.utils._python_dispatch import _disable_current_modes, is_traceable_wr
 from memgraph.virtual.ops.recurrent import flatten_parameters
 from memgraph.virtual.patches import replaced
 from memgraph.virtual.subclasses import fake_class, plain_class
-from memgraph.virtual.values.known import EXACT, forget
 
 
 @contextlib.contextmanager
@@ -85,9 +84,7 @@ def apply_to_module(self: torch.nn.Module, fn: Callable[[Any], Any], recurse: bo
                 converted.grad = _convert(gradient, fn)
     for name, buffer in self._buffers.items():
         if buffer is not None:
-            self._buffers[name] = moved = fn(buffer)
-            if buffer.dtype not in EXACT and moved is not buffer:
-                forget(moved)  # running statistics, which cuDNN writes into without a word in its op's schema
+            self._buffers[name] = fn(buffer)
     return self
 
 

@@ -17,6 +17,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 
 from memgraph.virtual.patches import put, replaced
 from memgraph.virtual.raw import storage_of
+from memgraph.virtual.values import known as values
 
 _Base: Any = torch._C.StorageBase  # its stub is empty
 _DEVICE = "_memgraph_device"
@@ -64,6 +65,7 @@ def placed_storage(tensor: FakeTensor) -> UntypedStorage:
     """`tensor.untyped_storage()`, which knows where it is."""
     storage = storage_of(tensor)
     vars(storage)[_DEVICE] = tensor.fake_device
+    values.show(tensor, storage)
     return storage
 
 
@@ -138,7 +140,9 @@ def _resize(held: Held) -> Callable[[UntypedStorage, int], UntypedStorage]:
 
 def _copy(self: UntypedStorage, source: Any, non_blocking: Any = None) -> UntypedStorage:
     """Values are not there to be copied into a fake one, nor out of it."""
-    if place(self) is None and not (isinstance(source, UntypedStorage) and place(source) is not None):
+    if place(self) is not None:
+        values.forget_storage(self)
+    elif not (isinstance(source, UntypedStorage) and place(source) is not None):
         _Base.copy_(self, source, non_blocking)
     return self
 
@@ -156,6 +160,8 @@ def _to_dlpack(original: Callable[[Tensor], Any]) -> Callable[[Tensor], Any]:
 
 
 def _fill(self: UntypedStorage, value: Any) -> UntypedStorage:
-    if place(self) is None:
+    if place(self) is not None:
+        values.forget_storage(self)
+    else:
         _Base.fill_(self, value)
     return self

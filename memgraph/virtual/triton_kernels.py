@@ -20,6 +20,7 @@ import torch
 from memgraph.gpu.specs import GpuSpec
 from memgraph.virtual.after_import import Change
 from memgraph.virtual.patches import replaced
+from memgraph.virtual.values import known as values
 
 Assume = Callable[[str], None]
 _FLUSHED = 256 * 2**20
@@ -56,6 +57,9 @@ def _launch(assume: Assume) -> Callable[..., Kernel]:
             bound = self.signature.bind(*args, **options)
             bound.apply_defaults()
             grid(dict(bound.arguments))
+        if not warmup:
+            for tensor in values.tensors_in(args, kwargs):
+                values.forget(tensor)  # which of them it writes into is not known
         return Kernel(assume)
 
     return run

@@ -78,4 +78,4 @@ def _look(func: OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any], outp
         for tensor in values.tensors_in(args, kwargs)
         if isinstance(tensor, FakeTensor)
     ):
-        values.remember(outputs, values.run_for_real(func, args, kwargs))
+        values.remember(outputs, values.run_for_real(func, args, kwargs), view=True)

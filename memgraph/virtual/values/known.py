@@ -134,22 +134,28 @@ def _looking_at(storage: torch.UntypedStorage, like: Tensor) -> Tensor:
     return made.set_(storage, like.storage_offset(), like.shape, like.stride())  # type: ignore[call-overload, no-any-return]
 
 
-def worth_following(tensor: Tensor) -> bool:
+def worth_following(tensor: Tensor, *, view: bool = False) -> bool:
     """Exact types of any moderate size; floats as scalars, where they decide branches, and as short tables that are
-    looked up (a schedule's times), which parameters are not."""
-    if tensor.dtype in EXACT:
+    looked up (a schedule's times), which parameters are not.
+
+    Args:
+        view: of something that is followed, and so followed itself in any shape: who writes into it writes there too.
+    """
+    if view or tensor.dtype in EXACT:
         return tensor.numel() <= LIMIT
     return tensor.numel() <= 1 or (
         tensor.dim() == 1 and tensor.numel() <= TABLE and not isinstance(tensor, torch.nn.Parameter)
     )
 
 
-def all_worth_following(outputs: Any) -> bool:
+def all_worth_following(outputs: Any, *, view: bool = False) -> bool:
     """Whether an op's outputs are tensors on the device, each of them worth following."""
     if isinstance(outputs, FakeTensor):
-        return worth_following(outputs)
+        return worth_following(outputs, view=view)
     tensors = list(tensors_in((outputs,), {}))
-    return bool(tensors) and all(isinstance(tensor, FakeTensor) and worth_following(tensor) for tensor in tensors)
+    return bool(tensors) and all(
+        isinstance(tensor, FakeTensor) and worth_following(tensor, view=view) for tensor in tensors
+    )
 
 
 def knowledge(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Knowledge:
@@ -222,14 +228,14 @@ def stand_in(like: Tensor, output: Tensor) -> Tensor:
     return torch.empty(output.shape, dtype=like.dtype)
 
 
-def remember(outputs: Any, values: Any) -> None:
+def remember(outputs: Any, values: Any, *, view: bool = False) -> None:
     """Attach an op's real results to its fake outputs, position by position."""
     if isinstance(outputs, FakeTensor):
-        if isinstance(values, Tensor) and worth_following(values):
+        if isinstance(values, Tensor) and worth_following(values, view=view):
             outputs.__dict__[_ATTRIBUTE] = values
     elif isinstance(outputs, (list, tuple)) and isinstance(values, (list, tuple)):
         for output, value in zip(outputs, values, strict=False):
-            remember(output, value)
+            remember(output, value, view=view)
 
 
 def keep(
@@ -295,6 +301,18 @@ def forget(tensor: Any) -> None:
     """The tensor was written to with something unknown: its values, and those of all its views, are unknown now."""
     if isinstance(tensor, FakeTensor) and (value := tensor.__dict__.pop(_ATTRIBUTE, None)) is not None:
         setattr(value.untyped_storage(), _LAYERS, Layers())
+
+
+def show(tensor: Tensor, storage: torch.UntypedStorage) -> None:
+    """A program is given a fake tensor's storage: what it writes there it does not write by an op."""
+    if (value := value_of(tensor)) is not None:
+        vars(storage)[_ATTRIBUTE] = value.untyped_storage()
+
+
+def forget_storage(storage: torch.UntypedStorage) -> None:
+    """A storage that a program was given is written to with something unknown."""
+    if (values := vars(storage).pop(_ATTRIBUTE, None)) is not None:
+        setattr(values, _LAYERS, Layers())
 
 
 def of_assumed_size(tensor: Tensor) -> Tensor:
