@@ -106,11 +106,11 @@ class Compiling:
             self._stack = contextlib.ExitStack()
             with contextlib.ExitStack() as stack:
                 stack.enter_context(compiles_without_a_card(self._gpu, self))
-                self._recorder.place = self.place
+                self._recorder.describing.place = self.place
                 self._stack = stack.pop_all()
 
     def _close(self) -> None:
-        self._recorder.place = None
+        self._recorder.describing.place = None
         if self._stack is not None:
             self._stack.close()
 

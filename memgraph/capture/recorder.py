@@ -28,17 +28,18 @@ from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from memgraph.capture.accumulate import ADD, ADD_IN_PLACE, Accumulation, References
 from memgraph.capture.collecting import Collecting
+from memgraph.capture.describing import Describing
 from memgraph.capture.interrupts import interrupts_kept
 from memgraph.capture.ledger import Ledger
 from memgraph.capture.no_kernel import says_that_no_kernel_is_there, without_kernel
 from memgraph.capture.operators import Inside, Kinds, Operator
-from memgraph.capture.provenance import ForwardOps, ModulePaths, Place, SourceLines, recomputing
+from memgraph.capture.provenance import ModulePaths, SourceLines
 from memgraph.capture.stage import Stage
 from memgraph.capture.storages import Storages, storages_of
-from memgraph.capture.tags import Arguments, GraphCall, Tags, name_parameter, parameter_name
+from memgraph.capture.tags import Arguments, GraphCall, Tags, name_parameter
 from memgraph.errors import MemgraphError, UsageError
 from memgraph.gpu.call import Call
-from memgraph.trace import Category, Op, Role, TensorSpec
+from memgraph.trace import Category, Op, Role
 from memgraph.virtual.graphs import not_permitted
 from memgraph.virtual.ops.dispatch import run_composite
 from memgraph.virtual.ops.higher_order import eager_form
@@ -61,16 +62,12 @@ _new = tuple.__new__
 _OUTPUTS = Op._fields.index("outputs")
 _FAKE_ALONE = (FakeTensor,)
 _DEVICE = torch.ops.prim.device.default
-_DETACH = "aten.detach.default"
 _LOOK = torch.ops.aten.detach.default
 """What `Module.state_dict` and printing do with a tensor first."""
 _OVER = (
     "{} of a tensor whose virtual GPU is closed: it has a shape and no values; do this inside the `with` block, or "
     "make the tensor again"
 )
-_ALLOCATION = torch.ops.aten.empty_strided.default
-_ACCUMULATION = 2**64 - 1
-"""Sequence number of every AccumulateGrad node (torch/csrc/autograd/functions/accumulate_grad.cpp)."""
 
 
 class Recorder(FakeTensorMode):
@@ -96,7 +93,6 @@ class Recorder(FakeTensorMode):
         self.calls: list[GraphCall] = []
         self.ruled: dict[int, Call] = {}
         self.sources = SourceLines()
-        self.forward_ops = ForwardOps(self.ops)
         self.stage = Stage(ledger)
         self.paths = ModulePaths(self._entered)
         self.shapes = Shapes()
@@ -104,11 +100,10 @@ class Recorder(FakeTensorMode):
         self.collecting = Collecting(self.sources.current)
         self.storages = Storages(ledger, self.shapes, self.collecting.died)
         self.accumulation = Accumulation(sole)
+        self.describing = Describing(self.ops, self.stage, self.paths, self.sources, self.accumulation, self._here)
         self.recording = True
         self.interrupted = False
         """^C fell where it could not be raised; it is at the next op."""
-        self.place: Callable[[], Place | None] | None = None
-        """Says of an op that runs in generated code where it comes from."""
         self.before_call: Callable[[torch.nn.Module], None] | None = None
         """Told of each model that is called from outside any, before it runs."""
         self.after_call: Callable[[], None] | None = None
@@ -117,8 +112,6 @@ class Recorder(FakeTensorMode):
         """Functions outside this file that the run enters and that are no part of it."""
         self.sent: set[int] = set()
         """Buffers that collectives read or wrote."""
-        self.leader = threading.get_ident()
-        """The thread that trains, and whose ops tell the phase: the last one that called a model or an optimizer."""
 
     @property
     def here(self) -> Here:
@@ -271,7 +264,7 @@ class Recorder(FakeTensorMode):
         arguments = Arguments(operator)
         call_args = tuple([self.tags.reference(arg, arguments) for arg in args])
         call_kwargs = self.tags.reference_by_name(kwargs, arguments) if kwargs else _NO_KWARGS
-        op = self._describe(operator, tuple(arguments.specs))
+        op = self.describing.op(operator, tuple(arguments.specs))
         self.ops.append(op)
         self.calls.append(
             _new(GraphCall, (operator.func, call_args, call_kwargs, ()))
@@ -367,66 +360,12 @@ class Recorder(FakeTensorMode):
             for target in operator.targets(args, kwargs):
                 values.forget(target)
 
-    # What is written down.
-
-    def _describe(self, operator: Operator, specs: tuple[TensorSpec, ...]) -> Op:
-        node = torch._C._current_autograd_node()
-        place = self.place() if self.place is not None else None
-        if place is not None:
-            phase = self._outside_autograd() if node is None else self.stage.inside_autograd()
-            name = place.name if place.whole or (operator.func is _ALLOCATION and place.name) else operator.name
-            return Op(name, phase, place.module, place.source, specs)
-        if node is not None:
-            return self._describe_backward(operator, node, specs)
-        self.forward_ops.made(len(self.ops), self._here.started)
-        phase = self._outside_autograd()
-        return Op(operator.name, phase, self.paths.modules.current, self.sources.current(), specs)
-
-    def _outside_autograd(self) -> int:
-        """The phase of an op that is no backward op. What fetches the next batch meanwhile ends none."""
-        if self._here.started and threading.get_ident() != self.leader:
-            return self.stage.current
-        return self.stage.outside_autograd()
-
     def _accumulates_in_place(self, args: Sequence[Any]) -> bool:
         node = torch._C._current_autograd_node()
         if node is None:
             return False
         self.accumulation.evaluating(node, len(self.ops))
         return self.accumulation.in_place(args, self.tags.made_by)
-
-    def _describe_backward(self, operator: Operator, node: Any, specs: tuple[TensorSpec, ...]) -> Op:
-        phase = self.stage.inside_autograd()
-        self.accumulation.evaluating(node, len(self.ops))
-        forward = self.forward_ops.of(node)
-        if self.paths.modules.stack or recomputing():
-            self.forward_ops.made(len(self.ops), self._here.started)
-            module, source = self._recomputed_in(operator.name, forward)
-            return Op(operator.name, phase, module, source, specs)
-        if forward >= 0:
-            made = self.ops[forward]
-            return Op(operator.name, phase, made.module, made.source, specs, (), forward)
-        return Op(operator.name, phase, _module_of(self._accumulating(node)), "", specs)
-
-    def _recomputed_in(self, name: str, forward: int) -> tuple[str, str]:
-        """The module and the line of an op of a recomputation. A module whose `forward` a checkpoint calls by itself is
-        not on the stack: then the module is that of the last op alike, up to the one whose saved tensor is asked for;
-        and of what a checkpoint's hooks detach, which no forward has, that of the latter. The line is not on the stack
-        either where that module is one of torch's."""
-        source = self.sources.current()
-        if self.paths.modules.stack:
-            return self.paths.modules.current, source
-        asked = self.ops[forward]
-        before = (self.ops[index] for index in range(forward, -1, -1) if name != _DETACH)
-        alike = next((op for op in before if op.name == name and source in (op.source, "")), asked)
-        return alike.module, source or alike.source
-
-    def _accumulating(self, node: Any) -> str:
-        """The name of the parameter whose gradient a node accumulates, or empty."""
-        if node._sequence_nr() != _ACCUMULATION:
-            return ""
-        variable = getattr(node, "variable", None)
-        return parameter_name(variable) if variable is not None else ""
 
     # What is allocated, and what for.
 
@@ -506,7 +445,7 @@ class Recorder(FakeTensorMode):
     def _entered(self, root: torch.nn.Module) -> None:
         if torch._C._current_autograd_node() is not None:  # a checkpoint recomputes a part of the forward
             return
-        self.leader = threading.get_ident()
+        self.describing.leader = threading.get_ident()
         if self.before_call is not None:
             self.before_call(root)
         if self.stage.called_again(id(root)) and self.after_call is not None:
@@ -517,7 +456,7 @@ class Recorder(FakeTensorMode):
     def _notice_gradient(self, outputs: Any) -> None:
         node = torch._C._current_autograd_node()
         if node is not None and isinstance(outputs, FakeTensor):
-            name = self._accumulating(node)
+            name = self.describing.accumulating(node)
             if name:
                 self.mark(outputs, Category.GRADIENT, f"gradient of {name}")
 
@@ -538,7 +477,3 @@ def _of_the_host(kwargs: Mapping[str, Any]) -> Mapping[str, Any]:
 def _is_sparse(outputs: Any) -> bool:
     """Written to in place, a sparse tensor takes new storages."""
     return isinstance(outputs, Tensor) and outputs.layout is torch.sparse_coo
-
-
-def _module_of(parameter: str) -> str:
-    return parameter.rpartition(".")[0]

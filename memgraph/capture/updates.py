@@ -49,7 +49,7 @@ class Updates:
 
     def _before_step(self, optimizer: Optimizer, *_: Any) -> None:
         recorder = self._recorder
-        recorder.leader = threading.get_ident()
+        recorder.describing.leader = threading.get_ident()
         recorder.stage.optimizer_starts()
         without, moved = [], []
         for name, parameter in _parameters(optimizer):
