@@ -33,16 +33,10 @@ def paused() -> Iterator[None]:
 
 
 class Collecting:
-    """See the module's text.
+    """See the module's text. Whoever tells it of ops looks at the stack before: Python makes an object of every frame
+    that is looked at, which dies when its function returns, and so must be counted when it is made."""
 
-    Args:
-        look: looks for the user's line on the stack, as each op does: Python makes an object of every frame that is
-            looked at, and it dies when its function returns. So that it is counted when it is made, too, the stack is
-            looked at before.
-    """
-
-    def __init__(self, look: Callable[[], object]) -> None:
-        self._look = look
+    def __init__(self) -> None:
         self.wanted = False
         """Whether the program lets it run."""
         self.extra = 0
@@ -88,7 +82,6 @@ class Collecting:
         """An op begins: what was made since the last one is the program's."""
         self._depth += 1
         if self._depth == 1:
-            self._look()
             self._count = max(0, self._count + gc.get_count()[0] - self._last)
             if self.wanted and self._count > gc.get_threshold()[0] > 0:
                 self._run(self._due())

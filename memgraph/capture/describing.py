@@ -11,7 +11,7 @@ import torch
 
 from memgraph.capture.accumulate import Accumulation
 from memgraph.capture.operators import Operator
-from memgraph.capture.provenance import ForwardOps, ModulePaths, Place, SourceLines, recomputing
+from memgraph.capture.provenance import ForwardOps, ModulePaths, Place, recomputing
 from memgraph.capture.stage import Stage
 from memgraph.capture.tags import parameter_name
 from memgraph.trace import Op, TensorSpec
@@ -21,6 +21,8 @@ _DETACH = "aten.detach.default"
 _ALLOCATION = torch.ops.aten.empty_strided.default
 _ACCUMULATION = 2**64 - 1
 """Sequence number of every AccumulateGrad node (torch/csrc/autograd/functions/accumulate_grad.cpp)."""
+_new = tuple.__new__
+"""As a named tuple's own constructor, whose call in Python costs more than all the rest."""
 
 
 class Describing:
@@ -30,16 +32,14 @@ class Describing:
         ops: the run's ops, as they come.
         stage: says phases.
         paths: say modules.
-        sources: says lines.
         accumulation: told which node each backward op is of.
         here: what belongs to the thread that asks.
     """
 
     def __init__(
-        self, ops: Sequence[Op], stage: Stage, paths: ModulePaths, sources: SourceLines, accumulation: Accumulation,
-        here: Here,
-    ) -> None:  # fmt: skip
-        self._ops, self._stage, self._paths, self._sources = ops, stage, paths, sources
+        self, ops: Sequence[Op], stage: Stage, paths: ModulePaths, accumulation: Accumulation, here: Here
+    ) -> None:
+        self._ops, self._stage, self._paths = ops, stage, paths
         self._accumulation, self._here = accumulation, here
         self._forward_ops = ForwardOps(ops)
         self.place: Callable[[], Place | None] | None = None
@@ -47,11 +47,12 @@ class Describing:
         self.leader = threading.get_ident()
         """The thread that trains, and whose ops tell the phase: the last one that called a model or an optimizer."""
 
-    def op(self, operator: Operator, specs: tuple[TensorSpec, ...]) -> Op:
+    def op(self, operator: Operator, specs: tuple[TensorSpec, ...], source: str) -> Op:
         """What is written down of an op that is about to run.
 
         Args:
             specs: what it takes.
+            source: the line that the stack says.
         """
         node = torch._C._current_autograd_node()
         place = self.place() if self.place is not None else None
@@ -60,10 +61,10 @@ class Describing:
             name = place.name if place.whole or (operator.func is _ALLOCATION and place.name) else operator.name
             return Op(name, phase, place.module, place.source, specs)
         if node is not None:
-            return self._backward(operator, node, specs)
+            return self._backward(operator, node, specs, source)
         self._forward_ops.made(len(self._ops), self._here.started)
         phase = self._outside_autograd()
-        return Op(operator.name, phase, self._paths.modules.current, self._sources.current(), specs)
+        return _new(Op, (operator.name, phase, self._paths.modules.current, source, specs, (), -1, ()))
 
     def _outside_autograd(self) -> int:
         """The phase of an op that is no backward op. What fetches the next batch meanwhile ends none."""
@@ -71,25 +72,24 @@ class Describing:
             return self._stage.current
         return self._stage.outside_autograd()
 
-    def _backward(self, operator: Operator, node: Any, specs: tuple[TensorSpec, ...]) -> Op:
+    def _backward(self, operator: Operator, node: Any, specs: tuple[TensorSpec, ...], source: str) -> Op:
         phase = self._stage.inside_autograd()
         self._accumulation.evaluating(node, len(self._ops))
         forward = self._forward_ops.of(node)
         if self._paths.modules.stack or recomputing():
             self._forward_ops.made(len(self._ops), self._here.started)
-            module, source = self._recomputed_in(operator.name, forward)
+            module, source = self._recomputed_in(operator.name, forward, source)
             return Op(operator.name, phase, module, source, specs)
         if forward >= 0:
             made = self._ops[forward]
             return Op(operator.name, phase, made.module, made.source, specs, (), forward)
         return Op(operator.name, phase, _module_of(self.accumulating(node)), "", specs)
 
-    def _recomputed_in(self, name: str, forward: int) -> tuple[str, str]:
+    def _recomputed_in(self, name: str, forward: int, source: str) -> tuple[str, str]:
         """The module and the line of an op of a recomputation. A module whose `forward` a checkpoint calls by itself is
         not on the stack: then the module is that of the last op alike, up to the one whose saved tensor is asked for;
         and of what a checkpoint's hooks detach, which no forward has, that of the latter. The line is not on the stack
         either where that module is one of torch's."""
-        source = self._sources.current()
         if self._paths.modules.stack:
             return self._paths.modules.current, source
         asked = self._ops[forward]

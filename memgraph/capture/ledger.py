@@ -79,7 +79,13 @@ class Ledger:
         """Allocate `size` bytes for the current op; returns the buffer's index."""
         with _AT_WORK:
             stream = self.current_stream()
-            buffer = self._note(self._serve(size, stream), size, role, stream)
+            if self._waiting:
+                self._return()
+            try:
+                block = self.allocator.malloc(size, stream)
+            except OutOfMemory as error:
+                block = self._refused(error, size, stream)
+            buffer = self._note(block, size, role, stream)
         if self._dead:
             self._bury()
         return buffer
@@ -102,8 +108,15 @@ class Ledger:
         """The buffer died."""
         if self._closed:
             return
-        self._dead.append(buffer)
-        self._bury()
+        if self._dead or not _AT_WORK.acquire(blocking=False):
+            self._dead.append(buffer)
+        else:
+            try:
+                self._free(buffer)
+            finally:
+                _AT_WORK.release()
+        if self._dead:
+            self._bury()
 
     def record_stream(self, buffer: int, stream: int) -> None:
         """As `Tensor.record_stream`: a stream besides the buffer's own uses it."""
@@ -195,19 +208,14 @@ class Ledger:
         self._write(Action.ALLOC, buffer, block.address, block.size)
         return buffer
 
-    def _serve(self, size: int, stream: int) -> Block:
-        if self._waiting:
-            self._return()
-        try:
-            return self.allocator.malloc(size, stream)
-        except OutOfMemory as error:
-            self._write(Action.OUT_OF_MEMORY, -1, 0, size)
-            self.overflowed = True
-            if self.refuse is not None:
-                self.refuse(error)
-            self.allocator.capacity = 2**62
-            self.allocator.set_limit(None)
-            return self.allocator.malloc(size, stream)
+    def _refused(self, error: OutOfMemory, size: int, stream: int) -> Block:
+        self._write(Action.OUT_OF_MEMORY, -1, 0, size)
+        self.overflowed = True
+        if self.refuse is not None:
+            self.refuse(error)
+        self.allocator.capacity = 2**62
+        self.allocator.set_limit(None)
+        return self.allocator.malloc(size, stream)
 
     def _bury(self) -> None:
         """Free what died, unless the ledger is at work: whoever is at it does so afterwards."""

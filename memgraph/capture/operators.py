@@ -69,7 +69,8 @@ class Inside(NamedTuple):
     """What the rule was asked, so that it can be asked again for other sizes; None where there is no rule."""
 
 
-_NOTHING = Inside(None, ())
+NOTHING = Inside(None, ())
+"""Of an op that allocates its outputs alone."""
 
 
 class Operator:
@@ -94,6 +95,7 @@ class Operator:
         "returns_nothing",
         "ruled",
         "source",
+        "tells_of_values",
         "written",
     )
 
@@ -120,6 +122,8 @@ class Operator:
         self.factory = self.like or func in _FOLLOWED_FACTORIES
         self.kernel = kinds.kernels.get(func)
         self.source = func in SOURCES
+        self.tells_of_values = self.factory or self.source or bool(self.written)
+        """Its results' values, or what it writes to, are of interest whatever is known of its arguments."""
         self.random = torch.Tag.nondeterministic_seeded in func.tags
         self.inside: Callable[[Sequence[Any], Mapping[str, Any], Sequence[Tensor]], Inside] = kinds.inside(func)
         self.ruled = not schema.returns and _is_ruled(func)
@@ -163,15 +167,15 @@ class Kinds:
         """Ops that are ours wherever their tensors are; called with the recorder switched off."""
         self.complete: set[OpOverload] = set()
         """Ops whose kernels of ours make all that they allocate."""
-        self._operators: dict[int, Operator] = {}
+        self.known: dict[int, Operator] = {}
         """By the overload's `id`: its own hash is computed in Python."""
         self._dtypes: dict[torch.dtype, str] = {}
 
     def of(self, func: OpOverload) -> Operator:
         """The operator behind an overload."""
-        operator = self._operators.get(id(func))
+        operator = self.known.get(id(func))
         if operator is None:
-            operator = self._operators[id(func)] = Operator(func, self)
+            operator = self.known[id(func)] = Operator(func, self)
         return operator
 
     def dtype_name(self, dtype: torch.dtype) -> str:
@@ -218,7 +222,7 @@ class Kinds:
 
         def unknown(*_: Any) -> Inside:
             self.unknown.add(str(func))
-            return _NOTHING
+            return NOTHING
 
         return unknown
 
@@ -282,7 +286,7 @@ def _cudnn_settings() -> dict[str, bool]:
 
 
 def _nothing(*_: Any) -> Inside:
-    return _NOTHING
+    return NOTHING
 
 
 def _base_name(func: OpOverload) -> str:

@@ -20,6 +20,7 @@ from torch.nn.modules import module as module_hooks
 from torch.utils import checkpoint as torch_checkpoint
 
 from memgraph.trace import Op
+from memgraph.virtual.patches import replaced
 
 _PACKAGE = Path(__file__).parent.parent
 _INTERNAL = tuple(
@@ -54,6 +55,7 @@ class ModulePaths:
         self._names: weakref.WeakKeyDictionary[torch.nn.Module, str] = weakref.WeakKeyDictionary()
         self._entered = entered
         self._handles: list[Any] = []
+        self._quick = contextlib.ExitStack()
 
     @contextlib.contextmanager
     def following(self) -> Iterator[None]:
@@ -86,11 +88,30 @@ class ModulePaths:
             module_hooks.register_module_forward_pre_hook(self._enter),
             module_hooks.register_module_forward_hook(self._leave, always_call=True),
         ]
+        self._quick = contextlib.ExitStack()
+        self._quick.enter_context(replaced(torch.nn.Module, "_call_impl", self._called(torch.nn.Module._call_impl)))
 
     def _unhook(self) -> None:
         for handle in self._handles:
             handle.remove()
         self._handles = []
+        self._quick.close()
+
+    def _called(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        """`Module._call_impl` (torch/nn/modules/module.py) goes a long way as soon as there are hooks; where ours are
+        the only ones, this is all that they come to."""
+        enter, leave = self._enter, self._leave
+
+        def called(module: torch.nn.Module, *args: Any, **kwargs: Any) -> Any:
+            if _is_hooked(module) or torch._C._get_tracing_state():
+                return original(module, *args, **kwargs)
+            enter(module, args)
+            try:
+                return module.forward(*args, **kwargs)
+            finally:
+                leave(module, args, None)
+
+        return called
 
     def name(self, root: torch.nn.Module) -> None:
         """Give the module and all below it their paths; those that have one keep it."""
@@ -125,6 +146,20 @@ class ModulePaths:
     def _leave(self, _module: torch.nn.Module, _args: Any, _output: Any) -> None:
         if self.modules.stack:
             self.modules.stack.pop()
+
+
+def _is_hooked(module: torch.nn.Module) -> bool:
+    """Whether a module has hooks besides the two that follow all modules."""
+    return bool(
+        module._forward_hooks
+        or module._forward_pre_hooks
+        or module._backward_hooks
+        or module._backward_pre_hooks
+        or len(module_hooks._global_forward_hooks) > 1
+        or len(module_hooks._global_forward_pre_hooks) > 1
+        or module_hooks._global_backward_hooks
+        or module_hooks._global_backward_pre_hooks
+    )
 
 
 def uncompiled(path: str) -> str:

@@ -32,10 +32,10 @@ from memgraph.capture.describing import Describing
 from memgraph.capture.interrupts import interrupts_kept
 from memgraph.capture.ledger import Ledger
 from memgraph.capture.no_kernel import says_that_no_kernel_is_there, without_kernel
-from memgraph.capture.operators import Inside, Kinds, Operator
+from memgraph.capture.operators import NOTHING, Inside, Kinds, Operator
 from memgraph.capture.provenance import ModulePaths, SourceLines
 from memgraph.capture.stage import Stage
-from memgraph.capture.storages import Storages, storages_of
+from memgraph.capture.storages import Born, Storages, storages_of
 from memgraph.capture.tags import Arguments, GraphCall, Tags, name_parameter
 from memgraph.errors import MemgraphError, UsageError
 from memgraph.gpu.call import Call
@@ -97,10 +97,10 @@ class Recorder(FakeTensorMode):
         self.paths = ModulePaths(self._entered)
         self.shapes = Shapes()
         self.tags = Tags(self.shapes, self._adopt)
-        self.collecting = Collecting(self.sources.current)
+        self.collecting = Collecting()
         self.storages = Storages(ledger, self.shapes, self.collecting.died)
         self.accumulation = Accumulation(sole)
-        self.describing = Describing(self.ops, self.stage, self.paths, self.sources, self.accumulation, self._here)
+        self.describing = Describing(self.ops, self.stage, self.paths, self.accumulation, self._here)
         self.recording = True
         self.interrupted = False
         """^C fell where it could not be raised; it is at the next op."""
@@ -200,7 +200,7 @@ class Recorder(FakeTensorMode):
         fake = types == _FAKE_ALONE or has_fakes(tuple(types))
         if fake is None:
             return NotImplemented  # a jagged tensor, say, which calls again with what it holds
-        operator = self.operators.of(func)
+        operator = self.operators.known.get(id(func)) or self.operators.of(func)
         if operator.decomposes if fake else operator.decomposes_on_host:
             if operator.handler is not None:
                 return operator.handler(*args, **kwargs)
@@ -218,11 +218,12 @@ class Recorder(FakeTensorMode):
     def _counted(
         self, operator: Operator, types: Sequence[type], args: Sequence[Any], kwargs: Mapping[str, Any]
     ) -> Any:
-        """The op, whose own objects are not the program's."""
+        """The op, whose own objects are not the program's. The stack is looked at first: see `Collecting`."""
+        source = self.sources.current()
         self.collecting.begins()
         made = 0
         try:
-            outputs = self._run_fake(operator, types, args, kwargs)
+            outputs = self._run_fake(operator, types, args, kwargs, source)
             made = len(outputs) if isinstance(outputs, (list, tuple)) else 1
             return outputs
         finally:
@@ -253,7 +254,7 @@ class Recorder(FakeTensorMode):
         return super().__reduce_ex__(protocol)
 
     def _run_fake(
-        self, operator: Operator, types: Sequence[type], args: Sequence[Any], kwargs: Mapping[str, Any]
+        self, operator: Operator, types: Sequence[type], args: Sequence[Any], kwargs: Mapping[str, Any], source: str
     ) -> Any:
         if self.interrupted and not self._here.started:
             self.interrupted = False
@@ -264,7 +265,7 @@ class Recorder(FakeTensorMode):
         arguments = Arguments(operator)
         call_args = tuple([self.tags.reference(arg, arguments) for arg in args])
         call_kwargs = self.tags.reference_by_name(kwargs, arguments) if kwargs else _NO_KWARGS
-        op = self.describing.op(operator, tuple(arguments.specs))
+        op = self.describing.op(operator, tuple(arguments.specs), source)
         self.ops.append(op)
         self.calls.append(
             _new(GraphCall, (operator.func, call_args, call_kwargs, ()))
@@ -276,7 +277,8 @@ class Recorder(FakeTensorMode):
             self._account(operator, outputs, args, kwargs, recipe)
         if self.ledger.waits and host_waits(operator.func, args, kwargs):
             self.ledger.order.synchronize_stream(self.ledger.current_stream())
-        self._follow_values(operator, args, kwargs, outputs, known)
+        if known or operator.tells_of_values:
+            self._follow_values(operator, args, kwargs, outputs, known)
         if _CHECK_EACH_OP:
             self.storages.check()
         specs = self.tags.tag(index, outputs, recipe)
@@ -372,7 +374,17 @@ class Recorder(FakeTensorMode):
     def _account(
         self, operator: Operator, outputs: Any, args: Sequence[Any], kwargs: Mapping[str, Any], recipe: Recipe | None
     ) -> None:
-        """Tell the ledger what the op allocates: its outputs, what it needs inside, what a library keeps."""
+        """Tell the ledger what the op allocates, and whether it was a gradient."""
+        if recipe is None or not recipe.quiet:
+            self._allocate(operator, outputs, args, kwargs, recipe)
+        if self.stage.name == "backward":
+            self._notice_gradient(outputs)
+
+    def _allocate(
+        self, operator: Operator, outputs: Any, args: Sequence[Any], kwargs: Mapping[str, Any], recipe: Recipe | None
+    ) -> None:
+        """Its outputs, what it needs inside, what a library keeps."""
+        born: Sequence[Born]
         if operator.resizes:
             born = self.storages.changed(operator.targets(args, kwargs))
         elif recipe is not None:
@@ -384,14 +396,13 @@ class Recorder(FakeTensorMode):
             inside = operator.inside(args, kwargs, [tensor for tensor, _, _ in born])
             if recipe is not None:
                 recipe.inside = inside
+                recipe.quiet = not operator.resizes and not recipe.births and inside == NOTHING
         if inside.call is not None:
             self.ruled[self.ledger.op] = inside.call
         self.storages.allocate(inside.steps, born)
         if inside.needs:
             for size in self.operators.libraries.first_uses(inside.needs, self.ledger.current_stream()):
                 self.ledger.allocate(size, Role.LIBRARY)
-        if self.stage.in_backward:
-            self._notice_gradient(outputs)
 
     def bear(self, tensor: Tensor) -> None:
         """A tensor that stands for one on the device, whatever it is itself."""

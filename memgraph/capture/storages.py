@@ -15,7 +15,7 @@ from memgraph.capture.ledger import Ledger
 from memgraph.errors import InvariantError
 from memgraph.gpu.call import OnHost, Output, Release, Smaller, Steps, Temporary
 from memgraph.trace import Role, TensorSpec
-from memgraph.virtual.ops.shapes import Part, Recipe, Shapes
+from memgraph.virtual.ops.shapes import Recipe, Shapes
 from memgraph.virtual.ops.sparse import parts_of
 from memgraph.virtual.raw import storage_of
 
@@ -62,13 +62,8 @@ class Storages:
 
     def made(self, recipe: Recipe, outputs: Any) -> list[Born]:
         """The same of outputs that were made as remembered: the recipe says which are new."""
-        if recipe.container is None:
-            outputs = (outputs,)
-        return [
-            (output, storage_of(output), part.look.spec)
-            for output, part in zip(outputs, recipe.parts, strict=True)
-            if isinstance(part, Part) and part.source is None and part.look.holds
-        ]
+        each = (outputs,) if recipe.container is None else outputs
+        return [(each[place], storage_of(each[place]), spec) for place, spec in recipe.births]
 
     def allocate(self, steps: Steps | None, born: Sequence[Born]) -> None:
         """What an op allocates, and frees on the way: its outputs, and as `steps` say, in their order."""
@@ -220,12 +215,13 @@ class Storages:
     def _hold(self, storage: torch.UntypedStorage, spec: TensorSpec) -> None:
         """A storage comes to life; its buffer is freed when it dies, or when it takes another size: then it is given
         a new one before the old one goes (`resize_bytes_cuda`, aten/src/ATen/native/cuda/Resize.cpp)."""
-        before, _ = self._live.pop(storage._cdata, _NOT_THERE)
+        key = storage._cdata
+        before, _ = self._live.pop(key, _NOT_THERE)
         size = storage.nbytes()
         if size:
             buffer = self._ledger.allocate(size)
             self.specs[buffer] = spec
-            self._know(storage, buffer)
+            self._live[key] = (buffer, weakref.ref(storage, functools.partial(self._died, key, buffer)))
         if before != _NO_BUFFER:
             if size:
                 self._ledger.inherit(buffer, before)

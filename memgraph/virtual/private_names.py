@@ -54,6 +54,7 @@ EVERY_RUN = (
     "torch._C._current_graph_task_id",
     "torch.cuda._utils._get_device_index",
     "torch.jit._builtins._find_builtin",
+    "torch.nn.Module._call_impl",
     "torch.nested._internal.nested_tensor",
     "torch.nested._internal.sdpa",
     "torch.utils._device._device_constructors",

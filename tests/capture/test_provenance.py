@@ -118,3 +118,41 @@ def test_a_module_that_raises_leaves_the_path_as_it_was() -> None:
 def _previous_line() -> int:
     """The number of the caller's line above this call."""
     return sys._getframe(1).f_lineno - 1
+
+
+class _Adds(nn.Module):
+    """Adds its number, or raises."""
+
+    def forward(self, source: torch.Tensor, *, fail: bool = False) -> torch.Tensor:
+        if fail:
+            raise ValueError("as asked")
+        return source + 1
+
+
+@pytest.mark.parametrize("hooked", ["not", "its own", "all"])
+def test_a_call_names_its_module_with_hooks_of_others_and_without(hooked: str) -> None:
+    outer = nn.Sequential(_Adds(), _Adds())
+    seen: list[nn.Module] = []
+    handles = []
+    if hooked == "its own":
+        handles = [outer[1].register_forward_hook(lambda module, *_: seen.append(module))]
+    with memgraph.virtual_gpu("t4") as gpu:
+        if hooked == "all":
+            handles = [nn.modules.module.register_module_forward_pre_hook(lambda module, _: seen.append(module))]
+        outer(torch.zeros(3, device="cuda"))
+        for handle in handles:
+            handle.remove()
+    assert [op.module for op in named(gpu.trace, "add")] == ["0", "1"]
+    assert seen == {"not": [], "its own": [outer[1]], "all": [outer, *outer]}[hooked]
+
+
+def test_a_module_that_raised_is_not_running_any_more() -> None:
+    called = nn.Module._call_impl
+    outer = nn.Sequential(_Adds())
+    with memgraph.virtual_gpu("t4") as gpu:
+        outer(torch.zeros(3, device="cuda"))
+        with pytest.raises(ValueError, match="as asked"):
+            outer[0](torch.zeros(3, device="cuda"), fail=True)
+        torch.zeros(3, device="cuda").add(2)
+    assert [op.module for op in named(gpu.trace, "add")] == ["0", ""]
+    assert nn.Module._call_impl is called

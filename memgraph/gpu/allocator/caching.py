@@ -94,7 +94,8 @@ class Allocator:
         block = self._cached(pool, rounded) or self._fresh(pool, rounded, small, stream, owner)
         if block is None:
             raise self._out_of_memory(size, rounded)
-        self._split(pool, block, rounded)
+        if block.size != rounded:
+            self._split(pool, block, rounded)
         block.in_use, block.requested = True, size
         self._count(size, block.size)
         return block
@@ -234,6 +235,8 @@ class Allocator:
 
     def _merge(self, pool: Pool, block: Block) -> None:
         """Join a free block with its free neighbours, which leave the pool."""
+        if block.previous is block.next:  # neither is there
+            return
         for neighbour in (block.previous, block.next):
             if neighbour is not None and not neighbour.in_use and neighbour.mapped == block.mapped:
                 if neighbour.mapped:

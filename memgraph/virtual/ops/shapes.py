@@ -57,14 +57,21 @@ class Constant(NamedTuple):
 
 class Recipe:
     """How to make an op's outputs. `container` is None for a single tensor, else `tuple` or `list`; `inside` is for
-    whatever else the user of the recipe knows of such calls."""
+    whatever else the user of the recipe knows of such calls, and `quiet` says that they allocate nothing at all."""
 
-    __slots__ = ("container", "inside", "parts")
+    __slots__ = ("births", "container", "inside", "parts", "quiet")
 
     def __init__(self, parts: tuple[Part | Constant | None, ...], container: type | None) -> None:
         self.parts = parts
         self.container = container
+        self.births = tuple(
+            (place, part.look.spec)
+            for place, part in enumerate(parts)
+            if isinstance(part, Part) and part.source is None and part.look.holds
+        )
+        """Which outputs have a new storage that takes memory on the device."""
         self.inside: Any = None
+        self.quiet = False
 
 
 class Shapes:
