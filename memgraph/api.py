@@ -153,7 +153,9 @@ def run_script(
     fraction: float = 1.0,
     torch: str | None = None,
     place: Place | None = None,
-    change: str | None = None,
+    change: str | Sequence[str] | None = None,
+    plan: Plan | None = None,
+    go_on: bool = False,
 ) -> tuple[Trace, Ended]:
     """Run a training script, unmodified, on a virtual GPU, as `python script.py arguments` would.
 
@@ -163,8 +165,10 @@ def run_script(
         fraction: of their bound that sizes which depend on data are taken to be.
         torch: the release of the machine that will run it, `2.11`.
         place: the rank of a world that the script is, from `memgraph.world.place.place`.
-        change: something to change that the script does not know of: `fused`, `no-foreach`, `no-cache`, `checkpoint`,
-            `no-autocast` or `no-grad`.
+        change: what to change that the script does not know of, one or several: `fused`, `no-foreach`, `no-cache`,
+            `chunked-loss`, `checkpoint`, `no-autocast`, `no-grad`.
+        plan: what of the script's model to compute again.
+        go_on: where the card is full, as if it were larger; default is that the script is told.
 
     Returns:
         The trace, and how the script ended.
@@ -176,14 +180,15 @@ def run_script(
 
     return run(
         script, arguments, module=module, gpu=gpu, memory=memory, alloc_conf=alloc_conf, steps=steps, fraction=fraction,
-        torch=torch, place=place, change=change,
+        torch=torch, place=place, changes=(change,) if isinstance(change, str) else change or (), plan=plan,
+        go_on=go_on,
     )  # fmt: skip
 
 
 def run_ranks(
     script: str, arguments: Sequence[str], which: str, here: Place, *, module: bool = False, gpu: str | None = None,
     memory: int | None = None, alloc_conf: str | None = None, steps: int | None = None, fraction: float = 1.0,
-    torch: str | None = None, change: str | None = None,
+    torch: str | None = None, change: Sequence[str] = (),
 ) -> tuple[tuple[tuple[tuple[int, ...], Trace], ...], Ended]:  # fmt: skip
     """A training script as several ranks of a world, each in a process of its own.
 
@@ -201,8 +206,8 @@ def run_ranks(
     from memgraph.study.ranks import run_ranks as run
 
     what = Script(
-        script, tuple(arguments), module, gpu or default_gpu(), memory, alloc_conf, steps, fraction, torch, change,
-        here.world, here.per_node,
+        script, tuple(arguments), module, gpu or default_gpu(), memory, alloc_conf, steps, fraction, torch,
+        tuple(change), here.world, here.per_node,
     )  # fmt: skip
     ran = run(what, parse_ranks(which, here.world))
     ended = next((one.ended for one in ran if one.ended.code), ran[0].ended)

@@ -39,18 +39,21 @@ def let_go_of_terminal() -> None:
 
 
 def run(
-    command: Sequence[str], stdin: bytes | None = None, stdout: int = subprocess.PIPE
+    command: Sequence[str], stdin: bytes | None = None, stdout: int = subprocess.PIPE, seconds: float | None = None
 ) -> subprocess.CompletedProcess[bytes]:
     """Run a program to its end. It ends with this process, and when this waits no longer (^C).
 
     Args:
         stdin: what it reads; default whatever this process reads.
         stdout: what becomes of what it writes; default it is kept.
+        seconds: after which it is ended; None for never.
 
     Raises:
         OSError: there is no such program.
+        subprocess.TimeoutExpired: it took longer.
     """
     parent = os.getpid()
     return subprocess.run(
-        command, input=stdin, stdout=stdout, stderr=subprocess.PIPE, check=False, preexec_fn=lambda: end_with(parent)
-    )
+        command, input=stdin, stdout=stdout, stderr=subprocess.PIPE, check=False, timeout=seconds,
+        preexec_fn=lambda: end_with(parent),
+    )  # fmt: skip

@@ -5,12 +5,14 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from memgraph.analyze.attribution import Consumer, consumers
 from memgraph.analyze.causes import causes
 from memgraph.analyze.finding import Finding
 from memgraph.analyze.leaks import leaks
+from memgraph.analyze.remedies import Remedy, told
 from memgraph.gpu.allocator.caching import Allocator
 from memgraph.gpu.allocator.config import AllocatorConfig
 from memgraph.gpu.allocator.out_of_memory import OutOfMemory
@@ -68,14 +70,18 @@ def failure(trace: Trace) -> Failure | None:
     )  # fmt: skip
 
 
-def failures(trace: Trace) -> tuple[Finding, ...]:
-    """The failure in words, if the run ended in one."""
+def failures(trace: Trace, tried: Sequence[Remedy] | None = None) -> tuple[Finding, ...]:
+    """The failure in words, if the run ended in one.
+
+    Args:
+        tried: what helps of the changes that the script was run with; None if it was run with none.
+    """
     found = failure(trace)
     if found is None:
         return ()
     source = found.op.source if found.op else ""
     return (Finding("out-of-memory", _asked(found), source, f"{_alive(found)}. {_reserved(found)}",
-                    "; ".join(remedies(trace, found)), found.missing),)  # fmt: skip
+                    "; ".join(remedies(trace, found, tried)), found.missing),)  # fmt: skip
 
 
 def _asked(found: Failure) -> str:
@@ -103,13 +109,33 @@ def _reserved(found: Failure) -> str:
     return text + (f"; {format_bytes(found.other_pool)} of it in the other pool" if found.other_pool else "")
 
 
-def remedies(trace: Trace, found: Failure) -> list[str]:
-    """What would help most by the bytes that were alive, three of them at most."""
-    texts = ["PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True (traced: the same requests then fit up to here)"] * bool(
-        found.grows
-    )
-    texts += [f"{one.where}: {one.help}" for one in leaks(trace)[:1]]
-    texts += [one.help for one in causes(trace)[:2]]
+def remedies(trace: Trace, found: Failure, tried: Sequence[Remedy] | None = None) -> list[str]:
+    """What helps most, three at most: what the script was run with, and what needs its author by the bytes alive."""
+    by_hand = [f"{one.where}: {one.help}" for one in leaks(trace)[:1]]
+    if tried is None:
+        texts = [_GROWS] * bool(found.grows) + by_hand + _estimates(trace, found)
+    else:
+        known = {change for row in tried for change in (row.name, row.name.partition(" ")[0])}
+        rest = [one.help for one in causes(trace) if known.isdisjoint(_CHANGES.get(one.name, ()))]
+        texts = by_hand + [told(row) for row in tried] + [f"{text} (not tried)" for text in rest]
+    return texts[:_REMEDIES] or ["a smaller batch, or a larger card"]
+
+
+_GROWS = "PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True (traced: the same requests then fit up to here)"
+_REMEDIES = 3
+_CHANGES = {
+    "cache-in-training": ("no-cache",),
+    "foreach-temporaries": ("fused", "no-foreach"),
+    "logits-in-fp32": ("chunked-loss",),
+    "autocast-copies": ("no-autocast",),
+    "fragmented": ("expandable",),
+}
+"""By the cause, the changes of a script that are what it says to do."""
+
+
+def _estimates(trace: Trace, found: Failure) -> list[str]:
+    """By the bytes that were alive."""
+    texts = [one.help for one in causes(trace)[:2]]
     alive = dict(found.categories)
     trains = any(phase.name in ("backward", "optimizer") for phase in trace.phases)
     if alive.get(Category.ACTIVATION, 0) + alive.get(Category.TEMPORARY, 0) >= found.alive // 4:
@@ -117,7 +143,7 @@ def remedies(trace: Trace, found: Failure) -> list[str]:
         texts += [] if trains else ["torch.no_grad() where nothing is trained"]
     if found.phase.name == "optimizer":
         texts += ["the optimizer with fused=True or foreach=False"]
-    return texts[:3] or ["a smaller batch, or a larger card"]
+    return texts
 
 
 # What was free.

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from memgraph.analyze.causes import causes
 from memgraph.analyze.failures import failures
 from memgraph.analyze.finding import Finding
 from memgraph.analyze.leaks import leaks
+from memgraph.analyze.remedies import Remedy
 from memgraph.analyze.unread import unread
 from memgraph.trace import Trace
 
 _RULES = (leaks, unread, causes)
 
 
-def findings(trace: Trace) -> tuple[Finding, ...]:
-    """What is wrong with a run: why it failed, what grows, and what takes most; empty if nothing is wrong."""
+def findings(trace: Trace, tried: Sequence[Remedy] | None = None) -> tuple[Finding, ...]:
+    """What is wrong with a run: why it failed, what grows, and what takes most; empty if nothing is wrong.
+
+    Args:
+        tried: what helps of the changes that a script was run with.
+    """
     found = [one for rule in _RULES for one in rule(trace)]
-    return (*failures(trace), *sorted(found, key=lambda one: (not one.name.startswith("growing"), -one.bytes)))
+    return (*failures(trace, tried), *sorted(found, key=lambda one: (not one.name.startswith("growing"), -one.bytes)))

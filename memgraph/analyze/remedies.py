@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from memgraph.trace import Trace
+from memgraph.units import format_bytes
 
 
 class Remedy(NamedTuple):
@@ -22,6 +23,13 @@ class ScriptAdvised(NamedTuple):
     now: Trace
     rows: tuple[Remedy, ...]
     """Those that fit first, of them the one that needs least."""
+
+
+def told(row: Remedy) -> str:
+    """A change with what came of it."""
+    if row.trace.fits:
+        return f"{row.code} (tried: fits, {format_bytes(row.trace.peak.reserved)})"
+    return f"{row.code} (tried: gets further, does not fit alone)"
 
 
 def helps(found: Trace, now: Trace) -> bool:

@@ -31,21 +31,24 @@ def raise_out_of_memory(gpu: VirtualGpu) -> None:
 
 
 def run_script(
-    gpu: VirtualGpu, target: str, arguments: Sequence[str], *, module: bool, steps: int | None = None
-) -> Ended:
+    gpu: VirtualGpu, target: str, arguments: Sequence[str], *, module: bool, steps: int | None = None,
+    goes_on: bool = False,
+) -> Ended:  # fmt: skip
     """Run a script to its end, or to the end of optimizer step number `steps`.
 
     Args:
         gpu: an open virtual GPU.
         target: a file, or with `module` a module's name.
         arguments: the script's own.
+        goes_on: where the card is full, as if it were larger; default is that the script is told, as by a real one.
 
     Raises:
         UsageError: there is no such file.
     """
     if not module and not Path(target).is_file():
         raise UsageError(f"there is no script {target}")
-    raise_out_of_memory(gpu)
+    if not goes_on:
+        raise_out_of_memory(gpu)
     if steps is not None:
         gpu.updates.after_step = _stop_after(steps)
     with as_main(target, arguments, module):

@@ -60,7 +60,8 @@ def advise(chosen: Chosen, module: bool, top: int, form: str, script: tuple[str,
 
 def _advise_script(chosen: Chosen, module: bool, form: str, script: tuple[str, ...]) -> None:
     from memgraph.render import table_remedies
-    from memgraph.study.script_advice import Script, advise_script
+    from memgraph.study.script_advice import advise_script
+    from memgraph.study.script_runs import Script
 
     wrong = [name for name in given() if name not in ("gpu", "memory", "alloc_conf", "torch", "steps")]
     if wrong:

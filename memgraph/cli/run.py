@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shlex
 import sys
+import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
+from memgraph.analyze.remedies import Remedy
 from memgraph.capture.ended import Ended, users_traceback
 from memgraph.cli.numbers import a_number
+from memgraph.cli.progress import ProgressBar
 from memgraph.errors import MemgraphError, UsageError
 from memgraph.render import json as render_json
 from memgraph.render import table
 from memgraph.render.table_ranks import over_ranks
+from memgraph.study.script_runs import Script
 from memgraph.trace import Trace
 from memgraph.units import parse_bytes
 from memgraph.world.place import Place, place
@@ -37,8 +43,18 @@ from memgraph.world.place import Place, place
     help="How much of their bound sizes that depend on data are taken to be.",
 )  # fmt: skip
 @click.option(
-    "--change", type=click.Choice(["fused", "no-foreach", "no-cache", "checkpoint", "no-autocast", "no-grad"]),
-    help="Run it with this change, which the script does not know of; `memgraph advise SCRIPT` tries all.",
+    "--change", "changes", multiple=True,
+    type=click.Choice(["fused", "no-foreach", "no-cache", "chunked-loss", "checkpoint", "no-autocast", "no-grad"]),
+    help="Run it with this change, which the script does not know of; `memgraph advise SCRIPT` tries all. Repeat.",
+)  # fmt: skip
+@click.option(
+    "--plan", "planned", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
+    help="Checkpoint its model as `memgraph checkpoint -o FILE` says.",
+)  # fmt: skip
+@click.option("--go-on", is_flag=True, help="Where the card is full, go on as if it were larger.")
+@click.option(
+    "--remedies/--no-remedies", default=None,
+    help="Where it is out of memory, run it again with each change that may help.  [default: in a table's report]",
 )  # fmt: skip
 @click.option("--world", type=int, metavar="W", help="Run it as `torchrun` does, as one of W ranks on NCCL.")
 @click.option("--rank", type=int, metavar="R", help="Which of them, from 0.  [default: 0]")
@@ -65,8 +81,8 @@ from memgraph.world.place import Place, place
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def run(
     gpu: str | None, memory: str | None, alloc_conf: str | None, torch: str | None, steps: int | None, select: float,
-    change: str | None, world: int | None, rank: int | None, ranks: str | None,
-    gpus_per_node: int | None, module: bool,
+    changes: tuple[str, ...], planned: Path | None, go_on: bool, remedies: bool | None,
+    world: int | None, rank: int | None, ranks: str | None, gpus_per_node: int | None, module: bool,
     top: int, form: str, output: Path | None, force: bool, script: str, arguments: tuple[str, ...],
 ) -> None:  # fmt: skip
     """Run a training script, unmodified, on a virtual GPU.
@@ -91,24 +107,51 @@ def run(
         if here is None or rank is not None:
             raise UsageError("--ranks is of a world, and instead of --rank: write --world W --ranks all")
         _run_ranks(script, arguments, ranks, here, top, form, output, force=force, module=module, gpu=gpu, memory=size,
-                   alloc_conf=alloc_conf, steps=steps, fraction=select, torch=torch, change=change)  # fmt: skip
+                   alloc_conf=alloc_conf, steps=steps, fraction=select, torch=torch, change=changes)  # fmt: skip
         return
     from memgraph.api import run_script
+    from memgraph.plan.plan_file import load_plan
 
+    begun = time.monotonic()
     trace, ended = run_script(
         script, arguments, module=module, gpu=gpu, memory=size, alloc_conf=alloc_conf, steps=steps, fraction=select,
-        torch=torch, place=here, change=change,
+        torch=torch, place=here, change=changes, plan=load_plan(planned) if planned else None, go_on=go_on,
     )  # fmt: skip
     sys.stdout.flush()
     if output is not None:
         trace.save(output, force=force)
-    _report(trace, form, top)
+    tried = None
+    if here is None and not changes and planned is None and (form == "table" if remedies is None else remedies):
+        lasted = time.monotonic() - begun
+        tried = _tried(
+            trace, Script(script, arguments, module, gpu, size, alloc_conf, torch, steps or 0, select, lasted)
+        )
+    _report(trace, form, top, tried)
     if form == "table" and (ended.error is None or not trace.fits):
         further = _timeline(output) if trace.fits else _advise(gpu, memory, module, script, arguments)
         if select == 1 and any("are taken to be selected" in text for text in trace.assumptions):
             further = f"add --select 0.25 if that share of what data select is nearer; or {further}"
         click.echo(f"\nnext: {further}", err=True)
     end(ended)
+
+
+_LONGER = 10
+"""Times that a run with a change may take as long, or a minute, before it is given up."""
+
+
+def _tried(trace: Trace, script: Script) -> tuple[Remedy, ...] | None:
+    """What helps a script that was out of memory; None if it was not, or it was interrupted. ^C ends the trying."""
+    from memgraph.analyze.failures import failure
+    from memgraph.study.script_advice import remedies
+
+    found = failure(trace)
+    if found is None:
+        return None
+    steps = max(2, found.phase.step + 1)
+    again = script._replace(steps=min(steps, script.steps or steps), patience=max(60, _LONGER * (script.patience or 0)))
+    with ProgressBar() as bar, contextlib.suppress(KeyboardInterrupt):
+        return remedies(again, trace, bar.show)
+    return None
 
 
 def _timeline(output: Path | None) -> str:
@@ -161,11 +204,11 @@ def place_of(world: int | None, rank: int | None, per_node: int | None) -> Place
     return None
 
 
-def _report(trace: Trace, form: str, top: int) -> None:
+def _report(trace: Trace, form: str, top: int, tried: Sequence[Remedy] | None) -> None:
     if form == "json":
-        click.echo(json.dumps(render_json.report(trace, top), indent=2))
+        click.echo(json.dumps(render_json.report(trace, top, tried=tried), indent=2))
     elif form == "table":
-        click.echo(f"\n{table.report(trace, top)}", err=True)
+        click.echo(f"\n{table.report(trace, top, tried=tried)}", err=True)
 
 
 def end(ended: Ended) -> None:

@@ -15,8 +15,9 @@ from torch.utils.checkpoint import checkpoint
 
 
 def chunked_cross_entropy(
-    head: Callable[[Tensor], Tensor], hidden: Tensor, targets: Tensor, chunks: int = 8, *, ignore_index: int = -100
-) -> Tensor:
+    head: Callable[[Tensor], Tensor], hidden: Tensor, targets: Tensor, chunks: int = 8, *, ignore_index: int = -100,
+    loss: Callable[..., Tensor] = F.cross_entropy,
+) -> Tensor:  # fmt: skip
     """`F.cross_entropy(head(hidden), targets)`, a chunk of rows at a time; each is computed again in the backward.
 
     Args:
@@ -25,10 +26,11 @@ def chunked_cross_entropy(
         targets: [rows], class indices.
         chunks: into how many.
         ignore_index: rows with this target do not count.
+        loss: of a chunk, called as `F.cross_entropy` is.
     """
 
     def part(rows: Tensor, wanted: Tensor) -> Tensor:
-        return F.cross_entropy(head(rows), wanted, ignore_index=ignore_index, reduction="sum")
+        return loss(head(rows), wanted, ignore_index=ignore_index, reduction="sum")
 
     size = max(1, -(-hidden.size(0) // chunks))
     pieces = zip(hidden.split(size), targets.split(size), strict=True)

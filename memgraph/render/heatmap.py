@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from memgraph.analyze.fit import Cell
-from memgraph.render.table import Paint, plain
+from memgraph.render.table import plain
+from memgraph.render.table_findings import Paint
 from memgraph.units import GIB
 
 _SHADES = "░▒▓█"

@@ -12,6 +12,7 @@ from memgraph.analyze.findings import findings
 from memgraph.analyze.laws import Growth, Law
 from memgraph.analyze.peak import categories, verdict
 from memgraph.analyze.placements import reserved_interval
+from memgraph.analyze.remedies import Remedy
 from memgraph.analyze.steps import Steps, steps
 from memgraph.analyze.streams import bounds, reserved_by_stream, uses_streams
 from memgraph.render.schema import SCHEMA
@@ -19,13 +20,18 @@ from memgraph.trace import Compilation, Trace
 
 
 def report(
-    trace: Trace, top: int, laws: Mapping[Consumer, Law] = MappingProxyType({}), grown: Sequence[Growth] = ()
+    trace: Trace,
+    top: int,
+    laws: Mapping[Consumer, Law] = MappingProxyType({}),
+    grown: Sequence[Growth] = (),
+    tried: Sequence[Remedy] | None = None,
 ) -> dict[str, Any]:
     """The object of `memgraph analyze --format json`. Sizes in bytes.
 
     Args:
         laws: of the consumers, where they were asked for.
         grown: the peak by degree, where it was asked for.
+        tried: what helps of the changes that a script was run with.
     """
     peak, after, fit = trace.peak, trace.after_load, verdict(trace)
     return {
@@ -58,7 +64,7 @@ def report(
         ],
         **({"compilation": _compilation(trace.compilation)} if trace.compilation else {}),
         **({"growth": [_grown(row) for row in grown]} if grown else {}),
-        "findings": [one._asdict() for one in findings(trace)],
+        "findings": [one._asdict() for one in findings(trace, tried)],
         **({"steps": _steps(trace, kept)} if (kept := steps(trace)) else {}),
         "assumptions": list(trace.assumptions),
         "unknown_ops": list(trace.unknown_ops),

@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-import textwrap
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
 from memgraph.analyze.attribution import Consumer, consumers
 from memgraph.analyze.compilation import by_layer, saved_bytes
-from memgraph.analyze.finding import Finding
 from memgraph.analyze.findings import findings
 from memgraph.analyze.laws import Law
 from memgraph.analyze.leaks import verdict_on_steps
 from memgraph.analyze.peak import Verdict, categories, has_no_history, verdict
 from memgraph.analyze.placements import reserved_interval
+from memgraph.analyze.remedies import Remedy
 from memgraph.analyze.steps import steps
 from memgraph.analyze.streams import bounds, reserved_by_stream
 from memgraph.analyze.timeline import bins
 from memgraph.errors import UsageError
 from memgraph.gpu.specs import GpuSpec, find
-from memgraph.render import table_laws
+from memgraph.render import table_findings, table_laws
+from memgraph.render.table_findings import Paint
 from memgraph.render.words import WIDTH, fill, shown, tabulate
 from memgraph.trace import Compilation, Saved, Trace
 from memgraph.units import format_bytes
@@ -29,8 +29,6 @@ _SAVED = 4
 """Kinds of saved tensors that are listed."""
 _RECOMPUTED = 6
 _BARS = "▁▂▃▄▅▆▇█"
-Paint = Callable[[str, str], str]
-"""Colours a text: `paint("red", text)`; the identity where colour is not wanted."""
 
 
 def plain(_colour: str, text: str) -> str:
@@ -44,6 +42,7 @@ def report(
     paint: Paint = plain,
     fancy: bool = False,
     laws: Mapping[Consumer, Law] = MappingProxyType({}),
+    tried: Sequence[Remedy] | None = None,
 ) -> str:
     """The first screen of `memgraph analyze`.
 
@@ -52,9 +51,10 @@ def report(
         paint: how to colour.
         fancy: draw the timeline with block characters.
         laws: how consumers grow, where that was asked for.
+        tried: what helps of the changes that a script was run with.
     """
-    found = findings(trace)
-    blocks = [_what(trace), *(_finding(one, paint) for one in found), _peak(trace, paint)]
+    found = findings(trace, tried)
+    blocks = [_what(trace), *table_findings.blocks(found, paint), _peak(trace, paint)]
     if not found and (kept := steps(trace)):
         blocks.append(_fill(verdict_on_steps(kept)))
     if fancy and len(trace.events):
@@ -213,16 +213,6 @@ def _verdict(fit: Verdict, paint: Paint) -> str:
         f"(nvidia-smi would show about {format_bytes(fit.context)} more: the CUDA context. "
         f"The card has {format_bytes(fit.memory)}.)"
     )
-
-
-def _finding(found: Finding, paint: Paint) -> str:
-    """A diagnosis: its sentence, then what to write, and what it is that holds or needs it."""
-    told = found.what + found.why
-    place = f" At {found.where}." if found.where and found.where not in told else ""
-    head, *rest = textwrap.wrap(shown(f"{found.name}: {found.what}{place}"), WIDTH, subsequent_indent="  ")
-    head = head.replace(found.name, paint("red", found.name), 1)
-    more = [_fill(f"  {label}: {text}", indent="    ") for label, text in (("do", found.help), ("why", found.why))]
-    return "\n".join([head, *rest, *more])
 
 
 def _timeline(trace: Trace, paint: Paint) -> str:

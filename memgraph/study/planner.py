@@ -389,9 +389,12 @@ class Planner:
         if key not in self._traces:
             if self.progress is not None:
                 self.progress(f"tracing plan {len(self._traces) + 1}", len(self._traces), None)
-            self._ahead([options])
-            self._traces[key] = self.workers.take(key, options)[0]
+            self._traces[key] = self._run(key, options)
         return self._traces[key]
+
+    def _run(self, key: str, options: Options) -> Trace:
+        self._ahead([options])
+        return self.workers.take(key, options)[0]
 
     def _try(self, options: Options, what: str) -> Trace | None:
         """None for what the model or torch refuses: such an option is none."""

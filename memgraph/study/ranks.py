@@ -39,9 +39,14 @@ class Script(NamedTuple):
     steps: int | None
     fraction: float
     torch: str | None = None
-    change: str | None = None
+    changes: Sequence[str] = ()
+    """By the names of `memgraph.capture.script_changes`."""
     world: int = 1
     per_node: int = 1
+    plan: str | None = None
+    """The text of a plan: what of its model is computed again."""
+    goes_on: bool = False
+    """Whether it goes on where the card is full."""
 
     def place(self, rank: int) -> Place:
         """That of one of its ranks."""

@@ -122,12 +122,14 @@ def _on_its_rank(options: Options) -> dict[str, Any]:
 def run_script(
     script: str, arguments: Sequence[str] = (), *, module: bool = False, gpu: str | None = None,
     memory: int | None = None, alloc_conf: str | None = None, steps: int | None = None, fraction: float = 1.0,
-    torch: str | None = None, place: Place | None = None, change: str | None = None,
+    torch: str | None = None, place: Place | None = None, changes: Sequence[str] = (), plan: Plan | None = None,
+    go_on: bool = False,
 ) -> tuple[Trace, Ended]:  # fmt: skip
     """A training script, unmodified, on a virtual GPU. As `memgraph.api.run_script`."""
     what = Script(
-        script, tuple(arguments), module, gpu or default_gpu(), memory, alloc_conf, steps, fraction, torch, change,
-        *(() if place is None else (place.world, place.per_node)),
+        script, tuple(arguments), module, gpu or default_gpu(), memory, alloc_conf, steps, fraction, torch,
+        tuple(changes), *((1, 1) if place is None else (place.world, place.per_node)),
+        None if plan is None else plan.text, go_on,
     )  # fmt: skip
     if place is None:
         return run_script_on(what)[:2]
@@ -140,7 +142,6 @@ def run_script_on(
 ) -> tuple[Trace, Ended, Sequence[Called]]:
     """A script in this process, by itself or as a rank of a world; and the collectives that it called."""
     from memgraph.capture.script import run_script as run_on
-    from memgraph.capture.script_changes import SCRIPT_CHANGES
     from memgraph.capture.session import VirtualGpu
 
     settings = {"script": " ".join([what.script, *what.arguments])}
@@ -149,10 +150,27 @@ def run_script_on(
             what.gpu, memory=what.memory, alloc_conf=what.alloc_conf, settings=settings, fraction=what.fraction,
             torch=what.torch, place=place, mail=mail,
         ) as card,
-        SCRIPT_CHANGES[what.change](card) if what.change else contextlib.nullcontext(),
+        _changed(card, what),
     ):  # fmt: skip
-        ended = run_on(card, what.script, what.arguments, module=what.module, steps=what.steps)
+        ended = run_on(
+            card, what.script, what.arguments, module=what.module, steps=what.steps, goes_on=what.goes_on
+        )  # fmt: skip
         return card.trace, ended, () if card.calls is None else card.calls.made_so_far
+
+
+@contextlib.contextmanager
+def _changed(card: VirtualGpu, what: Script) -> Iterator[None]:
+    """The script's changes and its plan, in force."""
+    from memgraph.capture.script_changes import SCRIPT_CHANGES
+    from memgraph.plan.plan_file import parse_plan
+    from memgraph.study.planned import planned
+
+    with contextlib.ExitStack() as stack:
+        for name in what.changes:
+            stack.enter_context(SCRIPT_CHANGES[name](card))
+        if what.plan is not None:
+            stack.enter_context(planned(card, parse_plan(what.plan)))
+        yield
 
 
 def in_one_thread() -> None:
