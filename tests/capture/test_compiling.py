@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import importlib
 import importlib.util
 import json
 import os
@@ -289,3 +290,24 @@ def test_options_are_checked() -> None:
         Options(compile="default", activation_memory_budget=2.0)
     with pytest.raises(UsageError, match="--compile"):
         Options(activation_memory_budget=0.5)
+
+
+@pytest.mark.parametrize("options", [{"max_autotune": True}, {"wrap_inductor_compiled_regions": True}], ids=str)
+def test_compiled_attention_holds_no_scores(options: dict[str, Any]) -> None:
+    """Its templates alone are tuned, and a wrapped region runs its wrapper: the output and its statistics, and in the
+    backward a gradient of each input and a sum for each row. Scores in bf16 or fp32 are never there."""
+    flex = importlib.import_module("torch.nn.attention.flex_attention")
+    heads, length, width = 6, 768, 64
+    with memgraph.virtual_gpu("h200") as gpu:
+        attend = torch.compile(flex.flex_attention, options=options)
+        query, key, value = (
+            torch.zeros(1, heads, length, width, dtype=torch.bfloat16, device="cuda", requires_grad=True)
+            for _ in range(3)
+        )
+        attend(query, key, value).sum().backward()
+        assert query.grad is not None
+    sizes = gpu.ledger.sizes
+    assert not {heads * length * length * 2, heads * length * length * 4} & set(sizes)
+    assert sizes.count(heads * length * width * 2) == 3 + 1 + 1 + 3  # inputs, output, its gradient, theirs
+    assert sizes.count(heads * length * 4) == 3  # each row's sum, its gradient, output times gradient
+    assert any("templates" in line for line in gpu.trace.assumptions) == ("max_autotune" in options)

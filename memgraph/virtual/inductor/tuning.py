@@ -154,15 +154,17 @@ def products_are_padded(gpu: GpuSpec, timed: Timer, recording: Context, state: C
 @contextlib.contextmanager
 def products_stay_with_libraries(state: Callable[[str], None]) -> Iterator[None]:
     """`max-autotune` times Triton templates against cuBLAS and cuDNN on the card; nothing can be timed here, and the
-    library's kernel is taken."""
+    library's kernel is taken. Where there are templates alone (`flex_attention`'s), they differ in their tiles, and the
+    first is as good as any."""
     selector = import_module("torch._inductor.select_algorithm").AlgorithmSelectorCache
     choose = selector.__call__
 
     def library(self: Any, name: str, choices: list[Any], *args: Any, **kwargs: Any) -> Any:
         libraries = [choice for choice in choices if selector._is_extern(choice)]
-        if len(choices) > 1 and libraries:
-            state(f"autotuning is taken to choose the library's {name}; what its trials take is not counted")
-            choices = libraries[:1]
+        if len(choices) > 1:
+            which = f"the library's {name}" if libraries else f"the first of {len(choices)} templates of {name}"
+            state(f"autotuning is taken to choose {which}; what its trials take is not counted")
+            choices = (libraries or choices)[:1]
         return choose(self, name, choices, *args, **kwargs)
 
     with replaced(selector, "__call__", library):

@@ -14,11 +14,13 @@ from torch._ops import HigherOrderOperator
 
 _MADE_OF_OTHERS = frozenset(
     {
-        "associative_scan", "flex_attention", "flex_attention_backward", "foreach_map", "hints_wrapper", "map_impl",
-        "out_dtype", "while_loop", "while_loop_stack_output",
+        "associative_scan", "flex_attention", "flex_attention_backward", "foreach_map", "hints_wrapper",
+        "inductor_compiled_code", "map_impl", "out_dtype", "while_loop", "while_loop_stack_output",
     }
 )  # fmt: skip
-"""Those whose eager form is one that takes a mode's place as it finds it."""
+"""Those whose eager form is one that takes a mode's place as it finds it. Compiled code is one of them with Inductor's
+`wrap_inductor_compiled_regions`, for selective checkpointing to see it as an op; its fake form is the graph before it
+was compiled."""
 
 
 def eager_form(func: HigherOrderOperator) -> Callable[..., Any] | None:
