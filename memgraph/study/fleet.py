@@ -28,6 +28,10 @@ MOST = 4
 _SIZES = {"float32": 4, "bfloat16": 2, "float16": 2}
 _MOMENTS = {"adamw": 2, "adam": 2, "sgd-momentum": 1}
 """Tensors of a parameter's own type and size that an optimizer keeps for it."""
+_ROOTS = ("adamw", "adam")
+"""Optimizers whose foreach form takes the roots of all second moments at once (`exp_avg_sq_sqrt` of
+`_multi_tensor_adam`, torch/optim/adam.py): another tensor for each parameter, beside those kept."""
+_FOREACH = ("default", "foreach")
 
 
 class Fits(NamedTuple):
@@ -70,8 +74,8 @@ def meshes_that_fit(
 ) -> Answer:  # fmt: skip
     """Look through the meshes of so many cards, the simplest first.
 
-    A mesh is left out untraced only if its states cannot fit: of a step's end, when parameters, gradients and optimizer
-    state are all there, the heaviest rank has at least its share.
+    A mesh is left out untraced only if its states cannot fit: in the optimizer's step, when parameters, gradients, its
+    state and what it takes for all of them at once are there, the heaviest rank has at least its share.
 
     Args:
         options: the step; `batch` is what each copy of the model is given at a time.
@@ -162,10 +166,15 @@ class _Search:
         if self.shape is None or options.freeze:
             return None
         ranks = mesh.world if mesh.fsdp != "none" else mesh.tp * mesh.pp
-        size = self.shape.parameters * _SIZES[options.dtype] * (2 + _MOMENTS.get(options.optimizer, 0)) // ranks
-        if size <= self.available:
+        each = self.shape.parameters * _SIZES[options.dtype] // ranks
+        size = each * (2 + _MOMENTS.get(options.optimizer, 0))
+        if size > self.available:
+            return Refused(mesh.world, mesh, f"states alone take {format_bytes(size)} of a card", traced=False)
+        stepping = size + each * (options.optimizer in _ROOTS and options.optimizer_impl in _FOREACH)
+        if stepping <= self.available:
             return None
-        return Refused(mesh.world, mesh, f"states alone take {format_bytes(size)} of a card", traced=False)
+        why = f"the optimizer's step alone takes {format_bytes(stepping)} of a card"
+        return Refused(mesh.world, mesh, why, traced=False)
 
     def traced(self, meshes: Sequence[Mesh], checkpoint: str) -> dict[Mesh, Fits | Refused]:
         """The same of whole steps, each rank until it is refused something."""

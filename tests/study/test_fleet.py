@@ -49,9 +49,9 @@ def test_the_ends_of_a_pipeline_are_the_heaviest() -> None:
 @pytest.mark.parametrize(
     ("mesh", "more", "bytes_of_states"),
     [
-        (Mesh(dp=4), {}, 16 * 10**9),  # 4 bytes each of the parameter, its gradient and two moments
-        (Mesh(dp=4, fsdp="blocks"), {}, 4 * 10**9),
-        (Mesh(dp=2, tp=2, pp=2, fsdp="blocks"), {}, 2 * 10**9),
+        (Mesh(dp=4), {}, 20 * 10**9),  # 4 bytes each of the parameter, its gradient, two moments and the second's root
+        (Mesh(dp=4, fsdp="blocks"), {}, 5 * 10**9),
+        (Mesh(dp=2, tp=2, pp=2, fsdp="blocks"), {"optimizer_impl": "fused"}, 2 * 10**9),  # takes no roots
         (Mesh(tp=2), {"optimizer": "sgd", "dtype": "bfloat16"}, 2 * 10**9),
     ],
 )
@@ -59,6 +59,12 @@ def test_states_alone(mesh: Mesh, more: dict[str, Any], bytes_of_states: int) ->
     for memory, fits in ((bytes_of_states, True), (bytes_of_states - 1, False)):
         search = _Search(Options(gpu="h100", memory=memory, **more), SHAPE, None)
         assert (search.by_states(mesh) is None) is fits
+
+
+@pytest.mark.parametrize(("memory", "why"), [(17, "the optimizer's step alone takes 1"), (15, "states alone take 1")])
+def test_what_is_too_much_is_said(memory: int, why: str) -> None:
+    row = _Search(Options(gpu="h100", memory=memory * 10**9), SHAPE, None).by_states(Mesh(dp=4))
+    assert row is not None and row.why.startswith(why) and not row.traced
 
 
 def test_each_mesh_is_traced_and_judged() -> None:
