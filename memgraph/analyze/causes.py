@@ -12,8 +12,9 @@ from memgraph.analyze.causes_of_attention import attention_by_steps
 from memgraph.analyze.causes_of_compiling import compiled_order
 from memgraph.analyze.causes_of_copies import expanded_casts, expanded_masks, logits_in_fp32
 from memgraph.analyze.causes_of_cycles import cycles
-from memgraph.analyze.causes_of_gradients import no_gradient
+from memgraph.analyze.causes_of_gradients import gradients_and_buckets, no_gradient
 from memgraph.analyze.causes_of_precision import autocast_copies
+from memgraph.analyze.causes_of_recurrence import recurrent_reserve
 from memgraph.analyze.causes_of_training import caches, foreach, not_the_batch, whole_checkpoint
 from memgraph.analyze.finding import Finding
 from memgraph.analyze.fragmented import fragmented
@@ -21,7 +22,8 @@ from memgraph.trace import Trace
 
 RULES: tuple[Callable[[Trace], tuple[Finding, ...]], ...] = (
     not_the_batch, whole_checkpoint, caches, expanded_casts, expanded_masks, logits_in_fp32, foreach, fragmented,
-    cycles, no_gradient, attention_by_steps, autocast_copies, compiled_order,
+    cycles, no_gradient, attention_by_steps, autocast_copies, compiled_order, recurrent_reserve,
+    gradients_and_buckets,
 )  # fmt: skip
 
 _LEAST = 2**26

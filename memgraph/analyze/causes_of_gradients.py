@@ -1,13 +1,15 @@
-"""Parameters that an optimizer is given and nothing trains."""
+"""Gradients that are not there, and those that are there twice."""
 
 from __future__ import annotations
 
 from memgraph.analyze.finding import Finding
-from memgraph.trace import Category, Fact, Trace
+from memgraph.trace import Buffer, Category, Fact, Trace
 from memgraph.units import format_bytes
 
 _SHOWS = 0.5
 """Share of the parameters' bytes from which on it is told: a head that is not used is ordinary."""
+_TWICE = 0.05
+"""Share of the peak from which on a second copy of gradients is told."""
 
 
 def no_gradient(trace: Trace) -> tuple[Finding, ...]:
@@ -33,3 +35,30 @@ def _told(trace: Trace, fact: Fact, count: int) -> Finding:
         "requires_grad_(False) and leave them out of the optimizer",
         size,
     )
+
+
+def gradients_and_buckets(trace: Trace) -> tuple[Finding, ...]:
+    """DistributedDataParallel's buckets, flat tensors that the reducer makes (`initialize_buckets`,
+    torch/csrc/distributed/c10d/reducer.cpp), beside gradients of their own that are copied into and out of them."""
+    alive = [trace.buffers[index] for index in trace.live_at(trace.peak.event)]
+    shapes = {one.shape for one in alive if one.category is Category.PARAMETER}
+    found = [one for one in alive if one.category is Category.GRADIENT]
+    buckets = [one for one in found if _is_bucket(trace, one) and one.shape not in shapes]
+    apart = [one for one in found if one.shape in shapes]
+    size = min(sum(one.size for one in buckets), sum(one.size for one in apart))
+    if not buckets or size < _TWICE * trace.peak.requested:
+        return ()
+    first = next(one for one in trace.buffers if one.category is Category.GRADIENT and _is_bucket(trace, one))
+    return (Finding(
+        "gradients-and-buckets",
+        f"{format_bytes(size)} at the peak are gradients that DistributedDataParallel has a second time in its "
+        f"{len(buckets)} buckets.",
+        trace.ops[first.op].source,
+        "without views a gradient is a tensor of its own, copied into a bucket to be reduced and back",
+        "DistributedDataParallel(…, gradient_as_bucket_view=True)",
+        size,
+    ),)  # fmt: skip
+
+
+def _is_bucket(trace: Trace, one: Buffer) -> bool:
+    return one.op >= 0 and len(one.shape) == 1 and trace.ops[one.op].name == "aten.empty.memory_format"
