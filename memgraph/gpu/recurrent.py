@@ -4,6 +4,10 @@ cuDNN answers for these itself (`cudnnGetRNNWeightSpaceSize`, `cudnnGetRNNTempSp
 but only through a handle, which needs a card; so what is written here was read off an H200 with cuDNN 9.19
 (`tests/data/recurrent_h200.json.gz`: 486 settings of LSTM, GRU and RNN, and `ops_h200_layers.json.gz`). Where it is not
 exact is said in `workspace_is_measured`. All sizes in bytes.
+
+What the copies of `_COPIES` are for cuDNN does not tell: their counts are read off. Read off half of the settings of
+each kind they give 554 of the 592 workspaces of the other half to the byte, each half in turn, where those here give
+564; of kinds that are not called measured 136 of 294 (`benchmarks/single_ops/recurrent_halves.py`).
 """
 
 from __future__ import annotations
@@ -137,13 +141,19 @@ def workspace_bytes(layers: Layers, small: bool, dropout: bool = False) -> int:
     more where several layers in one direction have dropout between them."""
     if layers.packed and layers.kind[0] in _PACKED:
         return _packed_bytes(layers, dropout)
-    copies, row = _copies(layers, small), layers.batch * layers.itemsize
+    fixed, parts = workspace_parts(layers, dropout)
+    return fixed + sum(count * part for count, part in zip(_copies(layers, small)[:5], parts, strict=True))
+
+
+def workspace_parts(layers: Layers, dropout: bool) -> tuple[int, tuple[int, ...]]:
+    """What any workspace holds, and the bytes of one copy of each thing that `_Copies` counts, in its order."""
+    row, stack = layers.batch * layers.itemsize, layers.layers * layers.directions
     wider = max(layers.inputs, layers.hidden)
     dropped = dropout and layers.layers > 1 and layers.directions == 1
-    step = (copies.hidden + dropped) * layers.hidden + copies.inputs * layers.inputs + copies.wider * wider
-    each = 8 * _MIB + row * (copies.states * layers.hidden + copies.wider_states * wider)
-    size = each * layers.layers * layers.directions + layers.matrix_elements * layers.itemsize
-    return size + layers.steps * row * step + _ALWAYS + _up(_LENGTHS * layers.batch, 32)
+    fixed = 8 * _MIB * stack + layers.matrix_elements * layers.itemsize + _ALWAYS + _up(_LENGTHS * layers.batch, 32)
+    step, state = layers.steps * row, row * stack
+    parts = (step * layers.hidden, step * layers.inputs, step * wider, state * layers.hidden, state * wider)
+    return fixed + dropped * step * layers.hidden, parts
 
 
 def _packed_bytes(layers: Layers, dropout: bool) -> int:

@@ -2,9 +2,12 @@
 
 Memory is what `torch.cuda.get_device_properties().total_memory` reports, which is less than the nominal figure. The
 H200's and H100's were measured; the others are the "total capacity" that torch's out-of-memory messages print for these
-cards, to two decimals of a GiB, those of slices NVIDIA's MIG User Guide's. Where no message was found it is what the
-nearest card of the same size has (`from_nearest`): a machine's own figure is better, see `card_file.py`. Rates are the
-makers' dense figures with fp32 accumulation.
+cards, to two decimals of a GiB, or what logs of training on Linux print of `total_memory` (Ultralytics' banner: an RTX
+4060 Laptop GPU has 7806 MiB, an RTX 4070 Ti SUPER 16069; an RTX 3050 Laptop GPU 3953393664 bytes, an RTX 4060
+8318222336), those of slices NVIDIA's MIG User Guide's. Newer drivers keep more for themselves: an RTX 3080 Ti was seen
+with 12054 and with 11911 MiB. Where neither was found it is what the nearest card of the same size has
+(`from_nearest`): a machine's own figure is better, see `card_file.py`. Rates are the makers' dense figures with fp32
+accumulation.
 """
 
 from __future__ import annotations
@@ -50,36 +53,41 @@ def _slice(whole: str, part: str, gib: float, sms: int, share: float) -> GpuSpec
 _WHOLE = (
     _card("p100", "Tesla P100-PCIE-16GB", 15.90, (6, 0), 56, 4, 732, 9.3, 9.3),
     _card("gtx1060", "GeForce GTX 1060 6GB", 5.93, (6, 1), 10, 1, 192, 4.4, 4.4),
+    _card("gtx1070", "GeForce GTX 1070", 7.93, (6, 1), 15, 2, 256, 6.5, 6.5),
     _card("gtx1080", "GeForce GTX 1080", 7.92, (6, 1), 20, 2, 320, 8.9, 8.9),
     _card("gtx1080ti", "GeForce GTX 1080 Ti", 10.92, (6, 1), 28, 2, 484, 11.3, 11.3),
+    _card("gtx1650", "GeForce GTX 1650", 3.81, (7, 5), 14, 1, 128, 6.0, 3.0),
     _card("gtx1660ti", "GeForce GTX 1660 Ti", 5.81, (7, 5), 24, 1, 288, 10.9, 5.4),
     _card("rtx2060", "GeForce RTX 2060", 5.79, (7, 5), 30, 3, 336, 25.8, 6.5),
     _card("rtx2070", "GeForce RTX 2070", 7.79, (7, 5), 36, 4, 448, 29.9, 7.5),
     _card("rtx2080", "GeForce RTX 2080", 7.79, (7, 5), 46, 4, 448, 40.3, 10.1),
     _card("rtx2080ti", "GeForce RTX 2080 Ti", 10.76, (7, 5), 68, 5, 616, 53.8, 13.4),
+    _card("titan-rtx", "TITAN RTX", 23.65, (7, 5), 72, 6, 672, 130.5, 16.3, True),
+    _card("quadro-rtx8000", "Quadro RTX 8000", 47.46, (7, 5), 72, 6, 672, 130.5, 16.3, True),
+    _card("titan-v", "TITAN V", 11.78, (7, 0), 80, 4, 653, 110.0, 14.9),
     _card("rtx3050", "GeForce RTX 3050", 7.79, (8, 6), 20, 2, 224, 18.2, 9.1, True),
-    _card("rtx3050-laptop", "GeForce RTX 3050 Laptop GPU", 3.68, (8, 6), 16, 2, 192, 14.0, 7.0, True),
+    _card("rtx3050-laptop", "GeForce RTX 3050 Laptop GPU", 3.68, (8, 6), 16, 2, 192, 14.0, 7.0),
     _card("rtx3060-laptop", "GeForce RTX 3060 Laptop GPU", 5.80, (8, 6), 30, 3, 336, 21.8, 10.9),
     _card("rtx3060ti", "GeForce RTX 3060 Ti", 7.79, (8, 6), 38, 4, 448, 32.4, 16.2, True),
     _card("rtx3070-laptop", "GeForce RTX 3070 Laptop GPU", 7.79, (8, 6), 40, 4, 448, 31.9, 15.9, True),
-    _card("rtx3070ti", "GeForce RTX 3070 Ti", 7.79, (8, 6), 48, 4, 608, 43.5, 21.7, True),
+    _card("rtx3070ti", "GeForce RTX 3070 Ti", 7.65, (8, 6), 48, 4, 608, 43.5, 21.7),
     _card("rtx3080-12gb", "GeForce RTX 3080 12GB", 11.76, (8, 6), 70, 6, 912, 61.3, 30.6, True),
-    _card("rtx3080ti", "GeForce RTX 3080 Ti", 11.76, (8, 6), 80, 6, 912, 68.2, 34.1, True),
-    _card("rtx3090ti", "GeForce RTX 3090 Ti", 23.69, (8, 6), 84, 6, 1008, 80.0, 40.0, True),
+    _card("rtx3080ti", "GeForce RTX 3080 Ti", 11.77, (8, 6), 80, 6, 912, 68.2, 34.1),
+    _card("rtx3090ti", "GeForce RTX 3090 Ti", 23.57, (8, 6), 84, 6, 1008, 80.0, 40.0),
     _card("rtx4050-laptop", "GeForce RTX 4050 Laptop GPU", 5.80, (8, 9), 20, 12, 192, 24.0, 12.1, True),
-    _card("rtx4060", "GeForce RTX 4060", 7.63, (8, 9), 24, 24, 272, 30.2, 15.1, True),
-    _card("rtx4060-laptop", "GeForce RTX 4060 Laptop GPU", 7.63, (8, 9), 24, 32, 256, 29.0, 14.6, True),
+    _card("rtx4060", "GeForce RTX 4060", 7.74, (8, 9), 24, 24, 272, 30.2, 15.1),
+    _card("rtx4060-laptop", "GeForce RTX 4060 Laptop GPU", 7.62, (8, 9), 24, 32, 256, 29.0, 14.6),
     _card("rtx4060ti-8gb", "GeForce RTX 4060 Ti 8GB", 7.63, (8, 9), 34, 32, 288, 44.1, 22.1, True),
-    _card("rtx4070-laptop", "GeForce RTX 4070 Laptop GPU", 7.63, (8, 9), 36, 32, 256, 40.0, 20.0, True),
+    _card("rtx4070-laptop", "GeForce RTX 4070 Laptop GPU", 7.62, (8, 9), 36, 32, 256, 40.0, 20.0),
     _card("rtx4070super", "GeForce RTX 4070 SUPER", 11.72, (8, 9), 56, 48, 504, 71.0, 35.5, True),
     _card("rtx4070ti", "GeForce RTX 4070 Ti", 11.72, (8, 9), 60, 48, 504, 80.2, 40.1, True),
-    _card("rtx4070tisuper", "GeForce RTX 4070 Ti SUPER", 15.70, (8, 9), 66, 48, 672, 88.2, 44.1, True),
+    _card("rtx4070tisuper", "GeForce RTX 4070 Ti SUPER", 15.69, (8, 9), 66, 48, 672, 88.2, 44.1),
     _card("rtx4080-laptop", "GeForce RTX 4080 Laptop GPU", 11.72, (8, 9), 58, 48, 432, 66.0, 33.0, True),
     _card("rtx4080super", "GeForce RTX 4080 SUPER", 15.70, (8, 9), 80, 64, 736, 104.4, 52.2, True),
     _card("rtx4090-laptop", "GeForce RTX 4090 Laptop GPU", 15.70, (8, 9), 76, 64, 576, 79.0, 39.7, True),
     _card("rtx5060", "GeForce RTX 5060", 7.63, (12, 0), 30, 32, 448, 38.4, 19.2, True),
     _card("rtx5060ti", "GeForce RTX 5060 Ti", 15.47, (12, 0), 36, 32, 448, 47.4, 23.7, True),
-    _card("rtx5070ti", "GeForce RTX 5070 Ti", 15.47, (12, 0), 70, 64, 896, 87.9, 43.9, True),
+    _card("rtx5070ti", "GeForce RTX 5070 Ti", 15.47, (12, 0), 70, 64, 896, 87.9, 43.9),
     _card("rtx5090-laptop", "GeForce RTX 5090 Laptop GPU", 23.64, (12, 0), 82, 64, 896, 96.0, 48.0, True),
     _card("a2", "A2", 14.58, (8, 6), 10, 2, 200, 18.0, 4.5, True),
     _card("a30", "A30", 23.53, (8, 0), 56, 24, 933, 165.0, 10.3),
@@ -88,14 +96,14 @@ _WHOLE = (
     _card("rtxa5000", "RTX A5000", 23.69, (8, 6), 64, 6, 768, 111.1, 27.8, True),
     _card("rtxa5500", "RTX A5500", 23.69, (8, 6), 80, 6, 768, 136.4, 34.1, True),
     _card("rtx2000ada", "RTX 2000 Ada Generation", 15.61, (8, 9), 22, 12, 224, 48.0, 12.0, True),
-    _card("rtx4000ada", "RTX 4000 Ada Generation", 19.60, (8, 9), 48, 48, 360, 106.8, 26.7, True),
+    _card("rtx4000ada", "RTX 4000 Ada Generation", 19.54, (8, 9), 48, 48, 360, 106.8, 26.7),
     _card("rtx4500ada", "RTX 4500 Ada Generation", 23.53, (8, 9), 60, 48, 432, 158.5, 39.6, True),
     _card("rtx5000ada", "RTX 5000 Ada Generation", 31.36, (8, 9), 100, 64, 576, 261.1, 65.3, True),
     _card("rtx6000ada", "RTX 6000 Ada Generation", 44.43, (8, 9), 142, 96, 960, 364.2, 91.1),
     _card("rtxpro6000", "RTX PRO 6000 Blackwell Workstation Edition", 94.97, (12, 0), 188, 128, 1792, 503.8, 125.0),
-    _card("h20", "H20", 95.22, (9, 0), 78, 60, 4000, 148.0, 44.0, True),
+    _card("h20", "H20", 95.00, (9, 0), 78, 60, 4000, 148.0, 44.0),
     _card("h800", "H800", 79.10, (9, 0), 132, 50, 3350, 989.0, 66.9, True),
-    _card("h100-pcie", "H100 PCIe", 79.10, (9, 0), 114, 50, 2039, 756.0, 51.2, True),
+    _card("h100-pcie", "H100 PCIe", 79.10, (9, 0), 114, 50, 2039, 756.0, 51.2),
     _card("h100-nvl", "H100 NVL", 93.10, (9, 0), 132, 50, 3938, 835.0, 60.0, True),
     _card("a800-80gb", "A800-SXM4-80GB", 79.14, (8, 0), 108, 40, 2039, 312.0, 19.5, True),
     _card("gh200", "GH200 480GB", 94.50, (9, 0), 132, 50, 4000, 989.0, 66.9, True),
@@ -121,6 +129,7 @@ _WHOLE = (
     _card("a40", "A40", 44.37, (8, 6), 84, 6, 696, 149.7, 37.4),
     _card("rtxa6000", "RTX A6000", 47.53, (8, 6), 84, 6, 768, 154.8, 38.7),
     _card("l4", "L4", 21.96, (8, 9), 58, 48, 300, 121.0, 30.3),
+    _card("l40", "L40", 44.40, (8, 9), 142, 96, 864, 181.0, 90.5),
     _card("l40s", "L40S", 44.39, (8, 9), 142, 96, 864, 362.0, 91.6),
     _card("a100-40gb", "A100-SXM4-40GB", 39.39, (8, 0), 108, 40, 1555, 312.0, 19.5),
     _card("a100-80gb", "A100-SXM4-80GB", 79.14, (8, 0), 108, 40, 2039, 312.0, 19.5),
