@@ -164,6 +164,8 @@ def held_by(held: Held | None, trace: Trace | None = None) -> str:
             f", made at {held.source}" if held.source else ""
         )
     what = f"{_article(held)} `{held.name}`"
+    if held.kind == "traceback":
+        what = f"the variables of functions that an exception in `{held.name}` went through"
     if held.graph:
         what = f"the autograd graph behind {what}"
     verb = "filled at" if held.kind in _CONTAINERS else "set at"
@@ -172,7 +174,8 @@ def held_by(held: Held | None, trace: Trace | None = None) -> str:
 
 def _article(held: Held) -> str:
     said = {"variable": "the variable", "attribute": "the attribute", "buffer": "the module's buffer",
-            "closure": "the variable of a closure,", "gradient": "the gradient", "hook": "a hook:"}  # fmt: skip
+            "closure": "the variable of a closure,", "gradient": "the gradient", "hook": "a hook:",
+            "default": "the default of an argument,"}  # fmt: skip
     return said.get(held.kind, f"the {held.kind}")
 
 
@@ -202,6 +205,8 @@ def _help(held: Held | None, kinds: Sequence[Kind], trace: Trace | None) -> str:
     if held.kind == "gradient" and held.graph:
         return "backward(create_graph=True) makes gradients hold their graph: take torch.autograd.grad(...), " \
                "or optimizer.zero_grad(set_to_none=True) each step"  # fmt: skip
+    if held.kind == "traceback":
+        return f"keep `traceback.format_exc()` or `str(error)` in `{held.name}`: an exception keeps its traceback"
     if held.kind == "buffer":
         return f"compute what `{held.name}` is given under torch.no_grad(), or `.detach()` it"
     if held.graph and held.kind in _CONTAINERS:

@@ -17,7 +17,8 @@ def line_that_fills(file: str, name: str) -> int:
 
     Args:
         file: the path of a source.
-        name: `outputs`, `self.acts`, `history['loss']`, `total in step`: its last plain name is what is looked for.
+        name: `outputs`, `self.acts`, `history['loss']`, `total in step`, `seen of remember`: its last plain name is
+            what is looked for.
     """
     found = _lines(file).get(_last(name), [])
     return max(found, default=(False, 0))[1] if found else 0
@@ -36,7 +37,7 @@ def line_of_class(file: str, name: str) -> int:
 
 
 def _last(name: str) -> str:
-    plain = re.sub(r"\[[^\]]*\]", "", name.partition(" in ")[0])
+    plain = re.sub(r"\[[^\]]*\]", "", name.partition(" in ")[0].partition(" of ")[0])
     return plain.rpartition(".")[2]
 
 

@@ -17,6 +17,7 @@ from memgraph.analyze.findings import findings
 from memgraph.analyze.steps import steps
 from memgraph.api import run_script
 from memgraph.trace import Trace
+from tests.capture.kept_elsewhere import ELSEWHERE
 from tests.capture.kept_programs import ALIVE, GROWING, HEAD, LOADED, QUIET, Case
 
 KIB = 2**10
@@ -42,9 +43,12 @@ def only(trace: Trace) -> Finding:
     return found
 
 
-@pytest.mark.parametrize("name", GROWING)
+ALL = GROWING | ELSEWHERE
+
+
+@pytest.mark.parametrize("name", ALL)
 def test_what_grows_is_named_with_its_holder_and_its_line(name: str, tmp_path: Path) -> None:
-    case: Case = GROWING[name]
+    case: Case = ALL[name]
     trace = ran(tmp_path, case.program)
     found = only(trace)
     assert (found.name, found.bytes) == (case.finding, case.rate * KIB)
