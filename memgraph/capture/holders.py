@@ -9,7 +9,6 @@ torch 2.11 to 2.15).
 from __future__ import annotations
 
 import contextvars
-import functools
 import gc
 import types
 from collections import deque
@@ -212,11 +211,17 @@ def _of_object(value: Any, path: Path) -> Iterator[tuple[Any, Path]]:
     yield from ((item, path) for item in gc.get_referents(value) if item is not own and not isinstance(item, type))
 
 
-@functools.cache
+_SLOTS: dict[type, tuple[str, ...]] = {}
+
+
 def _slots(kind: type) -> tuple[str, ...]:
     """The attributes that have a place of their own, in classes that are the user's."""
-    found = {name: item for base in kind.__mro__ if is_users(file_of(base)) for name, item in vars(base).items()}
-    return tuple(name for name, item in found.items() if isinstance(item, types.MemberDescriptorType))
+    known = _SLOTS.get(kind)
+    if known is None:
+        found = {name: item for base in kind.__mro__ if is_users(file_of(base)) for name, item in vars(base).items()}
+        names = (name for name, item in found.items() if isinstance(item, types.MemberDescriptorType))
+        known = _SLOTS[kind] = tuple(names)
+    return known
 
 
 def _of_exception(error: BaseException, path: Path) -> Iterator[tuple[Any, Path]]:

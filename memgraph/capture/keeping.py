@@ -7,9 +7,10 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from memgraph.capture.collecting import Collecting
-from memgraph.capture.holders import Found, Path, holders
+from memgraph.capture.holders import Found, holders
 from memgraph.capture.ledger import Ledger
 from memgraph.capture.provenance import ModulePaths, SourceLines
+from memgraph.capture.roots import Path
 from memgraph.capture.storages import Storages
 from memgraph.capture.tags import Tags
 from memgraph.capture.written import line_of_class, line_that_fills, line_that_passes
