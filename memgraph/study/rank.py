@@ -47,7 +47,8 @@ def _run(folder: Path, rank: int, mail: Mail) -> dict[str, Any]:
         "traceback": "" if error is None else "".join(traceback.format_exception(error)),
         "code": ended.code, "message": ended.message,
         "peers": sorted({call.peer for call in calls if call.peer is not None}),
-        "calls": [(call.name, call.group.ranks, call.place) for call in calls if call.peer is None],
+        "calls": [(call.name, call.group.ranks, call.place) for call in calls if not call.is_message],
+        "messages": [(call.name, call.peer, call.place) for call in calls if call.is_message],
     }  # fmt: skip
 
 

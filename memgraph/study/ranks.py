@@ -25,6 +25,8 @@ from memgraph.world.place import Place, place
 _PAUSE = 0.05
 Call = tuple[str, tuple[int, ...], str]
 """A collective's name, the ranks that it is for, and the line that calls it."""
+Message = tuple[str, int | None, str]
+"""Its name, the rank at the other end, None for any, and the line."""
 
 
 class Script(NamedTuple):
@@ -63,6 +65,7 @@ class Ran(NamedTuple):
     """The ranks that it sends messages to, or has them from."""
     calls: tuple[Call, ...]
     """Collectives of whole groups, in order."""
+    messages: tuple[Message, ...] = ()
 
 
 @contextlib.contextmanager
@@ -130,7 +133,8 @@ def start(rank: int, folder: Path) -> int:
 
 
 def check_that_they_meet(ran: Sequence[Ran]) -> None:
-    """That ranks call the same collectives on the groups that they share, in the same order.
+    """That ranks call the same collectives on the groups that they share, in the same order, and that each message has
+    two ends.
 
     Raises:
         MemgraphError: naming the first at which one waits for another that never comes.
@@ -140,6 +144,24 @@ def check_that_they_meet(ran: Sequence[Ran]) -> None:
         for group in sorted(shared):
             mine, theirs = ([call for call in side.calls if call[1] == group] for side in (one, other))
             _meet(one.rank, mine, other.rank, theirs)
+        _are_taken(one, other)
+        _are_taken(other, one)
+
+
+def _are_taken(one: Ran, other: Ran) -> None:
+    """Raises MemgraphError where one sends what the other does not receive, or receives what it does not send."""
+    sent = [line for name, peer, line in one.messages if peer == other.rank and name == "send"]
+    taken = [line for name, peer, line in other.messages if peer == one.rank and name != "send"]
+    if any(name == "recv_any_source_" for name, _, _ in other.messages):
+        return  # whose message that was is not known
+    for rank, name, waiting, peer, does in (
+        (one.rank, "send", sent[len(taken) :], other.rank, "receives"),
+        (other.rank, "recv", taken[len(sent) :], one.rank, "sends"),
+    ):
+        if waiting:
+            raise MemgraphError(
+                f"rank {rank} waits in {name} at {waiting[0]}, and rank {peer} never {does} that: a real run would hang"
+            )
 
 
 def _meet(rank: int, mine: Sequence[Call], other: int, theirs: Sequence[Call]) -> None:
@@ -212,7 +234,8 @@ def _result(folder: Path, rank: int) -> Ran:
         raise MemgraphError(f"rank {rank}: {told['error']}")
     calls = tuple((name, tuple(ranks), line) for name, ranks, line in told["calls"])
     trace = load(folder / f"rank-{rank}.memgraph")
-    return Ran(rank, trace, Ended(told["code"], told["message"]), tuple(told["peers"]), calls)
+    messages = tuple((name, peer, line) for name, peer, line in told["messages"])
+    return Ran(rank, trace, Ended(told["code"], told["message"]), tuple(told["peers"]), calls, messages)
 
 
 def _last_line(folder: Path, rank: int) -> str:

@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 from torch import Tensor
 from torch.distributed import distributed_c10d as c10d
 
+MESSAGES = ("send", "recv_", "recv_any_source_")
+
 
 class Group(NamedTuple):
     """A process group, by the ranks in it."""
@@ -29,6 +31,11 @@ class Called(NamedTuple):
     place: str
     """`train.py:31`, the line that called it."""
 
+    @property
+    def is_message(self) -> bool:
+        """From one rank to another, of whom the receiver need not know."""
+        return self.name in MESSAGES
+
 
 class Calls:
     """Of one rank, in order.
@@ -49,7 +56,7 @@ class Calls:
     ) -> int | None:
         """A collective is called; the global rank at the other end, for a message."""
         known = self.group(group)
-        end = None if peer is None or not name.startswith(("send", "recv")) else known.ranks[peer]
+        end = None if peer is None or name not in MESSAGES else known.ranks[peer]
         size = sum(tensor.numel() * tensor.element_size() for tensor in sources or results)
         self.made_so_far.append(Called(name, known, end, size, self._where()))
         for tensor in (*results, *sources):

@@ -20,7 +20,7 @@ from torch._subclasses.fake_tensor import FakeTensor, unset_fake_temporarily
 
 from memgraph.virtual.patches import replaced
 from memgraph.virtual.values import known as values
-from memgraph.world.calls import Calls
+from memgraph.world.calls import MESSAGES, Calls
 from memgraph.world.mail import Mail
 from memgraph.world.nccl import Nccl
 from memgraph.world.works import made
@@ -35,7 +35,6 @@ _WORK_ALONE = ("alltoall_base_", "send", "recv_", "recv_any_source_", "barrier",
 _OUTPUTS = ("tensors", "output_tensor", "output_tensors", "outputs", "output", "output_lists", "tensor")
 _INPUTS = ("input_tensor", "input_tensors", "inputs", "input", "input_list")
 _sums: ContextVar[bool] = ContextVar("sums", default=True)
-_MESSAGES = ("send", "recv_", "recv_any_source_")
 
 
 def collectives(mode: Any, calls: Calls, nccl: Nccl, mail: Mail | None) -> Mapping[OpOverload, Kernel]:
@@ -98,7 +97,7 @@ def _run(
 
 def _waited(name: str, given: Mapping[str, Any], group: Any, nccl: Nccl, tensors: Sequence[Tensor]) -> Any:
     """What waiting for the work does, if anything."""
-    if name in _MESSAGES:
+    if name in MESSAGES:
         return nccl.sent(group, _peer(given) or 0, [tensor for tensor in tensors if isinstance(tensor, FakeTensor)])
     return nccl.shelf(name, group, tensors).let_go if given.get("async_op") else None
 

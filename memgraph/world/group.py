@@ -71,9 +71,22 @@ def groups_are_made(here: Place) -> Iterator[None]:
     store = LonelyStore(here)
     with contextlib.ExitStack() as stack:
         stack.callback(_destroy)
+        stack.enter_context(_nothing_is_checked())
         for owner, name, value in _changes(here, store):
             stack.enter_context(put(owner, name, value))
         yield
+
+
+@contextlib.contextmanager
+def _nothing_is_checked() -> Iterator[None]:
+    """With `TORCH_DISTRIBUTED_DEBUG=DETAIL`, read when torch.distributed is imported, a group is wrapped in one of Gloo
+    that compares each collective with those of the other ranks, on the host (`_create_process_group_wrapper`)."""
+    before = c10d_cpp.get_debug_level()
+    c10d_cpp.set_debug_level(c10d_cpp.DebugLevel.OFF)
+    try:
+        yield
+    finally:
+        c10d_cpp.set_debug_level(before)
 
 
 def _changes(here: Place, store: LonelyStore) -> list[tuple[Any, str, Any]]:

@@ -86,7 +86,7 @@ def joined(
     with contextlib.ExitStack() as stack:
         stack.callback(setattr, sys, "excepthook", hook)
         stack.enter_context(environment_of(here))
-        stack.enter_context(works_are_waited_for())
+        stack.enter_context(works_are_waited_for(recorder.assumptions.state))
         stack.enter_context(sharding_is_no_part(recorder))
         stack.enter_context(nobody_traces())
         stack.enter_context(run_by(on_values()))

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 from torch._C import _distributed_c10d as c10d_cpp
 from torch._subclasses.fake_tensor import unset_fake_temporarily
@@ -58,9 +59,20 @@ def waited_for(result: Tensor) -> None:
 
 
 @contextlib.contextmanager
-def works_are_waited_for() -> Iterator[None]:
-    """While open, `Work.wait` does what waiting does."""
+def works_are_waited_for(state: Callable[[str], None]) -> Iterator[None]:
+    """While open, `Work.wait` does what waiting does; and a message of any rank has come from one.
+
+    Args:
+        state: told what is assumed.
+    """
+
+    def source(_work: Any) -> int:
+        sender = 0 if dist.get_rank() else 1
+        state(f"a message of any rank is taken to come from rank {sender}")
+        return sender
+
     with contextlib.ExitStack() as stack:
+        stack.enter_context(replaced(c10d_cpp.Work, "_source_rank", source))
         for name in _WAITS:
             if hasattr(c10d_cpp.Work, name):
                 stack.enter_context(replaced(c10d_cpp.Work, name, _letting_go(getattr(c10d_cpp.Work, name))))

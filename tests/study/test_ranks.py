@@ -8,7 +8,7 @@ import pytest
 
 from memgraph.capture.ended import Ended
 from memgraph.errors import MemgraphError, UsageError
-from memgraph.study.ranks import Call, Ran, Script, alike, check_that_they_meet, parse_ranks, run_ranks
+from memgraph.study.ranks import Call, Message, Ran, Script, alike, check_that_they_meet, parse_ranks, run_ranks
 from memgraph.trace import Trace
 
 PIPELINE = """
@@ -77,6 +77,21 @@ def test_collectives_that_do_not_meet(toy: Trace, mine: list[Call], theirs: list
 def test_those_of_other_groups_need_not_meet(toy: Trace) -> None:
     both = ("barrier", BOTH, "a.py:1")
     check_that_they_meet([ran(toy, 0, ("allreduce_", (0, 2), "a.py:3"), both), ran(toy, 1, both)])
+
+
+def test_each_message_has_two_ends(toy: Trace) -> None:
+    """The second of three messages is never received, or is waited for and never sent; who takes any is not asked."""
+    sent, taken = ("send", 1, "a.py:5"), ("recv_", 0, "b.py:7")
+
+    def check(mine: list[Message], theirs: list[Message]) -> None:
+        check_that_they_meet([ran(toy, 0)._replace(messages=tuple(mine)), ran(toy, 1)._replace(messages=tuple(theirs))])
+
+    check([sent, sent], [taken, taken])
+    check([sent, sent], [("recv_any_source_", None, "b.py:7")])
+    with pytest.raises(MemgraphError, match=r"rank 0 waits in send at a\.py:5, and rank 1 never receives that"):
+        check([sent, sent], [taken])
+    with pytest.raises(MemgraphError, match=r"rank 1 waits in recv at b\.py:7, and rank 0 never sends that"):
+        check([sent], [taken, taken])
 
 
 def test_equal_runs_are_alike(toy: Trace) -> None:

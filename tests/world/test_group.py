@@ -73,6 +73,26 @@ def test_afterwards_torch_distributed_is_as_before() -> None:
         dist.init_process_group("nccl", rank=0, world_size=1, store=dist.HashStore())
 
 
+def test_no_group_is_wrapped_to_be_checked() -> None:
+    """`TORCH_DISTRIBUTED_DEBUG=DETAIL` is read on import, and is as before afterwards."""
+    before = dist.get_debug_level()
+    dist.set_debug_level(dist.DebugLevel.DETAIL)
+    try:
+        with memgraph.virtual_gpu("h100", world=8):
+            dist.init_process_group("nccl")
+            dist.barrier()
+        assert dist.get_debug_level() == dist.DebugLevel.DETAIL
+    finally:
+        dist.set_debug_level(before)
+
+
+def test_a_message_of_any_rank_comes_from_one() -> None:
+    with memgraph.virtual_gpu("h100", world=4, rank=2) as gpu:
+        dist.init_process_group("nccl")
+        assert dist.recv(torch.zeros(4, device="cuda")) == 0
+    assert "a message of any rank is taken to come from rank 0" in gpu.trace.assumptions
+
+
 def test_a_list_is_gathered_through_one_flat_tensor() -> None:
     """ProcessGroupNCCL gathers into one tensor of 4 × 4,096 bytes and copies from there."""
     with memgraph.virtual_gpu("h100", world=4) as gpu:
