@@ -21,6 +21,7 @@ from memgraph.virtual.ops.dispatch import is_composite, run_composite
 from memgraph.virtual.ops.sparse import parts_of
 from memgraph.virtual.values.assumed import BY_VALUE
 from memgraph.virtual.values.chosen import SOURCES
+from memgraph.virtual.values.counted import ZEROS
 from memgraph.virtual.values.known import LIMIT
 from memgraph.virtual.values.reading import is_pinned
 
@@ -97,6 +98,7 @@ class Operator:
         "source",
         "tells_of_values",
         "written",
+        "zeros",
     )
 
     def __init__(self, func: OpOverload, kinds: Kinds) -> None:
@@ -120,6 +122,7 @@ class Operator:
         self.by_value = func in BY_VALUE
         self.like = func in _FOLLOWED_LIKE
         self.factory = self.like or func in _FOLLOWED_FACTORIES
+        self.zeros = func in ZEROS
         self.kernel = kinds.kernels.get(func)
         self.source = func in SOURCES
         self.tells_of_values = self.factory or self.source or bool(self.written)

@@ -48,7 +48,7 @@ from memgraph.virtual.ops.shapes import Recipe, Shapes
 from memgraph.virtual.random import VirtualGenerator
 from memgraph.virtual.subclasses import has_fakes
 from memgraph.virtual.threads import ONE_AT_A_TIME, Here
-from memgraph.virtual.values import chosen, follow
+from memgraph.virtual.values import chosen, counted, follow
 from memgraph.virtual.values import known as values
 from memgraph.virtual.values.assumed import Assumptions
 from memgraph.virtual.values.known import Knowledge
@@ -352,6 +352,8 @@ class Recorder(FakeTensorMode):
                 if found is not None:
                     values.remember(outputs, found, view=operator.only_aliases)
                     return
+            elif operator.zeros:
+                counted.begin(args, outputs)
         elif known is Knowledge.PARTLY and not operator.by_value:
             follow.partly_known(func, args, kwargs, outputs, view=operator.only_aliases, mutates=operator.mutates)
             if not operator.source:
@@ -359,8 +361,7 @@ class Recorder(FakeTensorMode):
         if operator.source:
             chosen.follow(func, args, kwargs, outputs, source=self.sources.current, inside_a_module=self.paths.runs)
         elif operator.written:
-            for target in operator.targets(args, kwargs):
-                values.forget(target)
+            follow.overwritten(func, args, kwargs, operator.targets(args, kwargs))
 
     def _accumulates_in_place(self, args: Sequence[Any]) -> bool:
         node = torch._C._current_autograd_node()

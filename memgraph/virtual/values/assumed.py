@@ -20,7 +20,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from memgraph.errors import MemgraphError, UsageError
 from memgraph.virtual.patches import replaced
-from memgraph.virtual.values import follow
+from memgraph.virtual.values import counted, follow
 from memgraph.virtual.values import known as values
 from memgraph.virtual.values.asking import goes_on, slices
 from memgraph.virtual.values.known import Knowledge
@@ -162,7 +162,7 @@ class Assumptions:
         if mask is None or value is None:
             return None
         self._choose(values.choice_of(mask))
-        return int(value.count_nonzero())
+        return int(value.count_nonzero()) * _spread(func, args)
 
     def _condition(self, where: str, step: int) -> bool:
         value: bool = self._patiently(goes_on(usual=False), where, step)
@@ -201,6 +201,8 @@ class Assumptions:
 
     def _bound(self, func: OpOverload, args: Sequence[Any], where: str) -> int:
         bound = _elements(func, args)
+        if (most := counted.most(_chosen_by(func, args))) is not None:
+            bound = min(bound, most * _spread(func, args))
         if func in _FLAGS and (span := _span(args[0])) is not None:
             bound = min(bound, span[1] - span[0] + 1)
         size = math.ceil(bound * self.fraction)
@@ -287,6 +289,18 @@ def _mask_of(func: OpOverload, args: Sequence[Any]) -> Tensor | None:
     return args[1] if func is aten.masked_select.default else None
 
 
+def _chosen_by(func: OpOverload, args: Sequence[Any]) -> Tensor | None:
+    """The tensor whose elements other than 0 are as many as the result has, of those ops where there is one."""
+    return args[0] if func is aten.nonzero.default else _mask_of(func, args)
+
+
+def _spread(func: OpOverload, args: Sequence[Any]) -> int:
+    """How often `masked_select` takes each element of its mask: as often as that is spread over the source."""
+    if func is not aten.masked_select.default:
+        return 1
+    return math.prod(torch.broadcast_shapes(args[0].shape, args[1].shape)) // max(args[1].numel(), 1)
+
+
 def _span(tensor: Tensor) -> tuple[int, int] | None:
     """The least and the greatest that any element can be."""
     pair = values.bounds(tensor)
@@ -303,6 +317,8 @@ def _mask(args: Sequence[Any]) -> Tensor:
 def _elements(func: OpOverload, args: Sequence[Any]) -> int:
     if func is aten.index.Tensor:
         return _mask(args).numel()
+    if func is aten.masked_select.default:
+        return math.prod(torch.broadcast_shapes(args[0].shape, args[1].shape))
     return int(args[0].numel())
 
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch._ops import OpOverload
 
+from memgraph.virtual.values import counted
 from memgraph.virtual.values import known as values
 from memgraph.virtual.values.partly import LIMIT
 
@@ -86,7 +87,9 @@ def follow(
             values.keep(output, (torch.zeros(output.shape, dtype=torch.int64), most.expand(output.shape)))
     elif func in _OF_FLAGS:
         if func is aten.count_nonzero.default or args[0].dtype is torch.bool:
-            _between(output, 0, args[0].numel() // output.numel())
+            count = counted.most(args[0])
+            most = args[0].numel() // output.numel()
+            _between(output, 0, most if count is None else min(most, count))
     else:
         _between(output, 0, args[0 if func is aten.searchsorted.Tensor else 1].shape[-1])
 

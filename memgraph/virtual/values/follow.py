@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
 from torch._ops import OpOverload
 from torch._subclasses.fake_tensor import FakeTensor
 
+from memgraph.virtual.values import counted, partly
 from memgraph.virtual.values import known as values
-from memgraph.virtual.values import partly
 from memgraph.virtual.values.known import Choice
 
 
@@ -29,7 +29,8 @@ def partly_known(
         _look(func, args, kwargs, outputs)
     elif isinstance(outputs, FakeTensor):
         if values.worth_following(outputs):
-            values.keep(outputs, _bounds(func, args, kwargs, outputs), *guess(func, args, kwargs))
+            most = counted.after(func, args, kwargs)
+            values.keep(outputs, _bounds(func, args, kwargs, outputs), *guess(func, args, kwargs), most)
     elif values.all_worth_following(outputs):
         found, choice = guess(func, args, kwargs)
         for output, value in zip(outputs, found or (), strict=False):
@@ -68,7 +69,16 @@ def _write(func: OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any]) -> 
     pair = _bounds(func, args, kwargs, target)
     plain = partly.out_of_place(func)
     found, choice = guess(plain, args, kwargs) if plain is not None else (None, None)
-    values.write(target, pair, found if isinstance(found, Tensor) else None, choice)
+    most = counted.of_storage(target, counted.after(func, args, kwargs))
+    values.write(target, pair, found if isinstance(found, Tensor) else None, choice, most)
+
+
+def overwritten(func: OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any], targets: Iterable[Any]) -> None:
+    """An op of whose arguments nothing is known wrote into these."""
+    for target in targets:
+        first = target is args[0] if args else False
+        most = counted.of_storage(target, counted.after(func, args, kwargs)) if first else None
+        values.write(target, None, most=most) if most is not None else values.forget(target)
 
 
 def _look(func: OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any], outputs: Any) -> None:

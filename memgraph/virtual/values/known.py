@@ -57,20 +57,22 @@ class Layers:
     """What is known of a storage whose values are not; the storage has it as an attribute.
 
     With `high` the storage itself holds the least that each element can be, and `high` the greatest. `supposed` is what
-    they are taken to be where a size asks, because of a `choice`.
+    they are taken to be where a size asks, because of a `choice`. At `most` so many are other than 0 (`counted.py`).
     """
 
-    __slots__ = ("choice", "high", "supposed")
+    __slots__ = ("choice", "high", "most", "supposed")
 
     def __init__(
         self,
         high: torch.UntypedStorage | None = None,
         supposed: torch.UntypedStorage | None = None,
         choice: Choice | None = None,
+        most: int | None = None,
     ) -> None:
         self.high = high
         self.supposed = supposed
         self.choice = choice
+        self.most = most
 
 
 class Knowledge(enum.IntEnum):
@@ -239,9 +241,11 @@ def remember(outputs: Any, values: Any, *, view: bool = False) -> None:
 
 
 def keep(
-    output: Tensor, between: tuple[Tensor, Tensor] | None, guess: Tensor | None = None, choice: Choice | None = None
-) -> None:
-    """Attach bounds and what is supposed to a fake tensor that is new; what has equal bounds is exact."""
+    output: Tensor, between: tuple[Tensor, Tensor] | None, guess: Tensor | None = None, choice: Choice | None = None,
+    most: int | None = None,
+) -> None:  # fmt: skip
+    """Attach bounds, what is supposed, and how many are not 0 to a fake tensor that is new; what has equal bounds is
+    exact."""
     if between is not None and torch.equal(*between):
         remember(output, between[0].clone(memory_format=torch.contiguous_format))
         return
@@ -250,24 +254,30 @@ def keep(
         for tensor in (*(between or ()), guess)
         if tensor is not None
     ]
-    if own:
+    if own or most is not None:
         layers = Layers(
             own[1].untyped_storage() if between is not None else None,
             own[-1].untyped_storage() if guess is not None else None,
             choice,
+            most,
         )
-        base = own[0] if between is not None else torch.empty_like(own[0])
+        base = own[0] if between is not None else torch.empty(output.shape, dtype=output.dtype)
         setattr(base.untyped_storage(), _LAYERS, layers)
-        remember(output, base)
+        remember(output, base, view=True)
 
 
 def write(
-    tensor: Tensor, between: tuple[Tensor, Tensor] | None, guess: Tensor | None = None, choice: Choice | None = None
-) -> None:
+    tensor: Tensor, between: tuple[Tensor, Tensor] | None, guess: Tensor | None = None, choice: Choice | None = None,
+    most: int | None = None,
+) -> None:  # fmt: skip
     """Part of a tensor that has a value is written over with what is bounded or supposed: all that look at its storage
-    see it."""
+    see it.
+
+    Args:
+        most: elements of the storage that are other than 0 then.
+    """
     value = value_of(tensor)
-    if value is None or (between is None and guess is None):
+    if value is None or (between is None and guess is None and most is None):
         forget(tensor)
         return
     storage = value.untyped_storage()
@@ -275,7 +285,7 @@ def write(
     if layers is None:
         layers = Layers(storage.clone(), storage.clone())
         setattr(storage, _LAYERS, layers)
-    layers.choice = layers.choice or choice
+    layers.choice, layers.most = layers.choice or choice, most
     layers.supposed = _written(layers.supposed, value, guess)
     layers.high = _written(layers.high, value, between[1] if between is not None else None)
     if between is not None and layers.high is not None:

@@ -141,6 +141,19 @@ def _reading(func: OpOverload, call: Call) -> Between | None:
     return torch.full_like(like, low.min()), torch.full_like(like, high.max())
 
 
+def _putting(func: OpOverload, call: Call) -> Between | None:
+    """What is written at unknown places may be at any."""
+    if call.with_known_indices():
+        return _rising(func, call)
+    place = 2 if func.overloadpacket is aten.index_put else 3
+    if "reduce" in call.low_by_name or any(call.low[place + 1 :]) or len(call.low) <= place:
+        return None
+    (low, high), (least, most) = call.ends(0), map(_as_tensor, call.ends(place))
+    if least.numel() == 0:
+        return low, high
+    return torch.minimum(low, least.min().to(low.dtype)), torch.maximum(high, most.max().to(high.dtype))
+
+
 def _falling(func: OpOverload, call: Call) -> Between:
     return func(*call.high, **call.high_by_name), func(*call.low, **call.low_by_name)
 
@@ -294,11 +307,12 @@ _MOVES = (
 )  # fmt: skip
 _RISING = (
     "add", "max", "min", "amax", "amin", "maximum", "minimum", "sum", "cumsum", "clamp", "clamp_min", "clamp_max",
-    "scatter", "scatter_add", "index_put", "index_add", "index_fill", "fill", "zero",
+    "scatter_add", "index_add", "fill", "zero",
 )  # fmt: skip
 
 RULES: dict[str, Rule] = {
     **dict.fromkeys((*_MOVES, *_RISING), _rising),
+    **dict.fromkeys(["index_put", "scatter", "index_fill"], _putting),
     **dict.fromkeys(["index", "gather", "index_select", "take"], _reading),
     **dict.fromkeys(["neg", "bitwise_not"], _falling),
     **dict.fromkeys(["any", "all", "logical_and", "logical_or"], _of_truth),
