@@ -21,7 +21,7 @@ from memgraph.virtual.values import known as values
 aten = torch.ops.aten
 Arguments = Sequence[Any]
 ZEROS = frozenset({aten.zeros.default, aten.new_zeros.default, aten.zeros_like.default})
-"""Of what they make it is known that nothing is set, whatever its type: margin losses mark each row's class in floats."""
+"""Of what they make it is known that nothing is set, whatever its type: margin losses mark classes in floats."""
 
 
 def most(tensor: Any) -> int | None:
@@ -41,7 +41,7 @@ def begin(args: Arguments, output: Any) -> None:
     """Count from here on what is set in a table of zeros; a parameter's like is an optimizer's state, and no mask."""
     if (
         isinstance(output, FakeTensor)
-        and 1 < output.dim()
+        and output.dim() > 1
         and output.numel() <= values.LIMIT
         and not isinstance(args[0], torch.nn.Parameter)
     ):
