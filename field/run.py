@@ -99,8 +99,9 @@ def _checked(name: str, done: subprocess.CompletedProcess[str]) -> str:
     if name in CASES:
         return f"{len(CASES[name])} peaks as on an H200, to the byte"
     if name not in RECORDED:
-        bound = any("taken to be selected" in text for text in report["assumptions"])
-        return f"{peak / 2**20:.1f} MiB" + ", at the bound of what is chosen" * bound + "; its parts to the byte" * bool(told)
+        bound = any("taken to be selected" in text for text in report.get("assumptions", ()))
+        ends = ", at the bound of what is chosen" * bound + "; its parts to the byte" * bool(told)
+        return f"{peak / 2**20:.1f} MiB{ends}"
     real = RECORDED[name]["requested"]
     if abs(peak / real - 1) > 0.005:
         return f"FAILS: {peak:,} bytes requested, on an H200 {real:,}"
