@@ -1,25 +1,24 @@
-"""Cards other than the H200: what others measured, from `cards.json` with its sources, beside predictions and beside
-the published errors of other estimators."""
+"""Cards other than the H200: what others measured, from `cards.json` and `published.json` with their sources, beside
+predictions and beside what other estimators say."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 from tabulate import tabulate
 
+from benchmarks.accuracy import published
 from benchmarks.recordings.compared import mib
 from memgraph.api import predict
 from memgraph.options import Options
 
 DATA = json.loads(Path(__file__).with_suffix(".json").read_text())
-KINDS = ("all 55", "language models", "convolutional nets")
 
 
 def section() -> str:
     """The part of docs/accuracy.md on them."""
-    published, h100 = DATA["published"], DATA["h100"]
+    h100 = DATA["h100"]
     return f"""## By card
 
 ### H200
@@ -32,16 +31,9 @@ The runs above are ours.
 {h100["allocated"]}. Reserved: {h100["reserved"]}.
 cuDNN's batch norm and workspaces are followed since; these rows were not predicted again.
 
-### {published["cards"]}
+### RTX 3060, RTX 4060, A100
 
-Measured by others: {published["source"]}. The rows are kept aside to be tested with, and
-are not in this repository; {published["figure"]}.
-
-{_published(published)}
-
-memgraph's are from {published["memgraph"]}, which does harm on other cards: without any workspace
-its median would have been {published["without workspaces of convolutions"]} %. Language models have none.
-
+{published.section()}
 ### RTX 3090
 
 Measured by others: `torch.cuda.max_memory_allocated` (MiB), {DATA["rtx3090"]["source"]};
@@ -49,17 +41,6 @@ its vision tower ran hand-written attention, which is most of what is missing at
 
 {_rtx3090()}
 """
-
-
-def _published(published: dict[str, Any]) -> str:
-    lines = [
-        (name, *(_three(found.get(kind)) for kind in KINDS)) for name, found in published["rows"].items()
-    ]  # fmt: skip
-    return tabulate(lines, ("estimate", *KINDS), tablefmt="github", disable_numparse=True)
-
-
-def _three(figures: list[float] | None) -> str:
-    return "" if figures is None else " / ".join(f"{figure:g}" for figure in figures)
 
 
 def _rtx3090() -> str:

@@ -1,7 +1,8 @@
 """Which ATen ops torch calls on the device for each operator of its own database, and what one release calls that
 another did not.
 
-    python -m benchmarks.accuracy.op_calls record OUT.json          under the torch that is installed
+    python -m benchmarks.accuracy.op_calls record OUT.json [FIRST]  under the torch that is installed; goes on where OUT
+                                                                    ends, or begins with the operator FIRST
     python -m benchmarks.accuracy.op_calls compare OLD.json NEW.json      a table in Markdown
 """
 
@@ -24,10 +25,18 @@ import memgraph
 from tests.virtual.ops.op_db import dtypes_of, name_of, on_the_device, operators
 
 
-def record(samples: int = 1) -> dict[str, list[str]]:
+def record(out: Path, first: str = "", samples: int = 1) -> None:
     """Names of the ops, forward and backward, of the first samples of each operator in its first type; operators that
-    the virtual GPU refuses have those before the refusal."""
-    return {name_of(op): sorted(_calls(op, samples)) for op in operators()}
+    the virtual GPU refuses have those before the refusal. Written every twenty operators, for a run that dies."""
+    found: dict[str, list[str]] = json.loads(out.read_text()) if out.exists() else {}
+    names = [name_of(op) for op in operators()]
+    start = names.index(first) if first else 0
+    for count, (name, op) in enumerate(zip(names[start:], operators()[start:], strict=True)):
+        if name not in found:
+            found[name] = sorted(_calls(op, samples))
+        if count % 20 == 0:
+            out.write_text(json.dumps(found, indent=0))
+    out.write_text(json.dumps(found, indent=0))
 
 
 def _calls(op: Any, samples: int) -> set[str]:
@@ -78,7 +87,7 @@ def _words(names: Iterable[str]) -> str:
 
 def main(what: str, first: str, second: str = "") -> None:
     if what == "record":
-        Path(first).write_text(json.dumps(record(), indent=0))
+        record(Path(first), second)
         return
     print(compare(json.loads(Path(first).read_text()), json.loads(Path(second).read_text())))
 

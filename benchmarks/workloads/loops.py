@@ -67,12 +67,12 @@ def record_all(names: list[str], folder: Path, at_once: int = 4) -> None:
             print(name, outcome, flush=True)
 
 
-def trace_of(name: str) -> Trace:
-    """One on a virtual H200."""
+def trace_of(name: str, release: str | None = None) -> Trace:
+    """One on a virtual H200, as on another release of torch if it is given."""
     import memgraph
 
     torch.manual_seed(0)
-    with memgraph.virtual_gpu("h200", select=SELECTED.get(name, 1.0), workload=name) as gpu:
+    with memgraph.virtual_gpu("h200", select=SELECTED.get(name, 1.0), torch=release, workload=name) as gpu:
         WORKLOADS[name]()
     gpu.trace.self_check()
     return gpu.trace
