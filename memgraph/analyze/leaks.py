@@ -104,7 +104,8 @@ def _left_over(trace: Trace) -> tuple[Finding, ...]:
 
 def _begun(trace: Trace) -> tuple[int, int, int] | None:
     """Where the first step began, where the one of the peak did, and where that one ends."""
-    ends = sorted({*step_ends(trace), *(end for made in calls(trace) for end in made)})
+    told = () if trace.origin == "measured" else calls(trace)  # where a recording's rounds begin is found, not told
+    ends = sorted({*step_ends(trace), *(end for made in told for end in made)})
     before = [end for end in ends if end < trace.peak.event]
     after = [end for end in ends if end >= trace.peak.event]
     loaded = [phase.start for phase in trace.phases if phase.step]
@@ -191,6 +192,11 @@ def _saved_for_a_backward(trace: Trace, kind: Kind) -> bool:
 
 def _help(held: Held | None, kinds: Sequence[Kind], trace: Trace | None) -> str:
     if held is None and trace is not None and trace.origin == "measured":
+        if trace.rounds:
+            return (
+                "look for a list of what the model returns: put `.cpu()` of it there, or the figures that you want of "
+                "it; and run the model under torch.no_grad()"
+            )
         graph = any(_saved_for_a_backward(trace, kind) for kind in kinds)
         return (
             "look for a loss or an output that is kept with its graph, and `.detach()` or `.item()` it; or for a list "

@@ -81,7 +81,8 @@ def _judged(trace: Trace, unit: str, ends: Sequence[int]) -> Steps | None:
         return None
     kinds = tuple(sorted(_without_late_state(trace, list(_growing(trace, ends))), key=lambda kind: -kind.rate))
     rate = sum(kind.rate for kind in kinds)
-    if rate * _FAR < trace.memory and rate * len(ends) < _SHARE * trace.peak.requested:
+    slow = not trace.memory or rate * _FAR < trace.memory  # where the card is not told, what shows counts alone
+    if slow and rate * len(ends) < _SHARE * trace.peak.requested:
         kinds = ()
     return Steps(len(ends), unit, tuple(ends), kinds, 0 if kinds else _steady(trace, ends))
 
@@ -103,7 +104,7 @@ def calls(trace: Trace) -> Iterator[list[int]]:
     through = _differentiated(trace)
     ops = trace.events.columns[2]
     for phase in trace.phases:
-        if phase.name == "forward":
+        if phase.name in ("forward", "recorded", "load"):  # a recording may not tell them apart
             made = [event for event in trace.rounds if phase.start <= event < phase.stop]
             spans = [(ops[one], ops[other]) for one, other in pairwise(made)]
             plain = [not _any_between(through, one, other) for one, other in spans]

@@ -18,6 +18,7 @@ from memgraph.files.snapshot_history import Block, History, ReadHistory, Segment
 from memgraph.files.snapshot_kinds import with_categories
 from memgraph.files.snapshot_lines import ops_of
 from memgraph.files.snapshot_phases import phases
+from memgraph.files.snapshot_rounds import rounds
 from memgraph.gpu.allocator.config import AllocatorConfig
 from memgraph.trace import Trace
 
@@ -74,12 +75,14 @@ def _trace(path: Path, data: Any, libraries: bool) -> Trace:
 def explained(trace: Trace, history: ReadHistory) -> Trace:
     """The trace with what its stacks, lives and sizes say: phases, ops, and what each buffer is for."""
     found = phases(history.events, history.sites, history.before)
+    begun = rounds(history.buffers, history.events, history.sites, found)
     buffers = with_categories(history.buffers, history.events, history.sites, found)
     ops, buffers, events = ops_of(buffers, history.events, history.sites, found)
     guessed = (_LINES,) * any(op.forward >= 0 for op in ops)
     return dataclasses.replace(
-        trace, ops=ops, buffers=buffers, events=events, phases=found, assumptions=(*trace.assumptions, *guessed)
-    )
+        trace, ops=ops, buffers=buffers, events=events, phases=found, rounds=begun,
+        assumptions=(*trace.assumptions, *guessed),
+    )  # fmt: skip
 
 
 def _device(traces: Sequence[History], segments: Iterable[Mapping[str, Any]]) -> int:

@@ -19,6 +19,7 @@ _PRODUCTS = frozenset(f"aten.{name}" for name in (
     "_scaled_dot_product_attention_math",
 ))  # fmt: skip
 """Ops that call cuBLAS, which has a workspace from the first of them on."""
+_BEFORE = ("load", "before", "recorded")
 _STATE = 2
 """Tensors of a parameter's size that an optimizer keeps of it at most, Adam's moments; three with `amsgrad`."""
 
@@ -99,7 +100,8 @@ def _one(buffer: Buffer, site: Site, phase: Phase, stop: int, end: int) -> tuple
         return Category.PARAMETER, Role.OUTPUT
     if phase.name in by_name:
         return by_name[phase.name], Role.OUTPUT
-    return lasting.get(site.phase, Category.UNKNOWN), Role.OUTPUT
+    own = Category.INPUT if site.source and not site.phase else Category.UNKNOWN  # a line outside of any module
+    return lasting.get(site.phase, own), Role.OUTPUT
 
 
 def _unfinished(
@@ -133,10 +135,10 @@ def _by_sizes(
     state = Counter({size: 0 if made else _STATE * count for size, count in most.items()})
     for index in stays:
         size, (category, _) = buffers[index].size, told[index]
-        if category is Category.UNKNOWN or (category is Category.INPUT and born[index].name == "load"):
+        if category is Category.UNKNOWN or (category is Category.INPUT and born[index].name in _BEFORE):
             if wanted[size] > 0:
                 wanted[size] -= 1
                 yield index, Category.PARAMETER
-            elif category is Category.UNKNOWN and state[size] > 0:
+            elif (category is Category.UNKNOWN or born[index].name == "before") and state[size] > 0:
                 state[size] -= 1
                 yield index, Category.OPTIMIZER

@@ -13,11 +13,12 @@ _YOUNGER = ("time_us", "compile_context", "device_free")
 """What entries have had since torch 2.2 or later."""
 
 
-def in_native_frames(trace: Trace, *, old: bool) -> dict[str, Any]:
+def in_native_frames(trace: Trace, *, old: bool, inference: bool = False) -> dict[str, Any]:
     """The snapshot, for `pickle.dumps`.
 
     Args:
         old: as torch 2.1 writes it: without allocator settings, times, and expandable segments.
+        inference: of torch.inference_mode, in which nothing passes through autograd.
     """
     data = snapshot(trace)
     births = [
@@ -32,7 +33,9 @@ def in_native_frames(trace: Trace, *, old: bool) -> dict[str, Any]:
         if entry["action"] == "alloc":
             place, buffer = next(asked)
             made = trace.buffers[buffer].op
-            entry["frames"] = _stack(trace, trace.ops[made], trace.phase_at(place).name) if made >= 0 else []
+            entry["frames"] = (
+                _stack(trace, trace.ops[made], "" if inference else trace.phase_at(place).name) if made >= 0 else []
+            )
             at[entry["addr"]] = entry["frames"]
         for name in _YOUNGER * old:
             entry.pop(name, None)

@@ -13,6 +13,7 @@ import memgraph
 from memgraph.analyze.findings import findings
 from memgraph.analyze.peak import categories
 from memgraph.analyze.steps import steps
+from memgraph.files.snapshot_rounds import repeated
 from memgraph.render import table
 from memgraph.trace import Category, Trace
 from tests.files.native_snapshots import in_native_frames
@@ -38,9 +39,9 @@ def _trained(how: str, adam: bool = False) -> Trace:
     return gpu.trace
 
 
-def read(trace: Trace, old: bool, folder: Path) -> Trace:
+def read(trace: Trace, old: bool, folder: Path, *, inference: bool = False) -> Trace:
     path = folder / "a.pickle"
-    path.write_bytes(pickle.dumps(in_native_frames(trace, old=old)))
+    path.write_bytes(pickle.dumps(in_native_frames(trace, old=old, inference=inference)))
     return memgraph.load(path)
 
 
@@ -70,3 +71,47 @@ def test_a_relu_as_large_as_cublass_workspace_is_none(tmp_path: Path) -> None:
     sizes = {row.category: row.bytes for row in categories(read(_trained("hook", True), True, tmp_path))}
     assert sizes[Category.ACTIVATION] >= 6 * 32 * MIB
     assert sizes.get(Category.WORKSPACE, 0) < 32 * MIB
+
+
+def _evaluated(kept: str, grad: bool = False) -> Trace:
+    """Eight batches of 2048 rows through 1024 → 4096 → 1024: an output is 8 MiB."""
+    outputs: list[torch.Tensor] = []
+    with memgraph.virtual_gpu("rtx3090") as gpu:
+        net = nn.Sequential(nn.Linear(1024, 4096), nn.ReLU(), nn.Linear(4096, 1024)).cuda().eval()
+        with torch.set_grad_enabled(grad):
+            for _ in range(8):
+                out = net(torch.randn(2048, 1024, device="cuda"))
+                if kept:
+                    outputs.append(out.argmax(-1) if kept == "classes" else out)
+    return gpu.trace
+
+
+@pytest.mark.parametrize("old", [True, False], ids=["torch 2.1", "torch 2.6"])
+@pytest.mark.parametrize("inference", [True, False])
+def test_predictions_that_pile_up_are_told(inference: bool, old: bool, tmp_path: Path) -> None:
+    """Nothing is trained, so a round is where the same ops come again; in inference mode no frame says forward."""
+    trace = read(_evaluated("outputs"), old, tmp_path, inference=inference)
+    (found,) = findings(trace)
+    assert (found.name, found.bytes) == ("growing", 8 * MIB)
+    assert "a call" in found.what and "x addmm" in found.what
+    assert "`.cpu()`" in found.help
+
+
+@pytest.mark.parametrize("kept", ["", "classes"])
+def test_an_evaluation_that_keeps_little_is_not(kept: str, tmp_path: Path) -> None:
+    """Classes are 16 KiB a batch, of 24 GiB."""
+    assert findings(read(_evaluated(kept), True, tmp_path, inference=True)) == ()
+
+
+@pytest.mark.parametrize(
+    ("names", "found"),
+    [
+        ("xabcabcabcabc", (12, 3)),
+        ("abcabcabcab", (0, 0)),
+        ("aaaaaaaa", (0, 0)),
+        ("setup" + "abab" * 6, (24, 2)),
+        ("", (0, 0)),
+    ],
+)
+def test_what_comes_again(names: str, found: tuple[int, int]) -> None:
+    assert repeated(names) == found
