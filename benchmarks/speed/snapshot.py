@@ -1,9 +1,10 @@
 """Seconds and memory that a snapshot of PyTorch takes to read.
 
-    python -m benchmarks.speed.snapshot [MiB]
+    python -m benchmarks.speed.snapshot [MiB [STACKS]]
 
 The file is made up, as torch.cuda.memory._dump_snapshot writes one: each entry has a stack of twenty frames of its own
-list, the frames are shared. It is written operation by operation, because to make one of a GiB with Python's pickler
+list, the frames are shared. A program has some thousand different stacks, which is what is made by default; 0 makes
+each another. It is written operation by operation, because to make one of a GiB with Python's pickler
 takes ten times as much memory.
 """
 
@@ -21,6 +22,7 @@ KEYS = ("action", "addr", "size", "stream", "time_us", "frames", "segments", "de
 ACTIONS = ("alloc", "free_requested", "free_completed", "segment_alloc")
 FRAMES = 3000
 DEPTH = 20
+STACKS = 5000
 
 
 class Written:
@@ -70,9 +72,10 @@ def _plain(values: dict[str, object]) -> bytes:
     return b"".join(pickle.dumps(part, 2)[2:-1].replace(b"q\x00", b"") for pair in values.items() for part in pair)
 
 
-def pieces(size: int) -> Iterator[bytes]:
-    """A snapshot of about so many bytes."""
+def pieces(size: int, stacks: int = STACKS) -> Iterator[bytes]:
+    """A snapshot of about so many bytes, with so many different stacks, or each another."""
     chance, out, live, done = random.Random(0), Written(), list[tuple[int, int]](), 0
+    some = [[chance.randrange(FRAMES) for _ in range(DEPTH)] for _ in range(stacks)]
     yield out.start()
     yield out.frames()
     yield b"}(" + out.names["segments"] + b"]" + out.names["device_traces"] + b"](]"
@@ -82,7 +85,7 @@ def pieces(size: int) -> Iterator[bytes]:
     while done < size:
         batch = []
         while len(batch) < 999:
-            stack = [chance.randrange(FRAMES) for _ in range(DEPTH)]
+            stack = chance.choice(some) if some else [chance.randrange(FRAMES) for _ in range(DEPTH)]
             if len(live) > 500 or (live and chance.random() < 0.4):
                 gone, wanted = live.pop(chance.randrange(len(live)))
                 batch.append(out.entry("free_requested", gone, wanted, stack))
@@ -114,7 +117,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "snapshot.pickle"
         with path.open("wb") as file:
-            file.writelines(pieces(size * 2**20))
+            file.writelines(pieces(size * 2**20, *map(int, sys.argv[2:])))
         if size <= 16:
             pickle.loads(path.read_bytes())
         print(f"{path.stat().st_size / 2**20:,.0f} MiB")

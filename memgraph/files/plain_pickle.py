@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Any, BinaryIO, NoReturn
 
 from memgraph.errors import shortened
+from memgraph.files.pickled_entries import Order, Orders
 
 _BLOCK = 2**20
 """Bytes that are read at once."""
@@ -91,6 +92,7 @@ class _Reader:
         self.memory: list[Any] = []
         self.runs: dict[bytes, tuple[int, list[Any]]] = {}
         """What references in a row stand for, with a number."""
+        self.orders = Orders(self.memory)
         self.last_run, self.run_count = (-1, 0, 0), 0
         """The last of them: how high the stack was, how many, and its number."""
         self.data, self.at, self.safe = b"", 0, -1
@@ -101,6 +103,7 @@ class _Reader:
         """Follow it to its end. One long loop on purpose, the frequent operations first: calls would take most of the
         time."""
         stack, marks, memory = self.stack, self.marks, self.memory
+        orders = self.orders
         push, number = stack.append, struct.Struct("<I").unpack_from
         data, at, safe = self.data, self.at, self.safe
         while True:
@@ -134,8 +137,13 @@ class _Reader:
                 push(data[at + 1] | data[at + 2] << 8)
                 at += 3
             elif code == 0x7D:  # EMPTY_DICT
-                push(Pairs())
-                at += 1
+                entry = orders.find(data, at)
+                if entry is None:
+                    push(Pairs())
+                    at += 1
+                else:
+                    push(self.entry(*entry))
+                    at = entry[1].end()
             elif code == 0x28:  # MARK
                 marks.append(len(stack))
                 at += 1
@@ -154,7 +162,13 @@ class _Reader:
                 data, at, safe = self.data, self.at, self.safe
 
     def push_run(self, text: bytes) -> None:
-        """Many references in a row. Equal ones come again and again, and are followed once."""
+        """Many references in a row."""
+        number, found = self.followed(text)
+        self.last_run = len(self.stack), len(found), number
+        self.stack.extend(found)
+
+    def followed(self, text: bytes) -> tuple[int, list[Any]]:
+        """What references in a row stand for, with a number. Equal ones come again and again, and are followed once."""
         known = self.runs.get(text)
         if known is None:
             if len(self.runs) > _RUNS:
@@ -162,8 +176,19 @@ class _Reader:
             self.run_count += 1
             places = (int.from_bytes(one[1:], "little") for one in _REFERENCE.findall(text))
             known = self.runs[text] = self.run_count, [self.memory[place] for place in places]
-        self.last_run = len(self.stack), len(known[1]), known[0]
-        self.stack.extend(known[1])
+        return known
+
+    def entry(self, order: Order, found: re.Match[bytes]) -> Pairs:
+        """A whole entry: what its operations one by one would make."""
+        pairs, frames, memory = Pairs(), Items(), self.memory
+        pairs.place, frames.place = len(memory), len(memory) + 1
+        memory += (pairs, frames)
+        values, place = found.groups(), order.place
+        frames.same, rows = self.followed(values[place])
+        frames.extend(rows)
+        pairs.update(zip(order.names, map(self.orders.word, values[:place] + values[place + 1 :]), strict=True))
+        pairs[order.frames] = frames
+        return pairs
 
     def extend(self) -> None:
         """A list gets what is since the mark; `same` if that is one run, and all of it."""

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from memgraph.files.plain_pickle import Items
-from memgraph.files.stacks import NOWHERE, Site, site
+from memgraph.files.stacks import NOWHERE, Frame, Site, frame_of, site_of
 from memgraph.gpu.allocator.config import AllocatorConfig
 from memgraph.gpu.allocator.followed import Followed
 from memgraph.trace import Action, Buffer, Event, Events
@@ -63,6 +63,7 @@ class History:
         self.events = Events()
         self.sites: dict[Site, int] = {}
         self._stacks: dict[Any, tuple[Any, int]] = {}
+        self._frames: dict[int, tuple[Any, Frame]] = {}
         self._live: dict[int, int] = {}
         self._numbers = {0: 0}
         self._asked = -1
@@ -138,9 +139,17 @@ class History:
         if known is None:
             if len(self._stacks) > _STACKS:
                 self._stacks.clear()
-            found = site(frames)
+                self._frames.clear()
+            found = site_of([self._frame(told) for told in frames])
             number = -1 if found == NOWHERE else self.sites.setdefault(found, len(self.sites))
             known = self._stacks[key] = tuple(frames), number  # the frames stay, and so do their ids
+        return known[1]
+
+    def _frame(self, told: Any) -> Frame:
+        """As `frame_of`, once for each: stacks share them, and the frames stay while they are in mind."""
+        known = self._frames.get(id(told))
+        if known is None:
+            known = self._frames[id(told)] = told, frame_of(told)
         return known[1]
 
     # What was there before.

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 _OP = re.compile(r"^at::_ops::(\w+)::(call|redispatch)\(")
@@ -63,13 +63,40 @@ class Site(NamedTuple):
 NOWHERE = Site("", "", "", "", "", "tensor")
 
 
+class Frame(NamedTuple):
+    """A frame of a stack, and what it says by itself. Many stacks share it."""
+
+    file: str
+    name: str
+    line: Any
+    python: bool
+    library: bool
+    """Whether it is torch's or Python's own."""
+    users: bool
+    """Whether it is neither a library's nor installed."""
+    phase: str
+    """Of torch's own frames of Python: `backward`, `optimizer`; `forward` of a module's call; else empty."""
+
+
+def frame_of(told: Mapping[str, Any]) -> Frame:
+    """A frame as torch has it."""
+    file, name = str(told.get("filename") or ""), str(told.get("name") or "")
+    python, library = _is_python(file), _is_library(file)
+    phase = _phase_of(file, name) if python else ""
+    return Frame(file, name, told.get("line", 0), python, library, not (library or _is_installed(file)), phase)
+
+
 def site(frames: Iterable[Mapping[str, Any]]) -> Site:
     """What a stack says, given innermost first."""
-    rows = [(str(f.get("filename") or ""), str(f.get("name") or ""), f.get("line", 0)) for f in frames]
-    script = [row for row in rows if _is_python(row[0])]
-    native = [name for file, name, _ in rows if not _is_python(file)]
-    inner = next((row for row in script if not _is_library(row[0])), None)
-    users = next((row for row in script if not (_is_library(row[0]) or _is_installed(row[0]))), inner)
+    return site_of([frame_of(told) for told in frames])
+
+
+def site_of(frames: Sequence[Frame]) -> Site:
+    """What a stack says, given innermost first."""
+    script = [frame for frame in frames if frame.python]
+    native = [frame.name for frame in frames if not frame.python]
+    inner = next((frame for frame in script if not frame.library), None)
+    users = next((frame for frame in script if frame.users), inner)
     phase, node = _phase(script, native), next((m[1] for name in native if (m := _NODE.match(name))), "")
     op = _op(native)
     return Site(
@@ -93,15 +120,12 @@ def _is_library(file: str) -> bool:
     return _TORCH.search(file) is not None or _STANDARD.search(file) is not None
 
 
-def _shown(row: tuple[str, str, Any]) -> str:
-    return f"{_tail(row[0])}:{row[2]}"
+def _shown(frame: Frame) -> str:
+    return f"{_tail(frame.file)}:{frame.line}"
 
 
-def _library(script: list[tuple[str, str, Any]]) -> str:
-    if not script or not _is_library(script[0][0]):
-        return ""
-    file, name, line = script[0]
-    return f"{_tail(file)}:{line} in {name}"
+def _library(script: Sequence[Frame]) -> str:
+    return f"{_shown(script[0])} in {script[0].name}" if script and script[0].library else ""
 
 
 @functools.lru_cache(maxsize=65536)
@@ -110,16 +134,16 @@ def _tail(file: str) -> str:
     return "/".join(re.split(r"[/\\]", file)[-2:])
 
 
-def _function(script: list[tuple[str, str, Any]], inner: tuple[str, str, Any] | None) -> str:
+def _function(script: Sequence[Frame], inner: Frame | None) -> str:
     """The function of torch that was called, if it has a name that says more than `forward`; else whose line it is."""
-    for file, name, _ in script:
-        if name == "forward" and _NN.search(file):
-            return _tail(file).rpartition("/")[2].removesuffix(".py")
-        if _is_library(file) and name not in _MODULE_CALL and not name.startswith("<"):
-            return name
-        if (file, name) == (inner or ("", ""))[:2]:
+    for frame in script:
+        if frame.name == "forward" and _NN.search(frame.file):
+            return _tail(frame.file).rpartition("/")[2].removesuffix(".py")
+        if frame.library and frame.name not in _MODULE_CALL and not frame.name.startswith("<"):
+            return frame.name
+        if inner is not None and frame[:2] == inner[:2]:
             break
-    return inner[1] if inner else ""
+    return inner.name if inner else ""
 
 
 def _op(native: list[str]) -> str:
@@ -135,29 +159,36 @@ def _op(native: list[str]) -> str:
     return ""
 
 
-def _phase(script: list[tuple[str, str, Any]], native: list[str]) -> str:
+def _phase_of(file: str, name: str) -> str:
+    """What a frame of Python says."""
+    if name == "_call_impl" and file.endswith("module.py"):
+        return "forward"
+    if "torch" in file:
+        if re.search(r"[\\/]torch[\\/]autograd[\\/](graph|__init__)\.py$", file) and "backward" in name:
+            return "backward"
+        if re.search(r"[\\/]torch[\\/]optim[\\/]", file) and name != "zero_grad":
+            return "optimizer"
+    return ""
+
+
+def _phase(script: Sequence[Frame], native: Sequence[str]) -> str:
     if any("torch::autograd::Engine::" in name for name in native):
         return "backward"
-    for file, name, _ in script:
-        if "torch" in file:
-            if re.search(r"[\\/]torch[\\/]autograd[\\/](graph|__init__)\.py$", file) and "backward" in name:
-                return "backward"
-            if re.search(r"[\\/]torch[\\/]optim[\\/]", file) and name != "zero_grad":
-                return "optimizer"
+    said = [frame.phase for frame in script if frame.phase]
+    above = next((phase for phase in said if phase != "forward"), "")
+    if above:
+        return above
     if any("at::_ops::_foreach_" in name or "at::_ops::_fused_" in name for name in native):
         return "optimizer"
-    called = any(name == "_call_impl" and file.endswith("module.py") for file, name, _ in script)
-    return (
-        "forward"
-        if called or any("torch::autograd::VariableType" in name for name in native[:-1] if not script)
-        else ""
-    )
+    if said or (not script and any("torch::autograd::VariableType" in name for name in native[:-1])):
+        return "forward"
+    return ""
 
 
-def _kind(script: list[tuple[str, str, Any]], native: list[str], phase: str) -> str:
+def _kind(script: Sequence[Frame], native: Sequence[str], phase: str) -> str:
     if any(map(_LIBRARY.search, native)):
         return "library"
     if native and not any(map(_OUTPUT.search, native)) and any("CachingAllocator" in name for name in native):
         return "raw"
-    made = any(name in _MAKES and _is_library(file) and _NN.search(file) for file, name, _ in script)
+    made = any(frame.name in _MAKES and frame.library and _NN.search(frame.file) for frame in script)
     return "model" if made and not phase else "tensor"
