@@ -37,7 +37,8 @@ from memgraph.virtual.after_import import changed_when_imported
 from memgraph.virtual.becoming import tensors_become_others
 from memgraph.virtual.cuda_build import looks_built_for_cuda
 from memgraph.virtual.current_stream import current_number, streams_exist
-from memgraph.virtual.device import ensure_engine_thread, select_device, settle_engine_thread, virtual_device
+from memgraph.virtual.device import select_device, virtual_device
+from memgraph.virtual.engine_threads import engine_threads_rest, ensure_engine_thread, settle_engine_thread
 from memgraph.virtual.graphs import graphs_are_captured
 from memgraph.virtual.legacy_types import legacy_types_are_there
 from memgraph.virtual.ops import ctc, encoder, sparse
@@ -126,6 +127,7 @@ class VirtualGpu:
             stack.callback(self._close)
             stack.enter_context(looks_built_for_cuda(self.kinds.torch_version))
             stack.enter_context(virtual_device())
+            stack.enter_context(engine_threads_rest())
             stack.enter_context(streams_exist(self.ledger.order, self.recorder.use, self._assume_here))
             self.ledger.current_stream = current_number()
             stack.enter_context(patches.tensors_behave())

@@ -57,6 +57,8 @@ EVERY_RUN = (
     "torch.nn.Module._call_impl",
     "torch.nested._internal.nested_tensor",
     "torch.nested._internal.sdpa",
+    "torch.overrides._len_torch_function_stack",
+    "torch.overrides._pop_mode_temporarily",
     "torch.utils._device._device_constructors",
     "torch.utils._foreach_utils",
     "torch.utils._python_dispatch._disable_current_modes",

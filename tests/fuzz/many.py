@@ -26,6 +26,7 @@ from pathlib import Path
 import pytest
 
 import memgraph
+from memgraph.children import end_with
 from memgraph.trace import Trace
 from tests import DATA
 
@@ -89,7 +90,7 @@ def outcome(job: tuple[str, int]) -> str:
     kind, seed = job
     try:
         return _check(kind)(seed)
-    except BaseException:
+    except BaseException:  # what a command raised is its outcome; who wants to end this process kills it
         return f"FAILED seed {seed}\n{traceback.format_exc()[-3000:]}"
 
 
@@ -97,7 +98,7 @@ def counted(kind: str, count: int, first: int, processes: int, seconds: float) -
     """What came of `count` examples, or of those that were done in time: each failure, and the counts."""
     outcomes: Counter[str] = Counter()
     end = time.monotonic() + seconds
-    with multiprocessing.get_context("spawn").Pool(processes) as pool:
+    with multiprocessing.get_context("spawn").Pool(processes, end_with, (os.getpid(),)) as pool:
         for said in pool.imap_unordered(outcome, [(kind, first + number) for number in range(count)], _AT_ONCE):
             if said.startswith("FAILED"):
                 yield f"{kind}: {said}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import random
 import shutil
@@ -15,6 +16,7 @@ from pathlib import Path
 import pytest
 
 import memgraph
+from memgraph.children import end_with
 from tests.fuzzing import seeds
 from tests.test_children import wait_for
 
@@ -78,6 +80,7 @@ def check(seed: int, folder: Path) -> str:
     process = subprocess.Popen(
         [sys.executable, "-m", "memgraph", *words], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         start_new_session=True, env=os.environ | {"PYTHONPATH": found},
+        preexec_fn=functools.partial(end_with, os.getpid()),
     )  # fmt: skip
     time.sleep(r.random() * (5 if slow else 0.8))
     with contextlib.suppress(ProcessLookupError):  # as a terminal does it, to all of them; or to one
