@@ -28,7 +28,9 @@ def reason(found: Difference) -> str:
     """The settings that differ, in words; or what else does."""
     texts = [_change_text(change) for change in found.settings]
     if texts:
-        return ", ".join(texts)
+        steps = {len(step_ends(trace)) for trace in (found.before, found.after)}
+        only = {change.name for change in found.settings} <= {"script", "steps"} and len(steps) > 1
+        return "; ".join([", ".join(texts), *filter(None, [_longer(found) if only else ""])])
     if found.same_ops:
         return "no setting differs"
     return _longer(found) or "the same settings run other ops: the model's code changed"

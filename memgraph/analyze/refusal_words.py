@@ -107,5 +107,5 @@ def likely_card(said: RefusalText) -> GpuSpec | None:
     if said.total is None:
         return None
     total = said.total
-    near = min(all_gpus(), key=lambda card: (round(abs(card.memory - total) / total, 2), len(card.name)))
+    near = min(all_gpus(), key=lambda card: (round(abs(card.memory - total) / total, 3), len(card.name)))
     return near if abs(near.memory - total) <= max(total // 50, MIB) else None

@@ -73,7 +73,24 @@ def parse_refusal(text: str) -> RefusalText:
         found["reserved"] = found["unused"] + found["allocated"]
     gpu = _GPU.search(line)
     processes = tuple((int(number), _bytes(size)) for number, size in _PROCESS.findall(line))
+    own = _own(found["reserved"], processes) if found["in_use"] is None else None
+    if own is not None:
+        found["in_use"], processes = own[1], tuple(one for one in processes if one != own)
     return RefusalText(**found, gpu=int(gpu[1]) if gpu else None, processes=processes)
+
+
+_CONTEXT = 2**30
+"""Bytes that a process uses beside its allocator, at most: the CUDA context, libraries."""
+
+
+def _own(reserved: int | None, processes: tuple[tuple[int, int], ...]) -> tuple[int, int] | None:
+    """The process that speaks, where it does not know itself: in a container it has another number than the driver
+    tells (`reportProcessMemoryInfo` compares with `getpid()`, c10/cuda/CUDACachingAllocator.cpp). It is the one that
+    uses what its allocator reserved, and a context."""
+    if reserved is None:
+        return None
+    near = [one for one in processes if reserved - 2**26 <= one[1] <= reserved + _CONTEXT]
+    return min(near, key=lambda one: one[1], default=None)
 
 
 def _first(patterns: tuple[str, ...], line: str) -> int | None:

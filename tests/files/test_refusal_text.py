@@ -37,6 +37,23 @@ OLD = """\
 RuntimeError: cuda runtime error (2) : out of memory at /pytorch/aten/src/THC/generic/THCStorage.cu:58"""
 
 
+IN_A_CONTAINER = """\
+torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 1.46 GiB. GPU 0 has a total capacity of 15.77 GiB of which
+211.38 MiB is free. Process 2421 has 15.56 GiB memory in use. Of the allocated memory 14.02 GiB is allocated by PyTorch,
+and 1.18 GiB is reserved by PyTorch but unallocated."""
+
+
+def test_a_process_that_does_not_know_its_own_number() -> None:
+    """14.02 + 1.18 = 15.20 GiB are reserved, and 15.56 in use by the only process there is: 0.36 are its context."""
+    said = parse_refusal(IN_A_CONTAINER)
+    assert (said.in_use, said.processes) == (int(15.56 * GIB), ())
+    assert not any("other processes" in text for text in explain_refusal(said).causes)
+    card = likely_card(said)
+    assert card is not None and card.name == "v100-16gb"
+    two = parse_refusal(IN_A_CONTAINER.replace("Process 2421", "Process 9 has 8.00 GiB memory in use. Process 2421"))
+    assert two.processes == ((9, 8 * GIB),)
+
+
 @pytest.mark.parametrize(
     ("text", "asked", "total", "allocated", "unused"),
     [
