@@ -75,7 +75,7 @@ class Virtual:
         self.at = len(self.gpu.ledger)
         self.gpu.kinds.unknown.clear()
         self.gpu.kinds.estimated.clear()
-        self.gpu.kinds._operators.clear()
+        self.gpu.kinds.known.clear()
         self.gpu.recorder.shapes._recipes.clear()
 
     def since(self):

@@ -101,8 +101,10 @@ def _settings(call: Call) -> Settings:
 def _forward(call: Call, gpu: GpuSpec, version: Version) -> Steps:
     """`convolution(input, weight, bias, stride, padding, dilation, transposed, output_padding, groups)`."""
     source, weight = call.args[0], call.args[1]
-    plan, last = Plan(call), _format(source, weight)
+    plan = Plan(call)
     out = call.outputs[0] if call.outputs else source
+    _, source = _row_major(plan, source)
+    last = _format(source, weight)
     asked = _Convolution(source, weight, out, call.args[3:6], call.args[6], call.args[8], _settings(call))
     _copied(plan, source, last, "contiguous input")
     plan.output(0)
@@ -117,6 +119,7 @@ def _backward(call: Call, gpu: GpuSpec, version: Version) -> Steps:
     grad, source, weight = call.args[0], call.args[1], call.args[2]
     wants_input, wants_weight, wants_bias = call.args[10]
     plan = Plan(call)
+    copy, source = _row_major(plan, source)
     asked = _Convolution(source, weight, grad, call.args[4:7], call.args[7], call.args[9], _settings(call))
     if asked.shape(_format(source, weight)).own_kernel:
         _depthwise(plan, asked, wants_input, wants_weight)
@@ -125,7 +128,17 @@ def _backward(call: Call, gpu: GpuSpec, version: Version) -> Steps:
     if wants_bias:
         plan.output(wants_input + wants_weight)
         sum_scratch(plan, grad, (0, *range(2, len(grad.shape))), False, gpu)
+    plan.release(copy)
     return plan.steps()
+
+
+def _row_major(plan: Plan, source: TensorMeta) -> tuple[int, TensorMeta]:
+    """In one dimension of space the input is made contiguous first, "to avoid accidentally going through NHWC for
+    permuted 3d input" (`_convolution`, `convolution_backward`): with its channels innermost PyTorch's own depthwise
+    kernels serve it all the same."""
+    if len(source.shape) != 3:
+        return -1, source
+    return _copied(plan, source, False, "contiguous input"), _in(source, False)
 
 
 def _by_cudnn(plan: Plan, asked: _Convolution, wants_input: bool, wants_weight: bool, gpu: GpuSpec) -> None:

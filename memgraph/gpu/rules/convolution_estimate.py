@@ -78,7 +78,7 @@ class Shape:
     @property
     def own_kernel(self) -> bool:
         """PyTorch's own depthwise kernels, which need nothing."""
-        return self.depthwise and not self.last and len(self.kernel) == 2
+        return self.depthwise and not self.last and len(self.kernel) <= 2
 
 
 def each(value: Any, count: int) -> tuple[int, ...]:

@@ -9,7 +9,7 @@ import pytest
 
 from memgraph.gpu.call import Release, Steps, Temporary, TensorMeta
 from tests.gpu.recorded_ops import cases, in_bytes, tidied
-from tests.gpu.workspace_calls import H200, RTX3090, new, run, strided, told
+from tests.gpu.workspace_calls import H200, RTX3090, allocated, new, run, strided, told
 
 
 class Shape(NamedTuple):
@@ -152,6 +152,18 @@ def test_a_strided_input_is_made_contiguous_first() -> None:
 def test_depthwise_kernels_of_pytorch_itself_take_nothing() -> None:
     assert told(call("conv depthwise fp32 nchw forward")[0]) == ["out 0"]
     assert sorted(map(str, told(call("conv depthwise fp32 nchw backward")[0]))) == ["out 0", "out 1", "out 2"]
+
+
+def test_one_dimension_of_space_is_never_done_with_the_channels_innermost() -> None:
+    """A causal depthwise convolution of an input whose channels are innermost, as `x.transpose(1, 2)` has them: a copy,
+    and PyTorch's own kernels, which take nothing; the weight's gradient comes before the input's. In two dimensions
+    cuDNN would serve it."""
+    source, grad = strided((6, 512, 512), (512 * 512, 1, 512), "bfloat16"), new(6, 512, 515, dtype="bfloat16")
+    weight, rest = new(512, 1, 4, dtype="bfloat16"), ((1,), (3,), (1,), False, (0,), 512)
+    size = 6 * 512 * 512 * 2
+    assert told(run("convolution", source, weight, None, *rest, out=grad)) == [size, "out 0"]
+    steps = run("convolution_backward", grad, source, weight, None, *rest, (True, True, False), out=(source, weight))
+    assert allocated(steps) == [size, "out 1", "out 0"]
 
 
 def backward_of(grad: TensorMeta, source: TensorMeta, weight: TensorMeta, transposed: bool = False) -> list[object]:
