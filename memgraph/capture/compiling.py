@@ -20,6 +20,8 @@ from memgraph.capture.generated import Origin, frames_of, module_of, origins_of
 from memgraph.capture.provenance import ModulePaths, Place
 from memgraph.capture.recorder import Recorder
 from memgraph.capture.storages import Storages
+from memgraph.gpu.allocator.rounding import SMALL_BUFFER
+from memgraph.gpu.cublas import MATRIX_OPS, cublas_workspace_bytes
 from memgraph.gpu.specs import GpuSpec
 from memgraph.trace import Action, Compilation, Saved
 from memgraph.virtual.inductor.stand_in import compiles_without_a_card
@@ -271,8 +273,10 @@ class Compiling:
         return Compilation(self._graphs, tuple(self._breaks), saved, again, self._pools())
 
     def _pools(self) -> int:
-        """Bytes that CUDA graphs would keep at most: for each graph its inputs' copies and the most that it held of its
-        own in a run. Graphs of one step may share what they do not hold at the same time."""
+        """Bytes that CUDA graphs would keep at most, in whole segments: for each graph its inputs' copies and the most
+        that it held of its own in a run, which graphs of one step may share; cuBLAS's workspace, which each capture takes
+        anew in the pool and leaves there (`clear_cublas_manager`, torch/_inductor/cudagraph_trees.py); and a segment
+        of the capture's stream, for the generator's state."""
         if not self._copied:
             return 0
         largest: Counter[int] = Counter()
@@ -288,7 +292,16 @@ class Compiling:
                 elif actions[event] in (Action.FREE, Action.FREE_REQUESTED):
                     live -= own.pop(buffers[event], 0)
             largest[run.graph] = max(largest[run.graph], most)
-        return largest.total() + sum(self._copied.values())
+        kept = largest.total() + sum(self._copied.values())
+        spec = self._recorder.operators.gpu
+        workspace = cublas_workspace_bytes(spec.capability) if any(map(self._multiplies, self._runs)) else 0
+        return sum(-(-size // SMALL_BUFFER) * SMALL_BUFFER for size in (kept, workspace)) + SMALL_BUFFER
+
+    def _multiplies(self, run: Run) -> bool:
+        """Whether there is a matrix product among a run's ops."""
+        ops = self._recorder.ledger.events().columns[2][run.start : run.stop]
+        between = self._recorder.ops[min(ops) : max(ops) + 1] if ops else []
+        return any(op.name.split(".")[1] in MATRIX_OPS for op in between)
 
 
 @contextlib.contextmanager

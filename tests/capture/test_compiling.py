@@ -174,7 +174,8 @@ def test_a_function_that_cannot_be_compiled_runs_eagerly_and_is_named() -> None:
 def test_pools_of_cuda_graphs_are_bounded() -> None:
     trace = run(lambda model: torch.compile(model, mode="reduce-overhead"))
     assert trace.compilation is not None
-    assert trace.compilation.pools >= 2 * ACTIVATION
+    assert trace.compilation.pools >= 2 * ACTIVATION + 8_519_680  # cuBLAS's workspace on an RTX 3090
+    assert trace.compilation.pools % 2**21 == 0
     assert any("CUDA graphs" in text for text in trace.assumptions)
 
 
