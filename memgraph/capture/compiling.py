@@ -274,9 +274,9 @@ class Compiling:
 
     def _pools(self) -> int:
         """Bytes that CUDA graphs would keep at most, in whole segments: for each graph its inputs' copies and the most
-        that it held of its own in a run, which graphs of one step may share; cuBLAS's workspace, which each capture takes
-        anew in the pool and leaves there (`clear_cublas_manager`, torch/_inductor/cudagraph_trees.py); and a segment
-        of the capture's stream, for the generator's state."""
+        that it held of its own in a run, which graphs of one step may share; cuBLAS's workspace, which each capture
+        takes anew in the pool and leaves there (`clear_cublas_manager`, torch/_inductor/cudagraph_trees.py); and a
+        segment of the capture's stream, for the generator's state."""
         if not self._copied:
             return 0
         largest: Counter[int] = Counter()

@@ -247,6 +247,10 @@ class Recorder(FakeTensorMode):
         """The run is over: whatever is done with its tensors from now on is refused."""
         self.recording = False
 
+    def __deepcopy__(self, _memo: dict[int, Any]) -> Recorder:
+        """Every fake tensor has its mode among its attributes, which a script may copy: there is one for all."""
+        return self
+
     def __reduce_ex__(self, protocol: Any) -> Any:
         """A tensor is pickled with its mode."""
         if not self.recording:

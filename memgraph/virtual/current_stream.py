@@ -47,6 +47,7 @@ def streams_exist(order: Order, use: Callable[[int, int], None], assume: Callabl
     streams = Streams(order, current, assume)
     answers: dict[str, Callable[..., Any]] = {
         "_cuda_getCurrentStream": lambda device: (current(), device, CUDA),
+        "_cuda_getCurrentRawStream": lambda _device: current(),
         "_cuda_getDefaultStream": lambda device: (0, device, CUDA),
         "_cuda_getStreamFromExternal": lambda pointer, device: (pointer, device, CUDA),
         "_cuda_setStream": _set,

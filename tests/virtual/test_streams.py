@@ -332,3 +332,12 @@ def test_a_backward_runs_on_the_stream_of_its_forward() -> None:
 
 def _streams(trace: Trace, size: int) -> list[tuple[str, int]]:
     return [(trace.ops[buffer.op].name.split(".")[1], buffer.stream) for buffer in trace.buffers if buffer.size == size]
+
+
+def test_the_raw_stream_is_there_on_every_build() -> None:
+    """bitsandbytes asks torch._C for it on import."""
+    with memgraph.virtual_gpu("t4"):
+        side = torch.cuda.Stream()
+        assert torch._C._cuda_getCurrentRawStream(0) == 0
+        with torch.cuda.stream(side):
+            assert torch._C._cuda_getCurrentRawStream(0) == side.stream_id != 0

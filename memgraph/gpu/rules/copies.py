@@ -26,6 +26,13 @@ def _contiguous_only(call: Call, gpu: GpuSpec, version: Version) -> Steps | None
     return plan.steps() if all(tensor.is_contiguous for tensor in tensors(call.args)) else None
 
 
+def _any_strides(call: Call, gpu: GpuSpec, version: Version) -> Steps:
+    """Their kernels go by the strides of what they read and write (`packed_accessor64`)."""
+    plan = Plan(call)
+    plan.outputs()
+    return plan.steps()
+
+
 def _either_order(call: Call, gpu: GpuSpec, version: Version) -> Steps | None:
     """Known if every tensor is row-major, or every one is channels-last."""
     inputs = [tensor for tensor in tensors(call.args) if len(tensor.shape) == 4]
@@ -144,15 +151,13 @@ _CONTIGUOUS = (
     "reflection_pad1d_backward",
     "reflection_pad2d",
     "reflection_pad2d_backward",
-    "replication_pad1d",
-    "replication_pad1d_backward",
-    "replication_pad2d",
-    "replication_pad2d_backward",
     "adaptive_max_pool3d",
     "adaptive_max_pool3d_backward",
     "_weight_norm_interface",
     "_weight_norm_interface_backward",
 )
+
+_STRIDED = tuple(f"replication_pad{dims}d{suffix}" for dims in (1, 2, 3) for suffix in ("", "_backward"))
 
 _SAMPLED = tuple(
     f"{name}{suffix}"
@@ -176,6 +181,7 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(_UPSAMPLED, _upsampled),
     **dict.fromkeys(_EITHER, _either_order),
     **dict.fromkeys(_CONTIGUOUS, _contiguous_only),
+    **dict.fromkeys(_STRIDED, _any_strides),
     "roll": _roll,
     **dict.fromkeys(_SAMPLED, _sampled),
     "avg_pool2d_backward": _pool_backward,

@@ -40,6 +40,9 @@ class Look:
         self.holds = device.type == "cuda" and 0 not in shape
         """Whether a storage of its own takes memory on the device."""
 
+    def __deepcopy__(self, _memo: dict[int, Any]) -> Look:
+        return self
+
 
 class Part(NamedTuple):
     """One output: a new storage (`source` None), a view of tensor argument number `source`, or that argument itself."""

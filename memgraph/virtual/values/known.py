@@ -75,6 +75,19 @@ class Layers:
         self.most = most
 
 
+class Carried:
+    """A fake tensor's value, among its attributes. It is one with the tensor: whoever copies a tensor's `__dict__`
+    (MONAI's `MetaTensor`) copies no values, and loses none of their layers."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: Tensor) -> None:
+        self.value = value
+
+    def __deepcopy__(self, _memo: dict[int, Any]) -> Carried:
+        return self
+
+
 class Knowledge(enum.IntEnum):
     """How much is known of an op's arguments."""
 
@@ -91,14 +104,14 @@ def layers_of(value: Tensor) -> Layers | None:
 
 def known(tensor: Tensor) -> Tensor | None:
     """The values of a fake tensor, if all of them are known."""
-    value: Tensor | None = vars(tensor).get(_ATTRIBUTE)
+    value = value_of(tensor)
     return value if value is not None and layers_of(value) is None else None
 
 
 def value_of(tensor: Tensor) -> Tensor | None:
     """The real tensor that a fake one carries, whatever is known of it."""
-    value: Tensor | None = vars(tensor).get(_ATTRIBUTE)
-    return value
+    carried: Carried | None = vars(tensor).get(_ATTRIBUTE)
+    return carried.value if carried is not None else None
 
 
 def bounds(tensor: Tensor) -> tuple[Tensor, Tensor] | None:
@@ -170,13 +183,13 @@ def knowledge_of(tensors: Iterable[Tensor]) -> Knowledge:
     some, all_ = False, True
     for tensor in tensors:
         if isinstance(tensor, FakeTensor):
-            value = tensor.__dict__.get(_ATTRIBUTE)
-            if value is None:
+            carried = tensor.__dict__.get(_ATTRIBUTE)
+            if carried is None:
                 if tensor.dtype is not torch.bool:
                     return Knowledge.NOTHING
                 all_ = False
                 continue
-            all_ = all_ and layers_of(value) is None
+            all_ = all_ and layers_of(carried.value) is None
         elif not worth_following(tensor):
             return Knowledge.NOTHING
         some = True
@@ -234,7 +247,7 @@ def remember(outputs: Any, values: Any, *, view: bool = False) -> None:
     """Attach an op's real results to its fake outputs, position by position."""
     if isinstance(outputs, FakeTensor):
         if isinstance(values, Tensor) and worth_following(values, view=view):
-            outputs.__dict__[_ATTRIBUTE] = values
+            outputs.__dict__[_ATTRIBUTE] = Carried(values)
     elif isinstance(outputs, (list, tuple)) and isinstance(values, (list, tuple)):
         for output, value in zip(outputs, values, strict=False):
             remember(output, value, view=view)
@@ -309,8 +322,8 @@ def _equal(first: torch.UntypedStorage, second: torch.UntypedStorage) -> bool:
 
 def forget(tensor: Any) -> None:
     """The tensor was written to with something unknown: its values, and those of all its views, are unknown now."""
-    if isinstance(tensor, FakeTensor) and (value := tensor.__dict__.pop(_ATTRIBUTE, None)) is not None:
-        setattr(value.untyped_storage(), _LAYERS, Layers())
+    if isinstance(tensor, FakeTensor) and (carried := tensor.__dict__.pop(_ATTRIBUTE, None)) is not None:
+        setattr(carried.value.untyped_storage(), _LAYERS, Layers())
 
 
 def show(tensor: Tensor, storage: torch.UntypedStorage) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -217,3 +218,19 @@ def test_a_short_table_of_floats_is_looked_up() -> None:
         assert norm.running_mean is not None
         assert norm.running_mean.sum().item() == 1.0  # assumed: nobody knows what was written
     assert len(gpu.trace.assumptions) == 1
+
+
+def test_attributes_of_a_tensor_can_be_copied_and_its_values_stay_its_own() -> None:
+    """As MONAI's `MetaTensor` copies a tensor's `__dict__`: plain tensors cloned, all else deep."""
+    with memgraph.virtual_gpu("t4"):
+        known, bounded = torch.arange(5, device="cuda"), torch.randint(0, 9, (5,), device="cuda")
+        for tensor in (known, bounded):
+            own = {
+                name: value.clone() if isinstance(value, torch.Tensor) else copy.deepcopy(value)
+                for name, value in vars(tensor).items()
+            }
+            vars(tensor).update(own)
+        assert known.sum().item() == 10
+        assert (bounded < 9).all()
+        assert (known.cuda() * 2).sum().item() == 20
+        assert bounded.sum().item() <= 5 * 8
