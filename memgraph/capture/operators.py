@@ -16,6 +16,7 @@ from memgraph.capture.libraries import Libraries, Needs
 from memgraph.gpu import workspace
 from memgraph.gpu.call import Call, Steps, Temporary, TensorMeta
 from memgraph.gpu.cublas import MATRIX_OPS
+from memgraph.gpu.rules.indexing import asks_for_a_count
 from memgraph.gpu.specs import GpuSpec
 from memgraph.virtual.ops.dispatch import is_composite, run_composite
 from memgraph.virtual.ops.sparse import parts_of
@@ -54,6 +55,7 @@ _WRITE_STATISTICS = frozenset(
 _STATISTICS = ("running_mean", "running_var")
 """Arguments that those ops write to without a word in their schema (aten/src/ATen/native/native_functions.yaml)."""
 _CONVOLUTIONS = frozenset(("convolution", "convolution_backward"))
+_PUTS = frozenset(("index_put", "index_put_", "_unsafe_index_put", "_index_put_impl_"))
 LARGE = 2**16
 """Elements from which a CPU tensor that a module makes for itself holds no values: initialising it would only cost
 time."""
@@ -170,6 +172,8 @@ class Kinds:
         """Ops that are ours wherever their tensors are; called with the recorder switched off."""
         self.complete: set[OpOverload] = set()
         """Ops whose kernels of ours make all that they allocate."""
+        self.selected: Callable[[Sequence[Any]], int] | None = None
+        """Says of the arguments of an `index_put` how many elements its mask selects."""
         self.known: dict[int, Operator] = {}
         """By the overload's `id`: its own hash is computed in Python."""
         self._dtypes: dict[torch.dtype, str] = {}
@@ -237,13 +241,24 @@ class Kinds:
 
     def _call_of(self, func: OpOverload) -> Callable[[Sequence[Any], Mapping[str, Any], Sequence[Tensor]], Call]:
         name, overload = _base_name(func), func._overloadname
-        convolves = name in _CONVOLUTIONS
+        convolves, puts = name in _CONVOLUTIONS, name in _PUTS
 
         def call(args: Sequence[Any], kwargs: Mapping[str, Any], outputs: Sequence[Tensor]) -> Call:
             plain = tuple([self._plain(arg) for arg in args])
             named = {key: self._plain(value) for key, value in kwargs.items()}
             if convolves:
                 named |= _cudnn_settings()
+            if (
+                puts
+                and self.selected is not None
+                and asks_for_a_count(
+                    plain[1],
+                    plain[2],
+                    len(plain[0].shape),
+                    bool(plain[3] if len(plain) > 3 else named.get("accumulate")),
+                )
+            ):
+                named["selected"] = self.selected(args)
             return Call(name, overload, plain, named, tuple([self._meta(tensor) for tensor in outputs]))
 
         return call

@@ -399,7 +399,7 @@ class Recorder(FakeTensorMode):
         inside: Inside | None = recipe.inside if recipe is not None else None
         if inside is None:
             inside = operator.inside(args, kwargs, [tensor for tensor, _, _ in born])
-            if recipe is not None:
+            if recipe is not None and (inside.call is None or "selected" not in inside.call.kwargs):
                 recipe.inside = inside
                 recipe.quiet = not operator.resizes and not recipe.births and inside == NOTHING
         if inside.call is not None:

@@ -108,6 +108,7 @@ class VirtualGpu:
         self.kinds = Kinds(self.spec, version, fake_everywhere=fake_everywhere)
         self.assumptions = Assumptions(fraction)
         self.recorder = Recorder(self.ledger, self.kinds, self.assumptions)
+        self.kinds.selected = lambda args: self.assumptions.put(args, self.recorder.sources.current())
         self.compiling = Compiling(self.spec, self.recorder, self.assumptions.state)
         self.keeping = Keeping(
             self.ledger, self.recorder.storages, self.recorder.paths, self.recorder.sources, self.recorder.ops,

@@ -157,10 +157,10 @@ def _index_put(call: Call, gpu: GpuSpec, version: Version) -> Steps | None:
         target = like(target, target.dtype)
     if call.arg(3, "accumulate", False):
         checked = not call.arg(4, "unsafe", False)
-        return plan.steps() if _accumulate(plan, target, indices, values, checked, gpu) else None
+        return plan.steps() if _accumulate(plan, target, indices, values, checked, gpu, _put(call, target)) else None
     if values.numel == 1 and values.device == "cpu" and _is_one_mask(indices):
         return plan.steps()  # A number from the host put through one mask is a masked_fill.
-    longs = _as_longs(plan, indices, _found_in_values(indices, values, len(target.shape)), gpu)
+    longs = _as_longs(plan, indices, _put(call, target), gpu)
     if longs is None:
         return None
     _align(plan, _widen(plan, longs))
@@ -169,6 +169,22 @@ def _index_put(call: Call, gpu: GpuSpec, version: Version) -> Steps | None:
 
 def _is_one_mask(indices: Indices) -> bool:
     return [index.dtype in _MASKS for index in indices if index is not None] == [True]
+
+
+def asks_for_a_count(indices: Indices, values: TensorMeta, rank: int, accumulate: bool) -> bool:
+    """Whether an `index_put` with one mask takes memory by how many elements that selects, and its shapes do not say
+    it; then the call has the number as `selected`."""
+    masks = [index for index in indices if index is not None and index.dtype in _MASKS]
+    if len(masks) != 1 or _found_in_values(indices, values, rank) is not None:
+        return False
+    return accumulate or not (values.numel == 1 and values.device == "cpu" and _is_one_mask(indices))
+
+
+def _put(call: Call, target: TensorMeta) -> int | None:
+    """How many elements a mask among the indices selects: as many as are put one by one, or as is supposed."""
+    found = _found_in_values(call.args[1], call.args[2], len(target.shape))
+    selected: int | None = call.kwargs.get("selected")
+    return found if found is not None else selected
 
 
 def _found_in_values(indices: Indices, values: TensorMeta, rank: int) -> int | None:
@@ -185,11 +201,11 @@ def _found_in_values(indices: Indices, values: TensorMeta, rank: int) -> int | N
 
 
 def _accumulate(
-    plan: Plan, target: TensorMeta, indices: Indices, values: TensorMeta, checked: bool, gpu: GpuSpec
+    plan: Plan, target: TensorMeta, indices: Indices, values: TensorMeta, checked: bool, gpu: GpuSpec, found: int | None
 ) -> bool:
     """Sort the linear indices and add up what falls on the same one. False if the sizes are not known."""
     plan.contiguous(target, "contiguous target")
-    longs = _as_longs(plan, indices, _found_in_values(indices, values, len(target.shape)), gpu)
+    longs = _as_longs(plan, indices, found, gpu)
     if longs is None:
         return False
     wide = _widen(plan, longs)

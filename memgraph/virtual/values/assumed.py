@@ -48,6 +48,8 @@ _CONDITIONS = frozenset({aten.equal.default, aten.allclose.default})
 _FLAGS = {aten._unique.default: 2, aten._unique2.default: 2, aten.unique_consecutive.default: 1}
 """The place of `return_inverse`, which `return_counts` follows."""
 _UNBOUNDED = frozenset({aten.repeat_interleave.Tensor, aten.bincount.default})
+_MASKED = frozenset({aten.index.Tensor, aten.index_put.default})
+"""Ops whose second argument has a mask among its indices."""
 _SIZED = frozenset({aten.nonzero.default, aten.masked_select.default, aten.index.Tensor, *_FLAGS, *_UNBOUNDED})
 """Those with a policy for their result's size."""
 
@@ -121,6 +123,12 @@ class Assumptions:
         if size is None:
             size = self._unbounded(func, args, kwargs, where) if func in _UNBOUNDED else self._bound(func, args, where)
         return self._sized(mode, func, args, kwargs, size)
+
+    def put(self, args: Sequence[Any], source: str) -> int:
+        """How many elements the mask of an `index_put` selects, which its own memory depends on."""
+        func, where = aten.index_put.default, f" at {source}" if source else ""
+        size = self._selected(func, args)
+        return size if size is not None else self._bound(func, args, where)
 
     def found(
         self, mode: FakeTensorMode, func: OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any],
@@ -284,7 +292,7 @@ def _rows(args: Sequence[Any], kwargs: Mapping[str, Any]) -> int:
 
 def _mask_of(func: OpOverload, args: Sequence[Any]) -> Tensor | None:
     """The boolean tensor that selects elements, of those ops that take one."""
-    if func is aten.index.Tensor:
+    if func in _MASKED:
         return _mask(args)
     return args[1] if func is aten.masked_select.default else None
 
@@ -315,7 +323,7 @@ def _mask(args: Sequence[Any]) -> Tensor:
 
 
 def _elements(func: OpOverload, args: Sequence[Any]) -> int:
-    if func is aten.index.Tensor:
+    if func in _MASKED:
         return _mask(args).numel()
     if func is aten.masked_select.default:
         return math.prod(torch.broadcast_shapes(args[0].shape, args[1].shape))

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 import memgraph
+from memgraph.trace import Role, Trace
 from memgraph.virtual.values import counted
 
 ROWS = 200
@@ -116,3 +117,36 @@ def test_a_margin_loss_takes_one_cosine_of_each_row(kind: torch.dtype) -> None:
 def test_nothing_is_known_of_what_carries_no_value() -> None:
     assert counted.most(None) is None
     assert counted.most(torch.tensor([0, 3, 4])) == 2
+
+
+def positions(trace: Trace) -> list[int]:
+    """Of each `index_put_` the most bytes that it takes at once besides the target: the places of its mask."""
+    taken: dict[int, int] = {}
+    for buffer in trace.buffers:
+        if buffer.role == Role.TEMPORARY and "index_put" in trace.ops[buffer.op].name:
+            taken[buffer.op] = max(taken.get(buffer.op, 0), buffer.size)
+    return list(taken.values())
+
+
+def test_a_tensor_put_through_a_mask_takes_the_places_that_it_selects() -> None:
+    """Eight bytes for each of them, by a mask that is known, or known to have so many, or by one that nobody knows: all
+    its elements. A number from the host is a `masked_fill`, which takes none."""
+    with memgraph.virtual_gpu("t4") as gpu:
+        boxes = torch.randn(ROWS, 4, device="cuda")
+        boxes[torch.arange(ROWS, device="cuda") < 150] = torch.ones(4, device="cuda")
+        boxes[chosen(180) == 1] = torch.ones(4, device="cuda")
+        boxes[boxes[:, 0] > 0] = torch.ones(4, device="cuda")
+        boxes[boxes[:, 1] > 0] = 0.0
+    known, counted_, unknown = (size for size in positions(gpu.trace) if size > 1023)  # the selection's scratch
+    assert (known, counted_, unknown) == (8 * 150, 8 * 180, 8 * ROWS)
+    assert not gpu.trace.unknown_ops
+    stated = [text for text in gpu.trace.assumptions if text.startswith("index_put at")]
+    assert [text.partition(": ")[2].split(" ")[0] for text in stated] == ["180", "200"]
+
+
+def test_what_is_added_through_an_unknown_mask_is_sorted_by_all_its_places() -> None:
+    with memgraph.virtual_gpu("t4", select=0.5) as gpu:
+        boxes = torch.randn(ROWS, 4, device="cuda")
+        boxes.index_put_((boxes[:, 0] > 0,), torch.ones(4, device="cuda"), accumulate=True)
+    assert not gpu.trace.unknown_ops
+    assert 8 * ROWS // 2 in [buffer.size for buffer in gpu.trace.buffers if buffer.role == Role.TEMPORARY]
