@@ -112,9 +112,9 @@ def through(allocator: Allocator, measured: Trace, *, eager: bool = False, late:
             same += block.address == address
         elif action == _FREE and buffer not in held:
             allocator.free(blocks.pop(buffer))
-        elif action == Action.FREE_REQUESTED:
+        elif action == Action.FREE_REQUESTED and buffer not in held and buffer in blocks:
             allocator.free(blocks[buffer], wait=True)
-        elif action == Action.FREE_COMPLETED:
+        elif action == Action.FREE_COMPLETED and buffer not in held and buffer in blocks:  # else it was held for longer
             block = blocks.pop(buffer)
             if block in allocator.awaiting:  # else it came back before
                 allocator.complete(block)

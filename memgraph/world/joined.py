@@ -23,7 +23,7 @@ from memgraph.world.fsdp import packing, shards_are_few
 from memgraph.world.functional import functional, on_values
 from memgraph.world.group import groups_are_made
 from memgraph.world.mail import Mail
-from memgraph.world.nccl import Ledger, Nccl, Storages, batches_are_one_work
+from memgraph.world.nccl import Ledger, Nccl, Stage, Storages, batches_are_one_work
 from memgraph.world.objects import objects_are_pickled
 from memgraph.world.place import Place, environment_of
 from memgraph.world.untraced import nobody_traces, sharding_is_no_part
@@ -65,6 +65,10 @@ class Recorder(Protocol):
     def storages(self) -> Storages:
         """The same."""
 
+    @property
+    def stage(self) -> Stage:
+        """The same."""
+
 
 @contextlib.contextmanager
 def joined(
@@ -85,8 +89,9 @@ def joined(
     hook = sys.excepthook
     with contextlib.ExitStack() as stack:
         stack.callback(setattr, sys, "excepthook", hook)
+        stack.callback(nccl.over)
         stack.enter_context(environment_of(here))
-        stack.enter_context(works_are_waited_for(recorder.assumptions.state))
+        stack.enter_context(works_are_waited_for(recorder.assumptions.state, recorder.record_stream))
         stack.enter_context(sharding_is_no_part(recorder))
         stack.enter_context(nobody_traces())
         stack.enter_context(run_by(on_values()))

@@ -43,6 +43,16 @@ class Recording(Protocol):
     def storages(self) -> Storages:
         """Which buffers they are."""
 
+    @property
+    def stage(self) -> Stage:
+        """Which step it is."""
+
+
+class Stage(Protocol):
+    """What is needed of the recorder's."""
+
+    step: int
+
 
 class Ledger(Protocol):
     """What is needed of the recorder's."""
@@ -89,22 +99,24 @@ class Nccl:
 
     def __init__(self, recorder: Recording) -> None:
         self._recorder = recorder
-        self._left: dict[str, set[int]] = defaultdict(set)
-        """Buffers of works that nobody waited for. A watchdog that looks every 100 ms takes them over, and they go with
-        the group's next collective after that (`shelvesToUnstash_`, which `workEnqueue` clears). Where a step takes
-        longer, as most do, that is as good as at once; where it does not, they may stay until the next that comes."""
+        self._left: dict[str, dict[int, int]] = defaultdict(dict)
+        """Buffers of works that nobody waited for, and the step that these were given in. A watchdog that looks every
+        100 ms takes them over, and they go with the group's next collective after that (`shelvesToUnstash_`, which
+        `workEnqueue` clears). Where a backward takes longer, that is as good as at once; where it does not, they stay
+        through the optimizer's step, until the first collective of the next."""
         self._streams: dict[tuple[str, int], torch.cuda.Stream] = {}
         self._batch: list[Waited] | None = None
         """What waiting does for each operation of the batch that is being made."""
 
     def shelf(self, name: str, group: Any, tensors: Sequence[Tensor]) -> Shelf:
         """For what an asynchronous collective reads and writes."""
-        return Shelf(tensors, functools.partial(self._leave, group.group_name) if name in _LEFT else None)
+        leave = functools.partial(self._leave, group.group_name, self._recorder.stage.step)
+        return Shelf(tensors, leave if name in _LEFT else None)
 
-    def _leave(self, name: str, tensors: Sequence[Tensor]) -> None:
+    def _leave(self, name: str, step: int, tensors: Sequence[Tensor]) -> None:
         at = self._recorder.storages.buffer_at
         found = (at(tensor.untyped_storage()._cdata) for tensor in tensors)
-        self._left[name].update(buffer for buffer in found if buffer is not None)
+        self._left[name].update((buffer, step) for buffer in found if buffer is not None)
 
     def enqueued(self, group: Any, waited: Waited | None) -> None:
         """A group was given a collective or a message.
@@ -112,11 +124,21 @@ class Nccl:
         Args:
             waited: what waiting for it does.
         """
-        left = self._left[group.group_name]
-        while left:
-            self._recorder.ledger.may_be_held(left.pop())
+        self._let_go(group.group_name, before=self._recorder.stage.step)
         if self._batch is not None and waited is not None:
             self._batch.append(waited)
+
+    def over(self) -> None:
+        """The run ends: what is left was there until now."""
+        for name in self._left:
+            self._let_go(name, before=self._recorder.stage.step + 1)
+
+    def _let_go(self, name: str, before: int) -> None:
+        """Of a group, what was left in earlier steps."""
+        left = self._left[name]
+        for buffer in [buffer for buffer, step in left.items() if step < before]:
+            del left[buffer]
+            self._recorder.ledger.may_be_held(buffer)
 
     def sent(self, group: Any, peer: int, tensors: Sequence[Tensor]) -> Waited:
         """A message runs on a stream of the two ranks', or of the group's in a batch, which uses its tensors

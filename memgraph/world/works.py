@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch._C import _distributed_c10d as c10d_cpp
-from torch._subclasses.fake_tensor import unset_fake_temporarily
+from torch._subclasses.fake_tensor import FakeTensor, unset_fake_temporarily
 
 from memgraph.virtual.patches import replaced
 
@@ -59,11 +59,14 @@ def waited_for(result: Tensor) -> None:
 
 
 @contextlib.contextmanager
-def works_are_waited_for(state: Callable[[str], None]) -> Iterator[None]:
+def works_are_waited_for(
+    state: Callable[[str], None], record: Callable[[Tensor, torch.Stream], None]
+) -> Iterator[None]:
     """While open, `Work.wait` does what waiting does; and a message of any rank has come from one.
 
     Args:
         state: told what is assumed.
+        record: told of a tensor that is used on another stream.
     """
 
     def source(_work: Any) -> int:
@@ -76,7 +79,38 @@ def works_are_waited_for(state: Callable[[str], None]) -> Iterator[None]:
         for name in _WAITS:
             if hasattr(c10d_cpp.Work, name):
                 stack.enter_context(replaced(c10d_cpp.Work, name, _letting_go(getattr(c10d_cpp.Work, name))))
+        stack.enter_context(replaced(torch._C.Future, "then", _on_another_stream(torch._C.Future.then, record)))
         yield
+
+
+def _on_another_stream(original: Any, record: Callable[[Tensor, torch.Stream], None]) -> Any:
+    """What is chained to a future of the card, as hooks of DDP do, runs on a stream of the pool each time, and uses its
+    value there (`invokeCallback` of ATen/core/ivalue_inl.h). Products have workspaces of their own there. Futures that
+    Python makes know no device unless they are told, and run it where they are."""
+
+    def then(future: Any, callback: Callable[[Any], Any]) -> Any:
+        def called(done: Any) -> Any:
+            tensors = [] if isinstance(future, torch.futures.Future) else list(_of_the_card(done.value()))
+            if not tensors:
+                return callback(done)
+            outer, own = torch.cuda.current_stream(), torch.cuda.Stream()
+            own.wait_stream(outer)
+            for tensor in tensors:
+                record(tensor, own)
+            with torch.cuda.stream(own):
+                result = callback(done)
+            outer.wait_stream(own)  # who takes the result waits for it
+            return result
+
+        return original(future, called)
+
+    return then
+
+
+def _of_the_card(value: Any) -> Iterator[Tensor]:
+    for tensor in value if isinstance(value, (list, tuple)) else (value,):
+        if isinstance(tensor, FakeTensor) and tensor.device.type == "cuda":
+            yield tensor
 
 
 def _letting_go(original: Any) -> Any:

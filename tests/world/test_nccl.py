@@ -8,6 +8,7 @@ from torch import Tensor
 
 import memgraph
 from memgraph.analyze.served import lately
+from memgraph.analyze.streams import bounds
 from memgraph.trace import Action, Trace
 from memgraph.world.fsdp import Chunks
 
@@ -74,6 +75,53 @@ def test_a_work_that_nobody_waits_for_may_keep_its_tensors_until_the_next() -> N
     assert trace.buffers[buffer].size == MIB
     assert late - trace.lives[buffer].stop >= 2  # the one number lives and dies before the barrier
     assert lately(trace).requested > trace.peak.requested == MIB
+
+
+def test_works_that_nobody_waits_for_may_keep_their_tensors_through_a_step() -> None:
+    """Two collectives of one backward, and the one that comes after the optimizer's step: a watchdog that looks every
+    100 ms has not looked between the two."""
+
+    def go() -> None:
+        weight = torch.nn.Parameter(torch.zeros(8, device="cuda"))
+        optimizer = torch.optim.SGD([weight])
+        weight.register_hook(lambda _: (dist.all_reduce(block(), async_op=True), None)[1])
+        for _ in range(2):
+            (weight.sum() + weight.sum()).backward()
+            dist.all_reduce(block(), async_op=True)
+            optimizer.step()
+
+    trace = ran(go)
+    backwards = [phase for phase in trace.phases if phase.name == "backward"]
+    ends = [at for _, at in trace.late]
+    assert all(backwards[1].start < at < backwards[1].stop for at in ends[:2])
+    assert ends[2:] == [len(trace.events)] * 2
+
+
+def test_what_is_chained_to_a_work_runs_on_a_stream_of_its_own() -> None:
+    """A callback of NCCL's future has another stream of the pool each time, where a product takes 32 MiB for cuBLAS;
+    one of a future that Python made runs where it is."""
+    streams = []
+
+    def multiply(done: torch.futures.Future[object]) -> Tensor:
+        streams.append(torch.cuda.current_stream().stream_id)
+        matrix: Tensor = done.value()[0]  # type: ignore[index]
+        return matrix @ matrix
+
+    def go() -> None:
+        for _ in range(2):
+            matrix = torch.zeros(64, 64, device="cuda")
+            work = dist.all_reduce(matrix, async_op=True)
+            assert work is not None
+            work.get_future().then(multiply).wait()
+        made: torch.futures.Future[list[Tensor]] = torch.futures.Future()
+        made.then(multiply)
+        made.set_result([torch.zeros(64, 64, device="cuda")])
+
+    trace = ran(go)
+    first, second, third = streams
+    assert len({first, second}) == 2 and third == 0
+    assert sum(buffer.size == 32 * MIB for buffer in trace.buffers) == 3
+    assert {bound.kind for bound in bounds(trace)} <= {"requested", "allocated", "active", "reserved"}
 
 
 def test_shards_are_those_of_chunk() -> None:
