@@ -8,17 +8,19 @@ import inspect
 import sys
 import threading
 import types
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
-from torch.utils.data.dataloader import _BaseDataLoaderIter
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter, _SingleProcessDataLoaderIter
 
 from memgraph.capture.provenance import RUNNER, is_users
 
 _OURS = ("memgraph.", "torch._", "torch.fx", "torch.utils.weak", "_pytest", "pluggy")
 """Classes whose objects belong to the machinery, and not to the program."""
+_LOOKED_AT = {FakeTensor, types.GeneratorType, _SingleProcessDataLoaderIter, _MultiProcessingDataLoaderIter}
+"""Kinds of objects that are looked at among all there are."""
 _OWNERS = 16
 """Tensors that no name leads to whose owners are looked for: each look goes through all objects there are."""
 
@@ -134,9 +136,9 @@ def unnamed(known: Callable[[Any], bool]) -> Iterator[tuple[Any, Path]]:
     Args:
         known: whether a name leads to an object.
     """
-    everything = gc.get_objects()
-    yield from _loops(everything, known)
-    lost = [value for value in everything if type(value) is FakeTensor and not known(value)]
+    found = [value for value in gc.get_objects() if type(value) in _LOOKED_AT and not known(value)]
+    yield from _loops(value for value in found if type(value) is not FakeTensor)
+    lost = [value for value in found if type(value) is FakeTensor and not known(value)]
     file = next((frame.f_code.co_filename for frame in _frames() if is_users(frame.f_code.co_filename)), "")
     for tensor in lost:
         gradient, _ = behind(tensor)
@@ -146,15 +148,14 @@ def unnamed(known: Callable[[Any], bool]) -> Iterator[tuple[Any, Path]]:
     yield from ((tensor, owners[id(tensor)]) for tensor in lost if id(tensor) in owners and not known(tensor))
 
 
-def _loops(everything: Sequence[Any], known: Callable[[Any], bool]) -> Iterator[tuple[Any, Path]]:
+def _loops(under_way: Iterable[Any]) -> Iterator[tuple[Any, Path]]:
     """What is iterated over in a `for` has no name: generators, whose variables have, and the datasets of loaders."""
-    for value in everything:
-        kind = type(value)
-        if kind is types.GeneratorType and not known(value):
+    for value in under_way:
+        if type(value) is types.GeneratorType:
             frame = value.gi_frame
             if frame is not None and not value.gi_running and is_users(frame.f_code.co_filename):
                 yield from variables(frame, frame.f_code.co_filename)
-        elif issubclass(kind, _BaseDataLoaderIter) and not known(value):
+        else:
             dataset = value._dataset
             yield dataset, Path(type(dataset).__qualname__, "attribute", file_of(type(dataset)))
 
