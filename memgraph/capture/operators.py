@@ -54,6 +54,8 @@ _WRITE_STATISTICS = frozenset(
 )  # fmt: skip
 _STATISTICS = ("running_mean", "running_var")
 """Arguments that those ops write to without a word in their schema (aten/src/ATen/native/native_functions.yaml)."""
+_RESIZE_BYTES = "inductor::resize_storage_bytes_"
+"""Compiled steps change a storage's size by it, and its schema says nothing (torch/_inductor/inductor_prims.py)."""
 _CONVOLUTIONS = frozenset(("convolution", "convolution_backward"))
 _PUTS = frozenset(("index_put", "index_put_", "_unsafe_index_put", "_index_put_impl_"))
 LARGE = 2**16
@@ -118,7 +120,7 @@ class Operator:
         self.written = tuple(
             (position, argument.name)
             for position, argument in enumerate(schema.arguments)
-            if _is_written(argument) or (func in _WRITE_STATISTICS and argument.name in _STATISTICS)
+            if _is_written(argument) or argument.name in _written_unsaid(func)
         )
         """Place and name of each argument that it writes to, whether its schema says so or not."""
         self.by_value = func in BY_VALUE
@@ -319,6 +321,13 @@ def _only_aliases(func: OpOverload) -> bool:
     if _resizes(func):
         return False
     return bool(returns) and all(result.alias_info is not None for result in returns)
+
+
+def _written_unsaid(func: OpOverload) -> tuple[str, ...]:
+    """Arguments that it writes to although its schema does not say so."""
+    if func in _WRITE_STATISTICS:
+        return _STATISTICS
+    return ("variable",) if func._schema.name == _RESIZE_BYTES else ()
 
 
 def _is_written(argument: Any) -> bool:

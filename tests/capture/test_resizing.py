@@ -32,3 +32,16 @@ def test_one_that_dies_empty_frees_nothing() -> None:
         del tensor
         assert torch.cuda.memory_allocated() == 0
     gpu.trace.self_check()
+
+
+def test_the_op_of_compiled_steps_is_seen() -> None:
+    """Its schema says of no argument that it is written to."""
+    import torch._inductor.fx_passes  # defines it
+
+    with memgraph.virtual_gpu("h100") as gpu:
+        tensor = torch.zeros(1024, device="cuda")
+        torch.ops.inductor.resize_storage_bytes_(tensor, 0)
+        assert torch.cuda.memory_allocated() == 0
+        torch.ops.inductor.resize_storage_bytes_(tensor, 8192)
+        assert torch.cuda.memory_allocated() == 8192
+    gpu.trace.self_check()

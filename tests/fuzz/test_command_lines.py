@@ -51,11 +51,11 @@ def stub(patch: pytest.MonkeyPatch) -> None:
         raise click.ClickException("reached")
 
     patch.setattr("memgraph.study.workers.Workers.ask", lambda *_: None)
-    for name in (
-        "memgraph.api.predict", "memgraph.api.run_script", "memgraph.api.record_steps", "memgraph.api.record_script",
-        "memgraph.api.record_times", "memgraph.study.study.with_neighbours", "memgraph.study.study.neighbours_of",
-        "memgraph.study.study.Study", "memgraph.study.advisor.Advisor", "memgraph.study.planner.Planner",
-        "memgraph.study.script_advice.advise_script", "memgraph.study.run.run",
+    for name in (  # what others inherit from comes after them
+        "memgraph.study.script_advice.advise_script", "memgraph.api.predict", "memgraph.api.run_script",
+        "memgraph.api.record_steps", "memgraph.api.record_script", "memgraph.api.record_times",
+        "memgraph.study.study.with_neighbours", "memgraph.study.study.neighbours_of", "memgraph.study.study.Study",
+        "memgraph.study.advisor.Advisor", "memgraph.study.planner.Planner", "memgraph.study.run.run",
     ):  # fmt: skip
         patch.setattr(name, reached)
 

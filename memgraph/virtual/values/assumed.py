@@ -52,6 +52,11 @@ _MASKED = frozenset({aten.index.Tensor, aten.index_put.default})
 """Ops whose second argument has a mask among its indices."""
 _SIZED = frozenset({aten.nonzero.default, aten.masked_select.default, aten.index.Tensor, *_FLAGS, *_UNBOUNDED})
 """Those with a policy for their result's size."""
+_INTO = {
+    aten.nonzero.out: aten.nonzero.default, aten.masked_select.out: aten.masked_select.default,
+    aten.index.Tensor_out: aten.index.Tensor,
+}  # fmt: skip
+"""What makes the result that these put into a tensor they are given."""
 
 
 PATIENCE = 1000
@@ -107,6 +112,11 @@ class Assumptions:
         Raises:
             MemgraphError: the op is not one that memgraph has a policy for, or its line asks without end.
         """
+        if func in _INTO:
+            rest = {name: value for name, value in kwargs.items() if name != "out"}
+            made = self.instead(mode, _INTO[func], args, rest, source, step)
+            with mode:
+                return kwargs["out"].resize_(made.shape)
         where = f" at {source}" if source else ""
         if func is aten._local_scalar_dense.default:
             return self._scalar(args[0], where, step)

@@ -111,6 +111,26 @@ def test_sizes_that_may_be_more_or_less_are_said(op: Callable[[], Tensor], size:
     assert text.endswith(f" is taken to have {size} elements")
 
 
+def into(op: Callable[..., Tensor], *args: Tensor) -> Tensor:
+    """A tensor that it is given, which grows."""
+    out = torch.empty(0, dtype=torch.int64, device="cuda")
+    assert op(*args, out=out) is out
+    return out
+
+
+def test_a_result_that_is_given_becomes_as_large() -> None:
+    """20 places of two numbers, 8 bytes each; 3 of 5 in each row, by a known mask; the bound where it is not known."""
+    with memgraph.virtual_gpu("rtx3090") as gpu:
+        x = floats(4, 5)
+        before = torch.cuda.memory_stats()["requested_bytes.all.current"]
+        places = into(torch.nonzero, x)
+        assert torch.cuda.memory_stats()["requested_bytes.all.current"] - before == 20 * 2 * 8
+        some = into(torch.masked_select, x.long(), torch.tensor([True, True, False, False, True], device="cuda"))
+        unknown = into(torch.masked_select, x.long(), x > 0)
+    assert [tuple(result.shape) for result in (places, some, unknown)] == [(20, 2), (12,), (20,)]
+    gpu.trace.self_check()
+
+
 def test_a_confusion_matrix_has_its_size_for_certain() -> None:
     """21 × 20 + 20 is the largest that is counted, one less than the length that is asked for."""
 
