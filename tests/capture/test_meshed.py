@@ -122,7 +122,9 @@ def cut(model: nn.Module, mesh: DeviceMesh) -> nn.Module:
     plan |= {"mlp.gate_proj": column(), "mlp.up_proj": column(), "mlp.down_proj": row()}
     for layer in model.model.layers:
         parallelize_module(layer, mesh["tp"], plan)
-    around = {"model.embed_tokens": row(input_layouts=Replicate()), "lm_head": column(output_layouts=Replicate())}
+    around = {"lm_head": column(output_layouts=Replicate())}
+    if "model.embed_tokens" in model._tp_plan:  # type: ignore[operator]  # from transformers 5.24 on, not in 5.17
+        around["model.embed_tokens"] = row(input_layouts=Replicate())
     return parallelize_module(model, mesh["tp"], around)
 
 
