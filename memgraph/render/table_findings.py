@@ -6,11 +6,10 @@ One cause is told at length. Of several each has its name, size, line and remedy
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Callable, Sequence
 
 from memgraph.analyze.finding import Finding
-from memgraph.render.words import WIDTH, fill, shown
+from memgraph.render.words import fill
 from memgraph.units import format_bytes
 
 Paint = Callable[[str, str], str]
@@ -38,8 +37,7 @@ def _sentence(found: Finding) -> str:
 
 
 def _named(text: str, found: Finding, paint: Paint) -> str:
-    head, *rest = textwrap.wrap(shown(text), WIDTH, subsequent_indent="  ")
-    return "\n".join([head.replace(found.name, paint("red", found.name), 1), *rest])
+    return fill(text, subsequent_indent="  ").replace(found.name, paint("red", found.name), 1)
 
 
 def _do(found: Finding) -> str:

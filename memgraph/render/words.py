@@ -35,7 +35,17 @@ def _seen(sign: str) -> str:
 def fill(text: str, width: int = WIDTH, **options: Any) -> str:
     """As `textwrap.fill`, of anybody's words, as wide as a terminal shows them."""
     counted = _Counted()
-    return counted.back(textwrap.fill(counted.columns(shown(text)), width, **options))
+    return counted.back(_Wrapper(width=width, **options).fill(counted.columns(shown(text))))
+
+
+class _Wrapper(textwrap.TextWrapper):
+    """Cuts no sign of two columns in two."""
+
+    def _handle_long_word(self, reversed_chunks: list[str], cur_line: list[str], cur_len: int, width: int) -> None:
+        left = max(1, width - cur_len)
+        if reversed_chunks[-1][left : left + 1] == chr(_FIRST):
+            left -= 1
+        super()._handle_long_word(reversed_chunks, cur_line, cur_len, cur_len + left)
 
 
 def tabulate(rows: Iterable[Sequence[Any]], headers: Sequence[str], **options: Any) -> str:
