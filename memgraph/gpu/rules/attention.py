@@ -175,16 +175,17 @@ def _efficient_backward(call: Call, gpu: GpuSpec, version: Version) -> Steps:
         plan.release(total, product)
     else:
         sums = plan.temporary(rows, "row sums")
-    size = batch * heads * efficient_workspace(length, key.shape[2], max(width, value.shape[-1]))
+    size = batch * heads * efficient_workspace(length, key.shape[2], max(width, value.shape[-1]), query.itemsize)
     plan.release(sums, plan.temporary(size, "gradients in fp32"))
     return plan.steps()
 
 
-def efficient_workspace(queries: int, keys: int, width: int) -> int:
+def efficient_workspace(queries: int, keys: int, width: int, itemsize: int = 2) -> int:
     """Bytes for each head: the query's gradient in blocks of fp32 with 16 bytes of locks each; beyond a head dimension
-    of 128 those of key and value too, which no longer fit in registers."""
+    of 128 those of key and value too, which no longer fit in registers. Up to 128 the blocks of halves are 128 x 128,
+    those of fp32 128 x 64 (`fmha_cutlassB_f32_aligned_128x64_k128_sm80`; an H200's recording has the same)."""
     rows = 128 if 64 < width <= 128 else 64
-    columns = 64 if width <= 64 else 128
+    columns = 64 if width <= 64 or (itemsize == _FLOAT and width <= 128) else 128
     blocks = ceil_div(queries, rows) * ceil_div(width, columns)
     size = blocks * (16 + rows * columns * _FLOAT)
     if width > 128:

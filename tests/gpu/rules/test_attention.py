@@ -268,6 +268,8 @@ def test_the_efficient_workspace_is_the_gradient_in_blocks_and_their_locks() -> 
     assert efficient_workspace(100, 100, 80) == 128 * 128 * 4 + 16
     # Width 256: 64 × 128 blocks, two for each 64 queries; keys and values too.
     assert efficient_workspace(128, 128, 256) == 2 * 2 * (64 * 128 * 4 + 16) + 2 * 128 * 256 * 4
+    # In fp32 blocks of 128 × 64 at width 128: 8 heads of 1,024 queries, as recorded on an H200.
+    assert 8 * efficient_workspace(1024, 1024, 128, 4) == 8 * 8 * 2 * (128 * 64 * 4 + 16) == 4_196_352
 
 
 def test_flash_with_dropout_never_splits_the_keys() -> None:
