@@ -33,8 +33,10 @@ PARTS = {
     "logs": "",
     "paused": """### Steps of 150 ms, with a wait at their end
 
-`ddp_powersgd` needs more than is predicted, and on the card leaves 864 MiB to the settings after it, which the
-prediction does not know: they are wrong by that or a part of it (`ddp_syncbn` by itself is exact).""",
+These rows are from before what hooks chain to a work had streams of its own: `ddp_bf16_hook`, `ddp_powersgd` and the
+settings after it are wrong by that, the latter by the 864 MiB of workspaces that PowerSGD leaves. By themselves, above
+what was there before, they request 2,252.5 of 2,252.5 MiB (where the watchdog does not look in time) and 3,105.8 of
+3,105.8 now, and 864 MiB are left; `ddp_syncbn` by itself is exact.""",
     "settings": """### The same with nothing between steps
 
 Steps of 20 ms, and no wait: the host runs ahead, streams are far apart, and the watchdog of NCCL's group, which looks
