@@ -75,10 +75,11 @@ def _cast(source: str, rows: Sequence[tuple[int, int]]) -> Finding:
 def expanded_masks(trace: Trace) -> tuple[Finding, ...]:
     """A boolean mask that is expanded over heads or queries before attention: `convert_boolean_attn_mask`
     (aten/src/ATen/native/transformers/attention.cpp) makes a tensor of the query's dtype of it, in full."""
-    alive = _by_op(trace)
+    attentions = _attentions(trace)
+    alive = _by_op(trace) if attentions else {}
     lines: defaultdict[str, dict[int, int]] = defaultdict(dict)
     small: dict[str, TensorSpec] = {}
-    for number in _attentions(trace):
+    for number in attentions:
         made, of = _mask(trace, number)
         if of is not None:
             source = trace.ops[number].source

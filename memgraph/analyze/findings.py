@@ -11,6 +11,7 @@ from memgraph.analyze.leaks import leaks
 from memgraph.analyze.remedies import Remedy
 from memgraph.analyze.unread import unread
 from memgraph.trace import Trace
+from memgraph.trace.garbage import no_garbage_collection
 
 _RULES = (leaks, unread, causes)
 
@@ -21,5 +22,6 @@ def findings(trace: Trace, tried: Sequence[Remedy] | None = None) -> tuple[Findi
     Args:
         tried: what helps of the changes that a script was run with.
     """
-    found = [one for rule in _RULES for one in rule(trace)]
+    with no_garbage_collection():  # millions of rows are made and held for a while
+        found = [one for rule in _RULES for one in rule(trace)]
     return (*failures(trace, tried), *sorted(found, key=lambda one: (not one.name.startswith("growing"), -one.bytes)))

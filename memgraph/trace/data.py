@@ -197,7 +197,19 @@ class TraceData:
         return Phase("", 0, event, event + 1)
 
     def live_at(self, event: int) -> tuple[int, ...]:
-        """Indices of the buffers alive after an event, in order of allocation."""
+        """Indices of the buffers alive after an event, in order of allocation. The last answer is kept: most ask for
+        the peak."""
+        last = self._last_alive
+        if event not in last:
+            last.clear()
+            last[event] = self._alive(event)
+        return last[event]
+
+    @functools.cached_property
+    def _last_alive(self) -> dict[int, tuple[int, ...]]:
+        return {}
+
+    def _alive(self, event: int) -> tuple[int, ...]:
         if len(self.buffers) >= columns.MANY:
             return tuple(columns.alive(*self.spans, event))
         lives = enumerate(zip(*self.spans, strict=True))
