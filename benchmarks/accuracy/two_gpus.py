@@ -33,10 +33,8 @@ PARTS = {
     "logs": "",
     "paused": """### Steps of 150 ms, with a wait at their end
 
-These rows are from before what hooks chain to a work had streams of its own: `ddp_bf16_hook`, `ddp_powersgd` and the
-settings after it are wrong by that, the latter by the 864 MiB of workspaces that PowerSGD leaves. By themselves, above
-what was there before, they request 2,252.5 of 2,252.5 MiB (where the watchdog does not look in time) and 3,105.8 of
-3,105.8 now, and 864 MiB are left; `ddp_syncbn` by itself is exact.""",
+PowerSGD leaves 864 MiB of workspaces to the settings after it, as recorded; why the last three, with FSDP2, are 7 to
+9 % too high beside it is not known.""",
     "settings": """### The same with nothing between steps
 
 Steps of 20 ms, and no wait: the host runs ahead, streams are far apart, and the watchdog of NCCL's group, which looks
