@@ -91,12 +91,11 @@ def _zeros(tensor: Tensor) -> Tensor:
 def _reduce(assume: Assume) -> Callable[..., Any]:
     def reduce(self: FakeTensor, _protocol: Any) -> Any:
         assume("a tensor is saved without values")
+        storage = self.untyped_storage()
         place = (
-            str(self.fake_device),
-            self.untyped_storage()._cdata,
-            isinstance(self, nn.Parameter),
-            self.requires_grad,
-        )
+            str(self.fake_device), storage._cdata, isinstance(self, nn.Parameter), self.requires_grad, storage.nbytes(),
+            self.stride(), self.storage_offset(),
+        )  # fmt: skip
         return no_values, (tuple(self.shape), str(self.dtype), *place)
 
     return reduce
@@ -158,8 +157,10 @@ class Places:
         self._map_location = map_location
         self._mode = mode
         self._wanted: dict[int, str] = {}
-        self._there: dict[int, Tensor] = {}
-        """By storage: what was moved already."""
+        self._moved: dict[int, Tensor] = {}
+        """By the real storage that was read: where its bytes are on the device."""
+        self._made: dict[tuple[int, torch.dtype], Tensor] = {}
+        """By the storage that was saved, of another time, whose number a real one may have by now: what has it all."""
         self._kept: list[Any] = []
 
     def keep(self, storage: torch.UntypedStorage, location: str) -> torch.UntypedStorage:
@@ -205,23 +206,40 @@ class Places:
         storage = tensor.untyped_storage()
         if not self._wanted.get(storage._cdata, "cpu").startswith("cuda"):
             return tensor
-        moved = self._there.get(storage._cdata)
+        moved = self._moved.get(storage._cdata)
         if moved is None:
             whole = torch.empty(0, dtype=tensor.dtype).set_(storage)  # type: ignore[call-overload]
-            moved = self._there[storage._cdata] = whole.to("cuda")
+            moved = self._moved[storage._cdata] = whole.to("cuda")
         return _like(tensor, moved.as_strided(tensor.shape, tensor.stride(), tensor.storage_offset()))
 
-    def made(self, empty: Tensor, location: str, storage: int, parameter: bool, requires_grad: bool) -> Tensor:
-        """A fake tensor in the place of one that was saved; those that shared a storage share one again."""
-        known = self._there.get(storage)
-        if known is not None and known.shape == empty.shape:
-            made = known.detach()
-        elif self._where(empty.untyped_storage(), location).startswith("cuda"):
-            made = torch.empty(empty.shape, dtype=empty.dtype, device="cuda")
+    def made(
+        self, empty: Tensor, location: str, storage: int, parameter: bool, requires_grad: bool,
+        size: int | None = None, stride: tuple[int, ...] = (), offset: int = 0,
+    ) -> Tensor:  # fmt: skip
+        """A fake tensor in the place of one that was saved, in a storage as large as it had, which those that shared it
+        share again.
+
+        Args:
+            empty: of its shape and type, on the meta device.
+            location: the device that it was on.
+            storage: tells the storages of one file apart.
+            size: bytes of the storage, in which it lies by `stride` and `offset`; None for one that it fills in order,
+                as files of earlier versions have it.
+        """
+        plain = size is None or (size == empty.nbytes and stride == empty.stride())
+        key = storage, empty.dtype
+        if key in self._made:
+            made = self._made[key].detach().as_strided(empty.shape, stride or empty.stride(), offset)
         else:
-            made = FakeTensor(self._mode, empty, torch.device("cpu"))
-        self._there.setdefault(storage, made)
+            whole = empty if size is None or plain else empty.new_empty(size // empty.itemsize)
+            self._made[key] = self._fresh(whole, location)
+            made = self._made[key] if plain else self._made[key].as_strided(empty.shape, stride, offset)
         return nn.Parameter(made, requires_grad) if parameter else made.requires_grad_(requires_grad)
+
+    def _fresh(self, empty: Tensor, location: str) -> Tensor:
+        if self._where(empty.untyped_storage(), location).startswith("cuda"):
+            return torch.empty(empty.shape, dtype=empty.dtype, device="cuda")
+        return FakeTensor(self._mode, empty, torch.device("cpu"))
 
 
 def _like(original: Tensor, moved: Tensor) -> Tensor:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -142,46 +140,6 @@ def test_it_runs(script: Callable[[], None]) -> None:
     with memgraph.virtual_gpu("h100") as gpu:
         script()
     gpu.trace.self_check()
-
-
-# Saving and loading.
-
-
-def test_a_saved_state_comes_back_where_it_was_or_where_it_is_wanted() -> None:
-    """300 floats are 1200 bytes, on the device once more if they are loaded there."""
-    with memgraph.virtual_gpu("h100") as gpu:
-        file = io.BytesIO()
-        torch.save({"weight": torch.zeros(300, device="cuda"), "epoch": 3}, file)
-        for place, more in ((None, 1200), ("cpu", 0), ("cuda:0", 1200), ({"cuda:0": "cpu"}, 0)):
-            file.seek(0)
-            before = gpu.ledger.allocator.requested
-            state = torch.load(file, map_location=place)
-            assert (state["epoch"], state["weight"].shape) == (3, (300,))
-            assert gpu.ledger.allocator.requested - before == more
-            del state
-
-
-def test_a_real_file_takes_memory_only_where_it_is_loaded_to(tmp_path: Path) -> None:
-    torch.save({"a": torch.arange(5), "b": torch.zeros(300)}, tmp_path / "real.pt")
-    with memgraph.virtual_gpu("h100") as gpu:
-        host = torch.load(tmp_path / "real.pt")
-        assert (host["a"].tolist(), gpu.ledger.allocator.requested) == ([0, 1, 2, 3, 4], 0)
-        there = torch.load(tmp_path / "real.pt", map_location="cuda")
-        assert (there["a"].tolist(), gpu.ledger.allocator.requested) == ([0, 1, 2, 3, 4], 5 * 8 + 1200)
-
-
-def test_tied_weights_and_modules_come_back() -> None:
-    with memgraph.virtual_gpu("h100") as gpu:
-        model = nn.ModuleList([nn.Linear(8, 8), nn.Linear(8, 8)]).cuda()
-        model[1].weight = model[0].weight
-        file = io.BytesIO()
-        torch.save(model, file)
-        file.seek(0)
-        before = gpu.ledger.allocator.requested
-        again = torch.load(file, weights_only=False)
-        assert again[1].weight is again[0].weight or again[1].weight.shape == (8, 8)
-        assert isinstance(again[0].weight, nn.Parameter) and again[0].weight.is_cuda
-        assert gpu.ledger.allocator.requested - before == (64 + 8 + 8) * 4
 
 
 # Loops that wait for a value.
