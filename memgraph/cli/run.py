@@ -45,7 +45,9 @@ from memgraph.world.place import Place, place
 @click.option(
     "--change", "changes", multiple=True,
     type=click.Choice(["fused", "no-foreach", "no-cache", "chunked-loss", "checkpoint", "no-autocast", "no-grad"]),
-    help="Run it with this change, which the script does not know of; `memgraph advise SCRIPT` tries all. Repeat.",
+    metavar="CHANGE",
+    help="Run it with this change, which the script does not know of: fused, no-foreach, no-cache, chunked-loss, "
+    "checkpoint, no-autocast or no-grad; can be repeated. `memgraph advise SCRIPT` tries all.",
 )  # fmt: skip
 @click.option(
     "--plan", "planned", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",

@@ -44,7 +44,8 @@ class Orders:
     def __init__(self, memory: list[Any]) -> None:
         self._memory = memory
         self._known: list[Order] = []
-        self._words: dict[bytes, Any] = {}
+        self.words: dict[bytes, Any] = {}
+        """Texts and short numbers, as `word` says them."""
 
     def find(self, data: bytes, at: int) -> tuple[Order, re.Match[bytes]] | None:
         """The entry there, if it is one."""
@@ -70,7 +71,7 @@ class Orders:
 
     def word(self, text: bytes) -> Any:
         """A number, or what is remembered."""
-        known = self._words.get(text)
+        known = self.words.get(text)
         if known is not None:
             return known
         code = text[0]
@@ -79,7 +80,7 @@ class Orders:
         number = int.from_bytes(text[1:], "little")
         found = self._memory[number] if code in b"jh" else number
         if type(found) is str or type(found) is int:  # what is remembered of other kinds may be forgotten
-            if len(self._words) > _WORDS:
-                self._words.clear()
-            self._words[text] = found
+            if len(self.words) > _WORDS:
+                self.words.clear()
+            self.words[text] = found
         return found

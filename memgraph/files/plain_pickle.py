@@ -90,11 +90,12 @@ class _Reader:
         self.marks: list[int] = []
         """How high the stack was at each mark."""
         self.memory: list[Any] = []
-        self.runs: dict[bytes, tuple[int, list[Any]]] = {}
-        """What references in a row stand for, with a number."""
+        self.runs: dict[bytes, Items] = {}
+        """What references in a row stand for, each with a number."""
         self.orders = Orders(self.memory)
-        self.last_run, self.run_count = (-1, 0, 0), 0
+        self.last_run: tuple[int, int, int | None] = (-1, 0, 0)
         """The last of them: how high the stack was, how many, and its number."""
+        self.run_count = 0
         self.data, self.at, self.safe = b"", 0, -1
         """What was read and not yet followed; where the next operation is; where the last may be before more is
         needed."""
@@ -163,31 +164,32 @@ class _Reader:
 
     def push_run(self, text: bytes) -> None:
         """Many references in a row."""
-        number, found = self.followed(text)
-        self.last_run = len(self.stack), len(found), number
+        found = self.followed(text)
+        self.last_run = len(self.stack), len(found), found.same
         self.stack.extend(found)
 
-    def followed(self, text: bytes) -> tuple[int, list[Any]]:
-        """What references in a row stand for, with a number. Equal ones come again and again, and are followed once."""
+    def followed(self, text: bytes) -> Items:
+        """What references in a row stand for, and the number of that. Equal ones come again and again, and are followed
+        once."""
         known = self.runs.get(text)
         if known is None:
             if len(self.runs) > _RUNS:
                 self.runs.clear()
             self.run_count += 1
             places = (int.from_bytes(one[1:], "little") for one in _REFERENCE.findall(text))
-            known = self.runs[text] = self.run_count, [self.memory[place] for place in places]
+            known = self.runs[text] = Items([self.memory[place] for place in places])
+            known.same = self.run_count
         return known
 
     def entry(self, order: Order, found: re.Match[bytes]) -> Pairs:
-        """A whole entry: what its operations one by one would make."""
-        pairs, frames, memory = Pairs(), Items(), self.memory
-        pairs.place, frames.place = len(memory), len(memory) + 1
-        memory += (pairs, frames)
-        values, place = found.groups(), order.place
-        frames.same, rows = self.followed(values[place])
-        frames.extend(rows)
-        pairs.update(zip(order.names, map(self.orders.word, values[:place] + values[place + 1 :]), strict=True))
+        """A whole entry: what its operations one by one would make. Entries with one stack share its list."""
+        orders, memory, place = self.orders, self.memory, order.place
+        values = list(found.groups())
+        frames = self.followed(values.pop(place))
+        pairs = Pairs(zip(order.names, [orders.words.get(text) or orders.word(text) for text in values], strict=True))
         pairs[order.frames] = frames
+        pairs.place = len(memory)
+        memory += (pairs, frames)
         return pairs
 
     def extend(self) -> None:

@@ -146,7 +146,7 @@ def _take(items: Items, entry: dict[Any, Any], forget: Forget) -> bool:
         items.taken = History()
     items.taken.follow(entry)
     frames = entry.get("frames")
-    if type(frames) is Items:
+    if type(frames) is Items and hasattr(frames, "place"):
         forget(frames, items.taken.stack(frames))
     return True
 

@@ -61,6 +61,7 @@ class History:
         self.sizes, self.makers, self.streams = array("q"), array("q"), array("q")
         """Of each buffer its requested bytes, the site that made it, and its stream."""
         self.events = Events()
+        self._add = tuple(column.append for column in self.events.columns)
         self.sites: dict[Site, int] = {}
         self._stacks: dict[Any, tuple[Any, int]] = {}
         self._frames: dict[int, tuple[Any, Frame]] = {}
@@ -123,8 +124,12 @@ class History:
             self._write(Action.FREE_REQUESTED, buffer, -1, address, 0)
 
     def _write(self, action: Action, buffer: int, op: int, address: int, size: int) -> None:
-        for column, value in zip(self.events.columns, (action, buffer, op, address, size), strict=True):
-            column.append(value)
+        add_action, add_buffer, add_op, add_address, add_size = self._add
+        add_action(action)
+        add_buffer(buffer)
+        add_op(op)
+        add_address(address)
+        add_size(size)
 
     def stack(self, frames: Any) -> int:
         """The number of the site that a stack is; -1 if it is empty."""

@@ -10,7 +10,6 @@ The engine's threads do: the caller of a backward is woken first, and what the t
 from __future__ import annotations
 
 import contextlib
-import functools
 import os
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -58,14 +57,20 @@ def ensure_engine_thread() -> None:
                 f"torch {torch.__version__}'s autograd engine does not accept the virtual device: {error}"
             ) from error
         _smallest_backward()
-    _begin(os.getpid())
+    _begin()
 
 
-@functools.cache
-def _begin(_process: int) -> None:
+_begun_in = 0
+"""The process in which they are through with their start: a fork of it has none of the threads, and gets none."""
+
+
+def _begin() -> None:
     """Every thread is through with its start, for which it needs the interpreter."""
-    for index in range(_THREADS):
-        _run(_task(index))
+    global _begun_in
+    if _begun_in != os.getpid():
+        for index in range(_THREADS):
+            _run(_task(index))
+        _begun_in = os.getpid()
 
 
 def settle_engine_thread() -> None:
@@ -102,11 +107,10 @@ def engine_threads_rest() -> Iterator[None]:
     """When it closes, no thread of the engine has anything of Python's left to drop: it is through with what it did,
     and of the last task others hold everything. A thread may also be the last to hold a mode that was in force at the
     task's beginning, so none is."""
-    process = os.getpid()
     try:
         yield
     finally:
-        if os.getpid() == process:  # a fork has none of the threads
+        if os.getpid() == _begun_in:
             with contextlib.ExitStack() as stack:
                 for _ in range(_len_torch_function_stack()):
                     stack.enter_context(_pop_mode_temporarily())

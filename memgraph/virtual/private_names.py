@@ -31,6 +31,7 @@ EVERY_RUN = (
     "torch._C._get_cudnn_enabled",
     "torch._C._get_deterministic_algorithms",
     "torch._C._get_sdp_priority_order",
+    "torch._C._get_tracing_state",
     "torch._C._only_lift_cpu_tensors",
     "torch._C._set_only_lift_cpu_tensors",
     "torch._C._set_throw_on_mutable_data_ptr",
@@ -63,6 +64,8 @@ EVERY_RUN = (
     "torch.utils._foreach_utils",
     "torch.utils._python_dispatch._disable_current_modes",
     "torch.utils._python_dispatch.is_traceable_wrapper_subclass",
+    "torch.utils.data.dataloader._MultiProcessingDataLoaderIter",
+    "torch.utils.data.dataloader._SingleProcessDataLoaderIter",
 )
 """Needed by any virtual GPU."""
 
@@ -71,6 +74,7 @@ SOME_RUNS = (
     "torch._higher_order_ops.scan.generic_scan",
     "torch._C._get_nested_int",
     "torch._C.DispatchKey.CUDA",
+    "torch._C.Future.then",
     "torch._C._distributed_c10d.Store",
     "torch._C._dynamo.guards",
     "torch._dynamo.exc",
