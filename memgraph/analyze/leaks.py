@@ -32,7 +32,9 @@ def verdict_on_steps(found: Steps) -> str:
     if found.unit == "call":
         return f"Nothing is kept from call to call: {found.count} calls of the model were looked at."
     if found.steady:
-        return f"Steady after step {found.steady}: the {found.count - found.steady} steps after it need no more."
+        after = found.count - found.steady
+        need = "step after it needs" if after == 1 else f"{after} steps after it need"
+        return f"Steady after step {found.steady}: the {need} no more."
     return f"Nothing is kept from step to step; what a step needs still varied over {found.count} steps."
 
 

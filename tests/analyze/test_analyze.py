@@ -9,7 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from memgraph.analyze.attribution import consumers, starred
+from memgraph.analyze.leaks import verdict_on_steps
 from memgraph.analyze.peak import Share, categories, verdict
+from memgraph.analyze.steps import Steps
 from memgraph.analyze.timeline import Bin, bins
 from memgraph.gpu.specs import find
 from memgraph.trace import Action, Category, Event, Role, Trace
@@ -258,3 +260,15 @@ def test_events_without_buffers_are_events(tape: Tape) -> None:
     tape.events.append(Event(Action.SEGMENT_FREE, -1, -1, 0, MIB))
     trace = tape.trace()
     assert bins(trace, 1) == (Bin(0, 2, 0, ""),) and consumers(trace) == () and categories(trace) == ()
+
+
+@pytest.mark.parametrize(
+    ("steady", "said"),
+    [
+        (1, "Steady after step 1: the 2 steps after it need no more."),
+        (2, "Steady after step 2: the step after it needs no more."),
+        (0, "Nothing is kept from step to step; what a step needs still varied over 3 steps."),
+    ],
+)
+def test_a_verdict_counts_the_steps(steady: int, said: str) -> None:
+    assert verdict_on_steps(Steps(3, "step", (1, 2, 3), (), steady)) == said
