@@ -20,7 +20,7 @@ from memgraph.capture.generated import Origin, frames_of, module_of, origins_of
 from memgraph.capture.provenance import ModulePaths, Place
 from memgraph.capture.recorder import Recorder
 from memgraph.capture.storages import Storages
-from memgraph.gpu.allocator.rounding import SMALL_BUFFER
+from memgraph.gpu.allocator.rounding import SMALL_BUFFER, allocation_size
 from memgraph.gpu.cublas import MATRIX_OPS, cublas_workspace_bytes
 from memgraph.gpu.specs import GpuSpec
 from memgraph.trace import Action, Compilation, Saved
@@ -276,7 +276,8 @@ class Compiling:
         """Bytes that CUDA graphs would keep at most, in whole segments: for each graph its inputs' copies and the most
         that it held of its own in a run, which graphs of one step may share; cuBLAS's workspace, which each capture
         takes anew in the pool and leaves there (`clear_cublas_manager`, torch/_inductor/cudagraph_trees.py); and a
-        segment of the capture's stream, for the generator's state."""
+        segment of the capture's stream, for the generator's state. One run of `generate` on an H200 had this sum; how
+        it is made up there was not recorded."""
         if not self._copied:
             return 0
         largest: Counter[int] = Counter()
@@ -295,7 +296,7 @@ class Compiling:
         kept = largest.total() + sum(self._copied.values())
         spec = self._recorder.operators.gpu
         workspace = cublas_workspace_bytes(spec.capability) if any(map(self._multiplies, self._runs)) else 0
-        return sum(-(-size // SMALL_BUFFER) * SMALL_BUFFER for size in (kept, workspace)) + SMALL_BUFFER
+        return sum(allocation_size(size) for size in (kept, workspace) if size) + SMALL_BUFFER
 
     def _multiplies(self, run: Run) -> bool:
         """Whether there is a matrix product among a run's ops."""

@@ -382,7 +382,7 @@ class Recorder(FakeTensorMode):
         """Tell the ledger what the op allocates, and whether it was a gradient."""
         if recipe is None or not recipe.quiet:
             self._allocate(operator, outputs, args, kwargs, recipe)
-        if self.stage.name == "backward":
+        if self.stage.in_backward:
             self._notice_gradient(outputs)
 
     def _allocate(
