@@ -102,9 +102,12 @@ def _frames() -> Iterator[types.FrameType]:
 
 
 def _frames_of_others() -> Iterator[types.FrameType]:
-    """Those of other threads, the innermost first."""
-    for thread, innermost in sys._current_frames().items():
-        frame: types.FrameType | None = innermost if thread != threading.get_ident() else None
+    """Those of other threads, the innermost first. This function's own frame is among those asked for: a variable of
+    it would close a cycle, and from Python 3.12 on all frames that called it would stay until a collection."""
+    innermost = sys._current_frames()
+    del innermost[threading.get_ident()]
+    for first in innermost.values():
+        frame: types.FrameType | None = first
         while frame is not None:
             yield frame
             frame = frame.f_back
