@@ -2,10 +2,10 @@
 
     python -m benchmarks.speed.snapshot [MiB [STACKS]]
 
-The file is made up, as torch.cuda.memory._dump_snapshot writes one: each entry has a stack of twenty frames of its own
-list, the frames are shared. A program has some thousand different stacks, which is what is made by default; 0 makes
-each another. It is written operation by operation, because to make one of a GiB with Python's pickler
-takes ten times as much memory.
+The file is made up, as torch.cuda.memory._dump_snapshot of torch 2.11 writes one: entries have a text of their own and
+a stack of twenty frames in a list of its own, but for what completes a free; the frames are shared. A program has some
+thousand different stacks, which is what is made by default; 0 makes each another. It is written operation by operation,
+because to make one of a GiB with Python's pickler takes ten times as much memory.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-KEYS = ("action", "addr", "size", "stream", "time_us", "frames", "segments", "device_traces")
+KEYS = ("action", "addr", "size", "stream", "time_us", "compile_context", "frames", "segments", "device_traces")
 ACTIONS = ("alloc", "free_requested", "free_completed", "segment_alloc")
 FRAMES = 3000
 DEPTH = 20
@@ -54,13 +54,16 @@ class Written:
         )
 
     def entry(self, action: str, address: int, size: int, stack: list[int]) -> bytes:
+        """With an empty stack the list is that of the entry before."""
         names = self.names
-        self.count += 2
-        frames = b"".join(self.again(self.first + n) for n in stack)
+        frames = b"]\x94(" + b"".join(self.again(self.first + n) for n in stack) + b"e"
+        if not stack:
+            frames = self.again(self.count - 1)
+        self.count += 2 + bool(stack)
         return b"".join(
             (b"}\x94(", names["action"], names[action], names["addr"], _number(address), names["size"], _number(size),
-             names["stream"], b"K\x00", names["time_us"], _number(1_700_000_000_000_000), names["frames"],
-             b"]\x94(", frames, b"eu")
+             names["stream"], b"K\x00", names["time_us"], _number(1_700_000_000_000_000),
+             names["compile_context"], b"\x8c\x03N/A\x94", names["frames"], frames, b"u")
         )  # fmt: skip
 
 
@@ -89,7 +92,7 @@ def pieces(size: int, stacks: int = STACKS) -> Iterator[bytes]:
             if len(live) > 500 or (live and chance.random() < 0.4):
                 gone, wanted = live.pop(chance.randrange(len(live)))
                 batch.append(out.entry("free_requested", gone, wanted, stack))
-                batch.append(out.entry("free_completed", gone, wanted, stack))
+                batch.append(out.entry("free_completed", gone, wanted, []))
             else:
                 wanted = chance.choice((512, 4096, 2**20))
                 live.append((address, wanted))

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any, BinaryIO, NoReturn
 
 from memgraph.errors import shortened
-from memgraph.files.pickled_entries import Order, Orders
+from memgraph.files.pickled_entries import Entries, Orders
 
 _BLOCK = 2**20
 """Bytes that are read at once."""
@@ -39,6 +39,9 @@ Forget = Callable[["Items", Any], None]
 Take = Callable[["Items", dict[Any, Any], Forget], bool]
 """Told of a dictionary that is being put into a list; True if it is done with it, and the list does without. If it does
 not take the first of some that come together, it is not told of the others."""
+
+Taker = Callable[["Items"], Entries]
+"""Who takes the entries of a list that are read at once, and not as dictionaries."""
 
 
 class PickleError(Exception):
@@ -66,17 +69,18 @@ class Pairs(dict[Any, Any]):
     place: int
 
 
-def load(file: BinaryIO, take: Take = lambda _items, _pairs, _forget: False) -> Any:
+def load(file: BinaryIO, take: Take = lambda _items, _pairs, _forget: False, taker: Taker | None = None) -> Any:
     """Read a pickle.
 
     Args:
-        take: told of each dictionary that is put into a list.
+        take: told of each dictionary that is put into a list, but for entries of a history that are written alike.
+        taker: of these; without one all are dictionaries.
 
     Raises:
         PickleError: it is not a pickle of plain data.
     """
     try:
-        return _Reader(file, take).run()
+        return _Reader(file, take, taker).run()
     except (LookupError, ValueError, TypeError, AttributeError, OverflowError, struct.error) as error:
         raise PickleError(f"it is damaged or no pickle: {type(error).__name__} {str(error)[:100]}") from error
 
@@ -84,8 +88,8 @@ def load(file: BinaryIO, take: Take = lambda _items, _pairs, _forget: False) -> 
 class _Reader:
     """A pickle is a program for a machine with a stack and a memory; this is one that knows no names."""
 
-    def __init__(self, file: BinaryIO, take: Take) -> None:
-        self.file, self.take = file, take
+    def __init__(self, file: BinaryIO, take: Take, taker: Taker | None) -> None:
+        self.file, self.take, self.taker = file, take, taker
         self.stack: list[Any] = []
         self.marks: list[int] = []
         """How high the stack was at each mark."""
@@ -93,6 +97,8 @@ class _Reader:
         self.runs: dict[bytes, Items] = {}
         """What references in a row stand for, each with a number."""
         self.orders = Orders(self.memory)
+        self.handed_on = -1
+        """How many marks there are at that of the list whose entries were handed on; -1 if that is over."""
         self.last_run: tuple[int, int, int | None] = (-1, 0, 0)
         """The last of them: how high the stack was, how many, and its number."""
         self.run_count = 0
@@ -104,7 +110,6 @@ class _Reader:
         """Follow it to its end. One long loop on purpose, the frequent operations first: calls would take most of the
         time."""
         stack, marks, memory = self.stack, self.marks, self.memory
-        orders = self.orders
         push, number = stack.append, struct.Struct("<I").unpack_from
         data, at, safe = self.data, self.at, self.safe
         while True:
@@ -138,13 +143,11 @@ class _Reader:
                 push(data[at + 1] | data[at + 2] << 8)
                 at += 3
             elif code == 0x7D:  # EMPTY_DICT
-                entry = orders.find(data, at)
-                if entry is None:
+                after = self.entries(data, at) if marks and self.taker is not None else at
+                if after == at:
                     push(Pairs())
-                    at += 1
-                else:
-                    push(self.entry(*entry))
-                    at = entry[1].end()
+                    after += 1
+                at = after
             elif code == 0x28:  # MARK
                 marks.append(len(stack))
                 at += 1
@@ -181,21 +184,24 @@ class _Reader:
             known.same = self.run_count
         return known
 
-    def entry(self, order: Order, found: re.Match[bytes]) -> Pairs:
-        """A whole entry: what its operations one by one would make. Entries with one stack share its list."""
-        orders, memory, place = self.orders, self.memory, order.place
-        values = list(found.groups())
-        frames = self.followed(values.pop(place))
-        pairs = Pairs(zip(order.names, [orders.words.get(text) or orders.word(text) for text in values], strict=True))
-        pairs[order.frames] = frames
-        pairs.place = len(memory)
-        memory += (pairs, frames)
-        return pairs
+    def entries(self, data: bytes, at: int) -> int:
+        """Hand on the entries of a history that stand there, after what the list was given before; where they end."""
+        height = self.marks[-1]
+        target = self.stack[height - 1] if height else None
+        if type(target) is not Items or self.taker is None or not self.orders.begins(data, at):
+            return at
+        self.handed_on = -1
+        self.append(self.since_mark())
+        self.marks.append(height)
+        self.handed_on = len(self.marks)
+        return self.orders.follow(data, at, self.taker(target))
 
     def extend(self) -> None:
         """A list gets what is since the mark; `same` if that is one run, and all of it."""
         start, length, number = self.last_run
         whole = self.marks[-1] == start and len(self.stack) == start + length
+        if len(self.marks) == self.handed_on:
+            self.handed_on = -1
         items = self.since_mark()
         target = self.stack[-1]
         if type(target) is Items:
@@ -249,6 +255,8 @@ class _Reader:
             self.memory[place] = new
 
     def since_mark(self) -> list[Any]:
+        if len(self.marks) == self.handed_on:
+            raise PickleError("it is damaged: entries of a list that is none")
         height = self.marks.pop()
         found = self.stack[height:]
         del self.stack[height:]

@@ -39,7 +39,7 @@ def load_snapshot(path: Path, *, libraries: bool = False) -> Trace:
     """
     try:
         with path.open("rb") as file:
-            data = plain_pickle.load(file, _take)
+            data = plain_pickle.load(file, _take, _history)
         trace = _trace(path, data, libraries)
         trace.self_check()
     except OSError as error:
@@ -142,13 +142,17 @@ def _take(items: Items, entry: dict[Any, Any], forget: Forget) -> bool:
     site stands for it."""
     if "action" not in entry:
         return False
-    if not hasattr(items, "taken"):
-        items.taken = History()
-    items.taken.follow(entry)
+    _history(items).follow(entry)
     frames = entry.get("frames")
     if type(frames) is Items and hasattr(frames, "place"):
         forget(frames, items.taken.stack(frames))
     return True
+
+
+def _history(items: Items) -> History:
+    if not hasattr(items, "taken"):
+        items.taken = History()
+    return items.taken
 
 
 def read(snapshot: Mapping[str, Any], device: int) -> ReadHistory:

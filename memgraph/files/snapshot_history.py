@@ -78,23 +78,32 @@ class History:
 
     def follow(self, entry: Mapping[str, Any]) -> None:
         """The next entry. What was refused has no address."""
-        action, address, size = entry["action"], int(entry.get("addr", 0)), int(entry["size"])
+        action = entry["action"]
+        site = self.stack(entry.get("frames")) if action in ("alloc", "oom") else -1
+        self.row(action, int(entry.get("addr", 0)), int(entry["size"]), int(entry.get("stream", 0)), site)
+
+    def row(self, action: str, address: int, size: int, stream: int, site: int) -> None:
+        """The next entry.
+
+        Args:
+            site: the number of the site of its stack.
+        """
         if self._asked >= 0 and not (action == "free_completed" and address == self._asked):
             self._wait(self._asked)
         self._asked = -1
         if action == "alloc":
-            self._alloc(address, size, self.stack(entry.get("frames")), int(entry.get("stream", 0)))
+            self._alloc(address, size, site, stream)
         elif action == "free_requested":
             self._asked = address
         elif action == "free_completed":
-            self._freed(address, size, int(entry.get("stream", 0)))
+            self._freed(address, size, stream)
         elif action in ("segment_alloc", "segment_map"):
             self._write(Action.SEGMENT_ALLOC, -1, -1, address, size)
             self._whole[len(self.events) - 1] = action == "segment_alloc"
         elif action in ("segment_free", "segment_unmap"):
             self._write(Action.SEGMENT_FREE, -1, -1, address, size)
         elif action == "oom":
-            self._write(Action.OUT_OF_MEMORY, -1, self.stack(entry.get("frames")), 0, max(1, size))
+            self._write(Action.OUT_OF_MEMORY, -1, site, 0, max(1, size))
 
     def _alloc(self, address: int, size: int, maker: int, stream: int) -> None:
         self._live[address] = len(self.sizes)

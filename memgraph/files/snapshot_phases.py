@@ -6,6 +6,7 @@ backward frees. With them alone, a backward is what has no frames at all: autogr
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 from memgraph.files.stacks import NOWHERE, Site
@@ -148,6 +149,7 @@ def _numbered(rows: Sequence[tuple[str, int]], length: int) -> tuple[Phase, ...]
     return _closed(told, length)
 
 
+@functools.cache
 def plain(name: str) -> str:
     """`mm` of `aten.mm` and `Mm`; `nllloss` of `nll_loss_forward` and `NllLoss`."""
     return name.removeprefix("aten.").removesuffix("_forward").replace("_", "").lower()

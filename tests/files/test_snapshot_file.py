@@ -245,7 +245,7 @@ def test_a_snapshot_is_read_without_keeping_its_dictionaries(monkeypatch: pytest
             most = max(most, sum(type(one) is plain_pickle.Pairs and "action" in one for one in gc.get_objects()))
 
     monkeypatch.setattr(snapshot_history.History, "follow", counting)
-    data = plain_pickle.load(io.BytesIO(text), snapshot_file._take)
+    data = plain_pickle.load(io.BytesIO(text), snapshot_file._take, snapshot_file._history)
     assert len(data["device_traces"][0].taken) == 5001
     assert 0 < most <= 1001
 
