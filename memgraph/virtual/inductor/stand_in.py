@@ -22,6 +22,7 @@ from memgraph.virtual.inductor import tuning
 from memgraph.virtual.inductor.caches import nothing_kept
 from memgraph.virtual.inductor.card import device_answers
 from memgraph.virtual.inductor.constants import constants_are_computed_on_the_host
+from memgraph.virtual.inductor.split import parts_are_tried_on_stand_ins
 from memgraph.virtual.inductor.watcher import Watcher, compiler_is_watched
 from memgraph.virtual.inductor.wrapper import (
     graphs_are_not_captured,
@@ -31,7 +32,7 @@ from memgraph.virtual.inductor.wrapper import (
 from memgraph.virtual.patches import as_torch_is, replaced
 
 _MODULES = (
-    "torch._dynamo", "torch._dynamo.convert_frame", "torch._dynamo.device_interface", "torch._dynamo.output_graph",
+    "torch._dynamo", "torch._dynamo.backends.distributed", "torch._dynamo.convert_frame", "torch._dynamo.device_interface", "torch._dynamo.output_graph",
     "torch._dynamo.trace_rules", "torch._inductor.compile_fx", "torch._inductor.async_compile",
     "torch._inductor.codecache", "torch._inductor.select_algorithm", "torch._inductor.lowering",
     "torch._inductor.runtime.triton_heuristics", "torch._inductor.runtime.triton_helpers",
@@ -62,6 +63,7 @@ def compiles_without_a_card(gpu: GpuSpec, watcher: Watcher) -> Iterator[None]:
         stack.enter_context(tuning.products_are_padded(gpu, timed, watcher.recording, watcher.state))
         stack.enter_context(tuning.products_stay_with_libraries(watcher.state))
         stack.enter_context(graphs_are_not_captured(watcher))
+        stack.enter_context(parts_are_tried_on_stand_ins())
         stack.enter_context(compiler_is_watched(watcher))
         yield
 
