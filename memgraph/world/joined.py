@@ -96,7 +96,7 @@ def joined(
         stack.enter_context(nobody_traces())
         stack.enter_context(run_by(on_values()))
         stack.enter_context(reductions_are_known())
-        stack.enter_context(objects_are_pickled(recorder.assumptions.state))
+        stack.enter_context(objects_are_pickled(recorder.assumptions.state, where, mail))
         stack.enter_context(state_is_alike(recorder.assumptions.state))
         stack.enter_context(ddp_runs())
         stack.enter_context(shards_are_few())

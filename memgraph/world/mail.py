@@ -6,6 +6,7 @@ run yet is started by who asks. Nobody waits for one that has ended.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import pickle
 import time
@@ -38,6 +39,7 @@ class Mail:
         self._start = start
         self._sent: Counter[int] = Counter()
         self._taken: Counter[int] = Counter()
+        self._told: Counter[tuple[int, str]] = Counter()
 
     def announce(self) -> None:
         """This rank runs."""
@@ -59,14 +61,34 @@ class Mail:
         Raises:
             MemgraphError: it will not come.
         """
-        message = self.folder / f"{peer}-{self.rank}-{self._taken[peer]}"
+        number = self._taken[peer]
         self._taken[peer] += 1
+        return pickle.loads(self._awaited(self.folder / f"{peer}-{self.rank}-{number}", peer))
+
+    def tell(self, topic: str, content: bytes) -> None:
+        """To all other ranks that ask."""
+        _write(self._about(self.rank, topic), content)
+
+    def told(self, peer: int, topic: str) -> bytes | None:
+        """What another rank tells all next of a topic, which is waited for; None where no other rank is.
+
+        Raises:
+            MemgraphError: it will not come.
+        """
+        return self._awaited(self._about(peer, topic), peer)
+
+    def _about(self, rank: int, topic: str) -> Path:
+        number = self._told[rank, topic]
+        self._told[rank, topic] += 1
+        return self.folder / f"{rank}-all-{hashlib.sha256(topic.encode()).hexdigest()[:16]}-{number}"
+
+    def _awaited(self, message: Path, peer: int) -> bytes:
         self.see_to(peer)
         while not message.exists():
             if not runs(self.folder, peer) and not message.exists():
                 raise MemgraphError(f"rank {self.rank} waits for a message from rank {peer}, which {self._why(peer)}")
             time.sleep(_PAUSE)
-        return pickle.loads(message.read_bytes())
+        return message.read_bytes()
 
     def see_to(self, peer: int) -> None:
         """That a rank runs, or has run. Who makes the file first starts it."""

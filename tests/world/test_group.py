@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,8 +15,11 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.optim import ZeroRedundancyOptimizer
 
 import memgraph
+from memgraph.capture.session import VirtualGpu
 from memgraph.errors import MemgraphError
 from memgraph.trace import Action, Trace
+from memgraph.world.mail import Mail
+from memgraph.world.place import place
 
 
 def sizes(trace: Trace) -> list[int]:
@@ -199,3 +203,22 @@ def test_state_of_other_ranks_is_as_large_as_this_ones() -> None:
         optimizer.consolidate_state_dict(to=0)
         assert len(optimizer.state_dict()["state"]) == 8
     assert any("the optimizer's state on other ranks" in text for text in gpu.trace.assumptions)
+
+
+def test_what_another_rank_broadcasts_comes_from_it_where_it_can_be_asked(tmp_path: Path) -> None:
+    """Each list is a talk of its own, in order, whoever had it first."""
+    got: list[object] = []
+    for rank in (0, 1):
+        mail = Mail(rank, tmp_path, None)
+        mail.announce()
+        with VirtualGpu("h100", place=place(2, rank), mail=mail) as gpu:
+            dist.init_process_group("nccl")
+            for number in range(2):
+                said = [f"of rank {rank}, {number}"]
+                dist.broadcast_object_list(said, src=0)
+                got += said
+            part = [None]
+            dist.scatter_object_list(part, ["a", "b"] if rank == 0 else None, src=0)
+            got += part
+    assert got == ["of rank 0, 0", "of rank 0, 1", "a", "of rank 0, 0", "of rank 0, 1", "b"]
+    assert not any("object_list" in text for text in gpu.trace.assumptions)

@@ -32,7 +32,8 @@ from memgraph.virtual.inductor.wrapper import (
 from memgraph.virtual.patches import as_torch_is, replaced
 
 _MODULES = (
-    "torch._dynamo", "torch._dynamo.backends.distributed", "torch._dynamo.convert_frame", "torch._dynamo.device_interface", "torch._dynamo.output_graph",
+    "torch._dynamo", "torch._dynamo.backends.distributed", "torch._dynamo.convert_frame",
+    "torch._dynamo.device_interface", "torch._dynamo.output_graph",
     "torch._dynamo.trace_rules", "torch._inductor.compile_fx", "torch._inductor.async_compile",
     "torch._inductor.codecache", "torch._inductor.select_algorithm", "torch._inductor.lowering",
     "torch._inductor.runtime.triton_heuristics", "torch._inductor.runtime.triton_helpers",
