@@ -176,8 +176,7 @@ def _max(call: Call, gpu: GpuSpec, version: Version) -> Steps:
         if source.shape:
             reduce_scratch(plan, what, _INDEXED, gpu)
     else:
-        plan.contiguous(source, "contiguous input")
-        _extremum_scratch(plan, dense(source.shape, source.dtype), (), False, gpu)
+        maximum_scratch(plan, source, gpu)
     return plan.steps()
 
 
@@ -196,6 +195,18 @@ def _argmax(call: Call, gpu: GpuSpec, version: Version) -> Steps:
         plan, reduction(source, dims, dim is not None and bool(call.arg(2, "keepdim", False)), (8,)), _INDEXED, gpu
     )
     return plan.steps()
+
+
+def argmax_scratch(plan: Plan, source: TensorMeta, gpu: GpuSpec) -> None:
+    """What `source.argmax(-1, keepdim=True)` takes besides its output, for other rules."""
+    if source.shape[-1] != 1:
+        reduce_scratch(plan, reduction(source, (len(source.shape) - 1,), True, (8,)), _INDEXED, gpu)
+
+
+def maximum_scratch(plan: Plan, source: TensorMeta, gpu: GpuSpec) -> None:
+    """What `source.max()` and `source.min()` take besides their output, for other rules."""
+    plan.contiguous(source, "contiguous input")
+    _extremum_scratch(plan, dense(source.shape, source.dtype), (), False, gpu)
 
 
 def _aminmax(call: Call, gpu: GpuSpec, version: Version) -> Steps:

@@ -100,10 +100,16 @@ def _topk(call: Call, gpu: GpuSpec, version: Version) -> Steps | None:
     dim = wrap(call.arg(2, "dim", -1), len(source.shape))
     length = source.shape[dim] if source.shape else 1
     copy = plan.contiguous(source, "contiguous input")
-    if _many_blocks(source.numel // length, length):
-        _topk_blocks(plan, source, length, gpu)
+    topk_scratch(plan, source, gpu, length)
     plan.release(copy)
     return plan.steps() if k <= _SMALL or not call.arg(4, "sorted", True) else None
+
+
+def topk_scratch(plan: Plan, source: TensorMeta, gpu: GpuSpec, length: int = 0) -> None:
+    """What the choice itself takes, along the last dimension or one of `length` elements, for other rules."""
+    length = length or source.shape[-1]
+    if _many_blocks(source.numel // length, length):
+        _topk_blocks(plan, source, length, gpu)
 
 
 def _many_blocks(slices: int, length: int) -> bool:

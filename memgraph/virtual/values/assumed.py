@@ -45,7 +45,9 @@ BY_VALUE = frozenset(
 """Ops whose result, or its size, depends on values."""
 
 _CONDITIONS = frozenset({aten.equal.default, aten.allclose.default})
-_FLAGS = {aten._unique.default: 2, aten._unique2.default: 2, aten.unique_consecutive.default: 1}
+_FLAGS = {
+    aten._unique.default: 2, aten._unique2.default: 2, aten.unique_consecutive.default: 1, aten.unique_dim.default: 3,
+}  # fmt: skip
 """The place of `return_inverse`, which `return_counts` follows."""
 _UNBOUNDED = frozenset({aten.repeat_interleave.Tensor, aten.bincount.default})
 _MASKED = frozenset({aten.index.Tensor, aten.index_put.default})
@@ -124,7 +126,7 @@ class Assumptions:
             return self._condition(where, step)
         if func.namespace != "aten":
             return self._custom(mode, func, args, kwargs, where)
-        if func not in _SIZED or _of_slices(func, args, kwargs):
+        if func not in _SIZED:
             raise MemgraphError(
                 f"{func}{where} has a result whose size depends on values, and memgraph has no policy for it: "
                 "replace it, or give it a mask of small integers, whose values are followed"
@@ -146,26 +148,26 @@ class Assumptions:
     ) -> Any:  # fmt: skip
         """The result of an op whose result depends on values, where they are known or supposed; None where not."""
         if known is Knowledge.ALL:
-            return self._from_values(mode, values.run_for_real(func, args, kwargs), None)
+            return self._from_values(mode, values.run_for_real(func, args, kwargs), None, _room(func, args))
         if func is aten._local_scalar_dense.default and (pair := values.bounds(args[0])) and torch.equal(*pair):
             return pair[0].item()
         guess, choice = follow.guess(func, args, kwargs)
         if guess is None or choice is None:
             return None
         self._choose(choice)
-        return self._from_values(mode, guess, choice)
+        return self._from_values(mode, guess, choice, _room(func, args))
 
-    def _from_values(self, mode: FakeTensorMode, real: Any, choice: values.Choice | None) -> Any:
+    def _from_values(self, mode: FakeTensorMode, real: Any, choice: values.Choice | None, room: int) -> Any:
         """Fake tensors on the device, shaped like known results, or like supposed ones; a scalar is itself."""
         if isinstance(real, Tensor):
-            fake = _empty(mode, tuple(real.shape), real.dtype)
+            fake = _empty(mode, tuple(real.shape), real.dtype, room)
             if choice is not None:
                 values.keep(fake, None, real, choice)
             else:
                 values.remember(fake, real)
             return fake
         if isinstance(real, (list, tuple)):
-            return tuple(self._from_values(mode, item, choice) for item in real)
+            return tuple(self._from_values(mode, item, choice, room) for item in real)
         return real
 
     def _choose(self, choice: values.Choice | None) -> None:
@@ -221,7 +223,7 @@ class Assumptions:
         bound = _elements(func, args)
         if (most := counted.most(_chosen_by(func, args))) is not None:
             bound = min(bound, most * _spread(func, args))
-        if func in _FLAGS and (span := _span(args[0])) is not None:
+        if func in _FLAGS and _dimension(func, args) is None and (span := _span(args[0])) is not None:
             bound = min(bound, span[1] - span[0] + 1)
         size = math.ceil(bound * self.fraction)
         self.state(
@@ -267,14 +269,25 @@ class Assumptions:
         if func is aten.index.Tensor:
             return values.of_assumed_size(_empty(mode, _indexed_shape(tensor, args[1], size), tensor.dtype))
         if func in _FLAGS:
-            inverse, counts = _wanted(func, args, kwargs)
-            results = (
-                _empty(mode, (size,), tensor.dtype),
-                _empty(mode, tuple(tensor.shape) if inverse else (0,), torch.int64),
-                _empty(mode, (size if counts else 0,), torch.int64),
-            )
-            return results[: len(func._schema.returns)]
+            return _distinct(mode, func, args, kwargs, size)
         return _empty(mode, (size,), torch.int64)
+
+
+def _distinct(
+    mode: FakeTensorMode, func: OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any], size: int
+) -> tuple[Tensor, ...]:
+    """What a unique returns: the values, where each element is among them, and how often each is there."""
+    tensor, along, room = args[0], _dimension(func, args), _room(func, args)
+    inverse, counts = _wanted(func, args, kwargs)
+    shape, places = (size,), tuple(tensor.shape)
+    if along is not None:
+        shape, places = (*places[:along], size, *places[along + 1 :]), (places[along],)
+    results = (
+        _empty(mode, shape, tensor.dtype, room),
+        _empty(mode, places if inverse else (0,), torch.int64),
+        _empty(mode, (size if counts else 0,), torch.int64, room),
+    )
+    return results[: len(func._schema.returns)]
 
 
 def _wanted(func: OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[bool, bool]:
@@ -286,10 +299,17 @@ def _wanted(func: OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any]) ->
     return bool(inverse), bool(counts)
 
 
-def _of_slices(func: OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
-    """Whether a unique compares slices along a dimension rather than elements."""
-    dimension = args[3] if len(args) > 3 else kwargs.get("dim")
-    return func is aten.unique_consecutive.default and dimension is not None
+def _room(func: OpOverload, args: Sequence[Any]) -> int:
+    """Elements of the storage that a unique's values, and their counts, are found in: as many as it is given
+    (aten/src/ATen/native/cuda/UniqueCub.cu)."""
+    return args[0].numel() if func in _FLAGS and _dimension(func, args) is None else 0
+
+
+def _dimension(func: OpOverload, args: Sequence[Any]) -> int | None:
+    """The dimension along which a unique compares slices; None where it compares elements."""
+    place = {aten.unique_dim.default: 1, aten.unique_consecutive.default: 3}.get(func, len(args))
+    dimension: int | None = args[place] if place < len(args) else None
+    return dimension
 
 
 def _rows(args: Sequence[Any], kwargs: Mapping[str, Any]) -> int:
@@ -337,7 +357,8 @@ def _elements(func: OpOverload, args: Sequence[Any]) -> int:
         return _mask(args).numel()
     if func is aten.masked_select.default:
         return math.prod(torch.broadcast_shapes(args[0].shape, args[1].shape))
-    return int(args[0].numel())
+    along = _dimension(func, args)
+    return int(args[0].numel() if along is None else args[0].shape[along])
 
 
 def _indexed_shape(tensor: Tensor, indices: Sequence[Tensor | None], size: int) -> tuple[int, ...]:
@@ -356,6 +377,9 @@ def _indexed_shape(tensor: Tensor, indices: Sequence[Tensor | None], size: int) 
     return (*shape, *tensor.shape[dimension:])
 
 
-def _empty(mode: FakeTensorMode, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+def _empty(mode: FakeTensorMode, shape: tuple[int, ...], dtype: torch.dtype, room: int = 0) -> Tensor:
+    """A new tensor; of some elements, it is what is left of a storage for `room` of them."""
     with mode:
+        if 0 < math.prod(shape) < room:
+            return torch.empty(room, dtype=dtype, device="cuda").resize_(shape)
         return torch.empty(shape, dtype=dtype, device="cuda")

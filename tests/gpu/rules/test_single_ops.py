@@ -19,6 +19,8 @@ ALIKE = (
     "batch_norm (32,64,56,56) float16 channels_last amp", "attention FLASH_ATTENTION gqa True",
     "attention EFFICIENT_ATTENTION valuewidth True", "grouped_mm of columns bfloat16", "histc open range",
     "cumsum half 100000", "randperm 100000", "grid lu_factor (1024,1024) float64", "grid eigh (4096,4096) float32",
+    "unique 1000", "unique inverse counts 100000", "unique_consecutive 1000000", "multinomial",
+    "multinomial one", "multinomial replacement",
 )  # fmt: skip
 
 

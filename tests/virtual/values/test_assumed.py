@@ -15,6 +15,7 @@ from torch import Tensor
 import memgraph
 from memgraph.api import run_script
 from memgraph.errors import MemgraphError
+from memgraph.trace import Role
 from memgraph.virtual.values.assumed import Assumptions
 
 HERE = f"{Path(__file__).parent.name}/{Path(__file__).name}"
@@ -86,6 +87,15 @@ def shapes(result: Any) -> Any:
             [(7,), (7,), (7,)], "_unique2: 7 of at most 7",
         ),
         (lambda: torch.unique_consecutive(floats(7)), (7,), "unique_consecutive: 7 of at most 7"),
+        (lambda: torch.unique(floats(4, 2), dim=0), (4, 2), "unique_dim: 4 of at most 4"),
+        (
+            lambda: torch.unique(floats(4, 2), return_inverse=True, return_counts=True, dim=1),
+            [(4, 2), (2,), (2,)], "unique_dim: 2 of at most 2",
+        ),
+        (
+            lambda: torch.unique_consecutive(floats(4, 2), return_counts=True, dim=0),
+            [(4, 2), (4,)], "unique_consecutive: 4 of at most 4",
+        ),
     ],
 )  # fmt: skip
 def test_sizes_are_their_bounds(op: Callable[[], Any], shape: object, text: str) -> None:
@@ -143,11 +153,21 @@ def test_a_confusion_matrix_has_its_size_for_certain() -> None:
 
 
 def test_what_a_unique_is_not_asked_for_takes_no_memory() -> None:
-    """7 floats and the 7 that are selected of them, 28 bytes each; the inverse and the counts are empty."""
+    """7 floats and the 7 that are selected of them, 28 bytes each, beside what the sort takes; the inverse and the
+    counts are empty."""
     with memgraph.virtual_gpu("rtx3090") as gpu:
         chosen = torch.unique(floats(7))
-    assert [buffer.size for buffer in gpu.trace.buffers] == [28, 28]
+    assert [buffer.size for buffer in gpu.trace.buffers if buffer.role is Role.OUTPUT] == [28, 28]
     assert chosen.shape == (7,)
+
+
+def test_what_a_unique_returns_lies_in_a_storage_for_all() -> None:
+    """3 of 6 numbers differ: 3 are seen of a storage for 6 · 8 bytes, and as many counts."""
+    with memgraph.virtual_gpu("rtx3090"):
+        kept, counts = torch.unique(torch.tensor([1, 2, 1, 2, 3, 1], device="cuda"), return_counts=True)
+        assert (kept.tolist(), counts.tolist()) == ([1, 2, 3], [3, 2, 1])
+        assert (kept.untyped_storage().nbytes(), counts.untyped_storage().nbytes()) == (48, 48)
+        assert torch.unique(floats(4, 2), dim=0).untyped_storage().nbytes() == 32
 
 
 def test_a_size_may_be_taken_to_be_a_share_of_its_bound(tmp_path: Path) -> None:
@@ -220,16 +240,9 @@ def test_how_often_is_counted() -> None:
     assert assumptions.stated == ("a (3 times)", "b")
 
 
-@pytest.mark.parametrize(
-    "op",
-    [
-        lambda: torch.unique(floats(4, 2), dim=0),
-        lambda: torch.unique_consecutive(floats(4, 2), dim=0),
-    ],
-)
-def test_what_there_is_no_policy_for_is_refused_in_one_line_and_nothing_is_assumed(op: Callable[[], Any]) -> None:
+def test_what_there_is_no_policy_for_is_refused_in_one_line_and_nothing_is_assumed() -> None:
     with memgraph.virtual_gpu("rtx3090") as gpu, pytest.raises(MemgraphError) as refused:
-        op()
+        torch.ops.aten.unique_dim_consecutive(floats(4, 2), 0)
     text = str(refused.value)
     assert "\n" not in text
     assert f" at {HERE}:" in text
