@@ -152,12 +152,14 @@ def _saved_names(kind: type) -> tuple[str, ...]:
 
 
 def children(value: Any, path: Path) -> Iterator[tuple[Any, Path]]:
-    """What an object refers to, each with the name that a person would give it."""
-    if isinstance(value, dict):
-        for key, item in list(value.items()):
+    """What an object refers to, each with the name that a person would give it. Dictionaries and lists are read as they
+    lie, whatever their class makes of `items` or `__iter__`: transformers' lazy mappings import every model there."""
+    sequence = next((kind for kind in _SEQUENCES if issubclass(type(value), kind)), None)
+    if issubclass(type(value), dict):
+        for key, item in list(dict.items(value)):
             yield item, path.item(value, key if isinstance(key, str) else None)
-    elif isinstance(value, _SEQUENCES):
-        yield from ((item, path.item(value)) for item in list(value))
+    elif sequence is not None:
+        yield from ((item, path.item(value)) for item in list(sequence.__iter__(value)))
     elif isinstance(value, nn.Module):
         yield from _of_module(value, path)
     elif isinstance(value, types.FunctionType):

@@ -174,3 +174,24 @@ def test_a_view_that_torch_refuses_to_look_at_is_passed_over(tmp_path: Path) -> 
         cycle.append(cycle)
     """
     assert findings(ran(tmp_path, program)) == ()
+
+
+def test_containers_are_read_as_they_lie_whatever_their_class_makes_of_them(tmp_path: Path) -> None:
+    """A mapping that imports what it holds when it is asked for its items, as transformers' do, and a lazy list."""
+    program = """
+    class Lazy(dict):
+        def items(self):
+            raise ValueError("every model would be imported")
+    class Rows(list):
+        def __iter__(self):
+            raise ValueError("every row would be read")
+    kept = Lazy(rows=Rows())  # here
+    for _ in range(4):
+        dict.__getitem__(kept, "rows").append(torch.zeros(64, 512, device="cuda"))
+        net(batch()).sum().backward()
+        opt.step()
+        opt.zero_grad()
+    """
+    found = only(ran(tmp_path, program))
+    assert (found.bytes, found.where) == (128 * KIB, f"{tmp_path.name}/train.py:{line_marked(program)}")
+    assert "kept" in found.why
