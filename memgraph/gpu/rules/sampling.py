@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from memgraph.gpu.call import Call, Steps, TensorMeta
 from memgraph.gpu.rules import cub
-from memgraph.gpu.rules.layout import Plan, dense, like
+from memgraph.gpu.rules.layout import Plan, like
 from memgraph.gpu.rules.reductions import Version, argmax_scratch, maximum_scratch, sum_scratch
 from memgraph.gpu.rules.sorting import topk_scratch
 from memgraph.gpu.spec import GpuSpec
@@ -23,8 +23,6 @@ def _multinomial(call: Call, gpu: GpuSpec, version: Version) -> Steps | None:
         return plan.steps()
     if bool(call.arg(2, "replacement", False)) and count != 1:
         return _with_replacement(plan, source)
-    if source.dtype == "float16":
-        return None
     checks = _checks(plan, source, gpu)
     noise = plan.temporary(like(source, source.dtype).nbytes, "exponential noise")
     best = -1
