@@ -5,10 +5,12 @@ from __future__ import annotations
 import functools
 import re
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from itertools import chain
 from typing import NamedTuple
 
 from memgraph.trace import Buffer, Category, Op, Role, Trace
+from memgraph.trace.alike import Alike
 
 _NUMBER = re.compile(r"(?<![A-Za-z0-9_])\d+(?![A-Za-z0-9_])")
 _NO_OP = Op("", -1)
@@ -34,17 +36,30 @@ class Consumer(NamedTuple):
 
 def consumers(trace: Trace, event: int | None = None) -> tuple[Consumer, ...]:
     """What is alive after an event, by default at the requested peak, grouped over equal layers; the largest first."""
-    return tuple(row for row, _ in grouped(trace, event))
+    moment = trace.peak.event if event is None else event
+    found = map(_consumer, _groups(trace, moment).values())
+    return tuple(sorted(found, key=_order))
 
 
 def grouped(trace: Trace, event: int | None = None) -> tuple[tuple[Consumer, tuple[int, ...]], ...]:
     """As `consumers`, each with the indices of its buffers."""
     moment = trace.peak.event if event is None else event
-    groups: defaultdict[tuple[object, ...], list[int]] = defaultdict(list)
-    for index in trace.live_at(moment):
-        groups[kind_of(trace, index)].append(index)
-    rows = [(_consumer(trace, members), tuple(members)) for members in groups.values()]
-    return tuple(sorted(rows, key=lambda row: (-row[0].bytes, row[0].provenance)))
+    rows = [
+        (_consumer(kinds), tuple(sorted(chain.from_iterable(kind.rows for kind in kinds))))
+        for kinds in _groups(trace, moment).values()
+    ]
+    return tuple(sorted(rows, key=lambda row: _order(row[0])))
+
+
+def _order(row: Consumer) -> tuple[int, str]:
+    return -row.bytes, row.provenance
+
+
+def _groups(trace: Trace, moment: int) -> dict[tuple[object, ...], list[Alike]]:
+    groups: defaultdict[tuple[object, ...], list[Alike]] = defaultdict(list)
+    for kind in trace.alike_at(moment):
+        groups[_key(kind.buffer, kind.op or _NO_OP)].append(kind)
+    return groups
 
 
 def kind_of(trace: Trace, index: int) -> tuple[object, ...]:
@@ -89,13 +104,11 @@ def _key(buffer: Buffer, op: Op) -> tuple[object, ...]:
     )
 
 
-def _consumer(trace: Trace, members: list[int]) -> Consumer:
-    buffers = [trace.buffers[index] for index in members]
-    first = buffers[0]
-    op = _op(trace, first)
-    name, module = _common(b.name for b in buffers), _common(_op(trace, b).module for b in buffers)
+def _consumer(kinds: Sequence[Alike]) -> Consumer:
+    first, op = kinds[0].buffer, kinds[0].op or _NO_OP
+    name, module = (_common(k.buffer.name for k in kinds), _common((k.op or _NO_OP).module for k in kinds))
     return Consumer(
-        name, op.name, module, op.source, sum(buffer.size for buffer in buffers), len(buffers),
+        name, op.name, module, op.source, sum(kind.bytes for kind in kinds), sum(kind.count for kind in kinds),
         first.shape, first.dtype, first.category, _phrase(first, op, name, module),
     )  # fmt: skip
 

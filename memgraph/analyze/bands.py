@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import heapq
 import re
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import NamedTuple
@@ -88,8 +89,8 @@ def resolved(trace: Trace, by: str, top: int) -> str:
     """What `auto` means for a trace: `buffer` if the largest buffers hold nearly all of the peak, else `kind`."""
     if by != "auto":
         return by
-    sizes = sorted((trace.sizes[index] for index in trace.live_at(trace.peak.event)), reverse=True)
-    return "buffer" if sum(sizes[:top]) >= _ENOUGH * sum(sizes) else "kind"
+    sizes = list(map(trace.sizes.__getitem__, trace.live_at(trace.peak.event)))
+    return "buffer" if sum(heapq.nlargest(top, sizes)) >= _ENOUGH * sum(sizes) else "kind"
 
 
 def _alive(trace: Trace, start: int, stop: int) -> list[int]:

@@ -42,9 +42,8 @@ def bound(trace: Trace, words: int | None = None) -> Bound:
         words: of the vocabulary; None where there is none.
     """
     sizes = dict.fromkeys(Bound._fields, 0)
-    for index in trace.live_at(trace.peak.event):
-        buffer = trace.buffers[index]
-        sizes[_part(buffer.category, buffer.shape, words)] += buffer.size
+    for kind in trace.alike_at(trace.peak.event):
+        sizes[_part(kind.buffer.category, kind.buffer.shape, words)] += kind.bytes
     return Bound(**sizes)
 
 

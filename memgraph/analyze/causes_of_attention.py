@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from memgraph.analyze.finding import Finding
 from memgraph.trace import Fact, Role, Trace
+from memgraph.trace.alike import Alike, named
 from memgraph.units import format_bytes
 
 _SHOWS = 0.1
@@ -40,11 +41,11 @@ def _told(trace: Trace, fact: Fact) -> Finding | None:
     scores = list(_scores(trace, fact.source))
     if not scores:
         return None
-    size = sum(trace.buffers[index].size for index in scores)
-    largest = trace.buffers[max(scores, key=lambda index: trace.buffers[index].size)]
+    size, count = sum(kind.bytes for kind in scores), sum(kind.count for kind in scores)
+    largest = max(scores, key=lambda kind: kind.bytes / kind.count).buffer
     return Finding(
         "attention-by-steps",
-        f"{format_bytes(size)} at {fact.source} are scores of attention, {len(scores):,} x {list(largest.shape)} "
+        f"{format_bytes(size)} at {fact.source} are scores of attention, {count:,} x {list(largest.shape)} "
         f"{largest.dtype}: no fused kernel takes it.",
         fact.source,
         fact.text or "the math path was asked for",
@@ -53,15 +54,15 @@ def _told(trace: Trace, fact: Fact) -> Finding | None:
     )
 
 
-def _scores(trace: Trace, source: str) -> Iterator[int]:
+def _scores(trace: Trace, source: str) -> Iterator[Alike]:
     """What is alive at the peak, made at this line or by its backward, and has a score for each query and key."""
     shapes = {
         (math.prod(spec.shape), spec.shape[-2:])
-        for op in trace.ops if op.source == source and op.name.startswith(_SOFTMAX) for spec in op.outputs[:1]
+        for op in map(trace.ops.__getitem__, named(trace.ops, lambda name: name.startswith(_SOFTMAX)))
+        if op.source == source for spec in op.outputs[:1]
     }  # fmt: skip
-    for index in trace.live_at(trace.peak.event):
-        buffer = trace.buffers[index]
-        made = trace.ops[buffer.op] if buffer.op >= 0 else None
-        here = made is not None and made.source == source and buffer.role is Role.OUTPUT
+    for kind in trace.alike_at(trace.peak.event):
+        buffer = kind.buffer
+        here = kind.op is not None and kind.op.source == source and buffer.role is Role.OUTPUT
         if here and (math.prod(buffer.shape), buffer.shape[-2:]) in shapes:
-            yield index
+            yield kind

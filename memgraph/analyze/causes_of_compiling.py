@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from memgraph.analyze.finding import Finding
+from memgraph.analyze.uses import largest
 from memgraph.trace import Op, Role, Trace
 from memgraph.units import format_bytes
 
@@ -21,20 +22,19 @@ def compiled_order(trace: Trace) -> tuple[Finding, ...]:
         return ()
     backward = {number for number, phase in enumerate(trace.phases) if phase.name == "backward"}
     names = {_base(op) for op in trace.ops if op.phase not in backward and op.name.startswith("aten.")} - _OF_GRADIENTS
-    rows = [
-        index for index in trace.live_at(trace.peak.event)
-        if (buffer := trace.buffers[index]).op >= 0 and buffer.role is Role.OUTPUT and not buffer.name
-        and trace.ops[buffer.op].phase in backward and _base(trace.ops[buffer.op]) in names
+    kinds = [
+        kind for kind in trace.alike_at(trace.peak.event)
+        if kind.op and kind.buffer.role is Role.OUTPUT and not kind.buffer.name
+        and kind.op.phase in backward and _base(kind.op) in names
     ]  # fmt: skip
-    size = sum(trace.buffers[index].size for index in rows)
-    if len(rows) < _MANY or size < _SHOWS * trace.peak.requested:
+    size, count = sum(kind.bytes for kind in kinds), sum(kind.count for kind in kinds)
+    if count < _MANY or size < _SHOWS * trace.peak.requested:
         return ()
-    largest = trace.ops[trace.buffers[max(rows, key=lambda index: trace.buffers[index].size)].op]
     return (Finding(
         "compiled-recomputes-early",
-        f"{format_bytes(size)} at the peak are {len(rows):,} results of the forward that the compiled backward has "
+        f"{format_bytes(size)} at the peak are {count:,} results of the forward that the compiled backward has "
         "computed again and not used yet.",
-        largest.source,
+        largest(trace, kinds).source,
         "in one graph the order is the compiler's, and it puts the recomputation of many layers before their gradients",
         "torch._dynamo.graph_break() between two passes over the layers, or compile each layer by itself: "
         "block.compile()",

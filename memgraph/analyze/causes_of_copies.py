@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from itertools import chain
 
 from memgraph.analyze.finding import Finding
 from memgraph.trace import Op, Role, TensorSpec, Trace
-from memgraph.trace.alike import named
+from memgraph.trace.alike import Alike, named
 from memgraph.units import format_bytes
 
 _SHOWS = 0.1
@@ -28,15 +29,17 @@ def expanded_casts(trace: Trace) -> tuple[Finding, ...]:
     """A cast writes an expanded view out: `_to_copy` keeps the strides of dense tensors alone, and so makes elements
     that lie on one another each of their own (aten/src/ATen/native/TensorConversions.cpp). Not a gradient, which comes
     expanded from a sum and has to be written out."""
+    casts = [
+        kind for kind in trace.alike_at(trace.peak.event)
+        if kind.op and _name(kind.op) == "_to_copy" and kind.op.forward < 0 and kind.buffer.role is Role.OUTPUT
+    ]  # fmt: skip
+    expands = casts and named(trace.ops, lambda name: _base(name) == "expand")
     lines: defaultdict[str, list[tuple[int, int]]] = defaultdict(list)
-    for index in trace.live_at(trace.peak.event):
+    for index in sorted(chain.from_iterable(kind.rows for kind in casts)) if expands else ():
         made = trace.buffers[index].op
-        op = trace.ops[made] if made >= 0 else None
-        if op is None or _name(op) != "_to_copy" or op.forward >= 0 or trace.buffers[index].role is not Role.OUTPUT:
-            continue
         small = _expanded(trace, made)
         if small is not None:
-            lines[op.source].append((trace.buffers[index].size, small.bytes))
+            lines[trace.ops[made].source].append((trace.buffers[index].size, small.bytes))
     return tuple(
         _cast(source, rows) for source, rows in lines.items()
         if sum(size for size, _ in rows) >= _SHOWS * trace.peak.requested
@@ -76,7 +79,7 @@ def expanded_masks(trace: Trace) -> tuple[Finding, ...]:
     """A boolean mask that is expanded over heads or queries before attention: `convert_boolean_attn_mask`
     (aten/src/ATen/native/transformers/attention.cpp) makes a tensor of the query's dtype of it, in full."""
     attentions = _attentions(trace)
-    alive = _by_op(trace) if attentions else {}
+    alive = _by_op(trace, {trace.ops[number].source for number in attentions})
     lines: defaultdict[str, dict[int, int]] = defaultdict(dict)
     small: dict[str, TensorSpec] = {}
     for number in attentions:
@@ -142,11 +145,12 @@ def _wide_mask(source: str, size: int, small: TensorSpec) -> Finding:
     )
 
 
-def _by_op(trace: Trace) -> dict[int, list[tuple[int, int]]]:
-    """What is alive at the peak, by the op that made it: buffers and their bytes."""
+def _by_op(trace: Trace, sources: Collection[str]) -> dict[int, list[tuple[int, int]]]:
+    """What is alive at the peak and was made at these lines, by the op that made it: buffers and their bytes."""
     found: defaultdict[int, list[tuple[int, int]]] = defaultdict(list)
-    for index in trace.live_at(trace.peak.event):
-        found[trace.buffers[index].op].append((index, trace.buffers[index].size))
+    for kind in trace.alike_at(trace.peak.event) if sources else ():
+        for index in kind.rows if kind.op and kind.op.source in sources else ():
+            found[trace.buffers[index].op].append((index, trace.sizes[index]))
     return found
 
 
@@ -158,24 +162,22 @@ def logits_in_fp32(trace: Trace) -> tuple[Finding, ...]:
         math.prod(op.inputs[0].shape): op for op in losses if op.inputs and op.inputs[0].shape[-1:] >= (_VOCABULARY,)
     }
     for count, op in shapes.items():
-        rows = list(_of_count(trace, count, op.inputs[0].shape[-1]))
-        size = sum(trace.buffers[index].size for index in rows)
-        copied = _upcast(trace, op) or any(_is_upcast(trace.ops[trace.buffers[index].op]) for index in rows)
+        kinds = list(_of_count(trace, count, op.inputs[0].shape[-1]))
+        size = sum(kind.bytes for kind in kinds)
+        copied = _upcast(trace, op) or any(_is_upcast(kind.op) for kind in kinds if kind.op)
         if copied and size >= _LOGITS * trace.peak.requested:
-            return (_logits(op, size, len(rows), trace.peak.requested),)
+            return (_logits(op, size, sum(kind.count for kind in kinds), trace.peak.requested),)
     return ()
 
 
-def _of_count(trace: Trace, count: int, words: int) -> Iterator[int]:
+def _of_count(trace: Trace, count: int, words: int) -> Iterator[Alike]:
     """What is alive at the peak and has as many elements, or those of a token more or less a sample."""
-    for index in trace.live_at(trace.peak.event):
-        buffer = trace.buffers[index]
-        op = trace.ops[buffer.op] if buffer.op >= 0 else None
-        if op is not None and buffer.role is Role.OUTPUT and not buffer.name and op.outputs:
-            spec = op.outputs[0]
+    for kind in trace.alike_at(trace.peak.event):
+        if kind.op and kind.buffer.role is Role.OUTPUT and not kind.buffer.name and kind.op.outputs:
+            spec = kind.op.outputs[0]
             elements = math.prod(spec.shape)
             if spec.shape[-1:] == (words,) and 0.9 * count <= elements <= 1.1 * count:
-                yield index
+                yield kind
 
 
 def _upcast(trace: Trace, op: Op) -> bool:

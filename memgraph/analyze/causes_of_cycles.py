@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Hashable
 
 from memgraph.analyze.finding import Finding
 from memgraph.analyze.leaks import held_by, let_go
-from memgraph.analyze.steps import in_words, kind_kept
+from memgraph.analyze.steps import in_words, kind_kept, kinds_kept, rows_of
 from memgraph.analyze.uses import makers
-from memgraph.trace import ENDS, Held, Trace
+from memgraph.trace import Held, Trace
 from memgraph.units import format_bytes
 
 _SHOWS = 0.1
@@ -43,13 +42,11 @@ def cycles(trace: Trace) -> tuple[Finding, ...]:
 
 def _over(trace: Trace, kept: dict[int, Held]) -> dict[Hashable, list[int]]:
     """By kind what is alive at the peak and was over; only kinds of which the collector has freed some."""
-    kinds: defaultdict[Hashable, list[int]] = defaultdict(list)
-    freed = {buffer for action, buffer in zip(*trace.events.columns[:2], strict=True) if action in ENDS}
-    collected = {kind_kept(trace, index) for index in kept if index in freed}
-    for index in trace.live_at(trace.peak.event):
-        kind = kind_kept(trace, index)
-        if kind in collected:
-            kinds[kind].append(index)
+    stops, end = trace.spans[1], len(trace.events)
+    collected = {kind_kept(trace, index) for index in kept if stops[index] < end}
+    kinds = {
+        kind: rows_of(rows) for kind, rows in kinds_kept(trace.alike_at(trace.peak.event)).items() if kind in collected
+    }
     used = _last_used(trace)
     found: dict[Hashable, list[int]] = {}
     for kind, rows in kinds.items():

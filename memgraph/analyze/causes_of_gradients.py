@@ -16,8 +16,8 @@ def no_gradient(trace: Trace) -> tuple[Finding, ...]:
     """Most parameters of an optimizer have no gradient at any of its steps."""
     if not any(phase.name == "backward" for phase in trace.phases):
         return ()
-    whole = [i for i in trace.live_at(trace.peak.event) if trace.buffers[i].category is Category.PARAMETER]
-    there, count = sum(trace.buffers[i].size for i in whole), len(whole)
+    whole = [kind for kind in trace.alike_at(trace.peak.event) if kind.buffer.category is Category.PARAMETER]
+    there, count = sum(kind.bytes for kind in whole), sum(kind.count for kind in whole)
     found = [_told(trace, fact, count) for fact in trace.facts if fact.kind == "no gradient"]
     return tuple(one for one in found if one.bytes >= _SHOWS * there > 0)
 
@@ -40,19 +40,19 @@ def _told(trace: Trace, fact: Fact, count: int) -> Finding:
 def gradients_and_buckets(trace: Trace) -> tuple[Finding, ...]:
     """DistributedDataParallel's buckets, flat tensors that the reducer makes (`initialize_buckets`,
     torch/csrc/distributed/c10d/reducer.cpp), beside gradients of their own that are copied into and out of them."""
-    alive = [trace.buffers[index] for index in trace.live_at(trace.peak.event)]
-    shapes = {one.shape for one in alive if one.category is Category.PARAMETER}
-    found = [one for one in alive if one.category is Category.GRADIENT]
-    buckets = [one for one in found if _is_bucket(trace, one) and one.shape not in shapes]
-    apart = [one for one in found if one.shape in shapes]
-    size = min(sum(one.size for one in buckets), sum(one.size for one in apart))
+    alive = trace.alike_at(trace.peak.event)
+    shapes = {kind.buffer.shape for kind in alive if kind.buffer.category is Category.PARAMETER}
+    found = [kind for kind in alive if kind.buffer.category is Category.GRADIENT]
+    buckets = [kind for kind in found if _is_bucket(trace, kind.buffer) and kind.buffer.shape not in shapes]
+    apart = [kind for kind in found if kind.buffer.shape in shapes]
+    size = min(sum(kind.bytes for kind in buckets), sum(kind.bytes for kind in apart))
     if not buckets or size < _TWICE * trace.peak.requested:
         return ()
     first = next(one for one in trace.buffers if one.category is Category.GRADIENT and _is_bucket(trace, one))
     return (Finding(
         "gradients-and-buckets",
         f"{format_bytes(size)} at the peak are gradients that DistributedDataParallel has a second time in its "
-        f"{len(buckets)} buckets.",
+        f"{sum(kind.count for kind in buckets)} buckets.",
         trace.ops[first.op].source,
         "without views a gradient is a tensor of its own, copied into a bucket to be reduced and back",
         "DistributedDataParallel(…, gradient_as_bucket_view=True)",

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
+from collections.abc import Sequence
+from itertools import chain
 
 from memgraph.analyze.attribution import starred
 from memgraph.analyze.finding import Finding
+from memgraph.analyze.uses import largest
 from memgraph.trace import Category, Trace
-from memgraph.trace.alike import modules
+from memgraph.trace.alike import Alike, modules
 from memgraph.units import format_bytes
 
 _SHOWS = 0.1
@@ -27,20 +30,20 @@ def whole_checkpoint(trace: Trace) -> tuple[Finding, ...]:
     what a step without checkpoints would."""
     if trace.compilation is not None:  # whose order is the compiler's
         return ()
-    held: defaultdict[str, dict[str, list[int]]] = defaultdict(dict)
+    held: defaultdict[str, dict[str, list[Alike]]] = defaultdict(dict)
     again = {number for number, phase in enumerate(trace.phases) if phase.name == "backward"}
-    for index in trace.live_at(trace.peak.event):
-        made = trace.ops[trace.buffers[index].op] if trace.buffers[index].op >= 0 else None
-        layer = _NUMBER.search(made.module) if made is not None else None
-        if made is not None and layer and made.phase in again and made.forward < 0 and not trace.buffers[index].name:
-            held[starred(made.module[: layer.end()])].setdefault(layer[1], []).append(index)
+    for kind in trace.alike_at(trace.peak.event):
+        made = kind.op
+        if made is None or made.phase not in again or made.forward >= 0 or kind.buffer.name:
+            continue
+        if layer := _NUMBER.search(made.module):
+            held[starred(made.module[: layer.end()])].setdefault(layer[1], []).append(kind)
     stacks = _stacks(trace) if held else {}
     return tuple(
-        _whole(trace, stack, [index for rows in layers.values() for index in rows], len(layers), len(stacks[stack]))
+        _whole(trace, stack, list(chain.from_iterable(layers.values())), len(layers), len(stacks[stack]))
         for stack, layers in held.items()
         if len(layers) >= max(_LAYERS, _ALL * len(stacks[stack]))
-        and sum(trace.buffers[index].size for rows in layers.values() for index in rows)
-        >= _WHOLE * trace.peak.requested
+        and sum(kind.bytes for kinds in layers.values() for kind in kinds) >= _WHOLE * trace.peak.requested
     )  # fmt: skip
 
 
@@ -54,10 +57,9 @@ def _stacks(trace: Trace) -> dict[str, set[str]]:
     return stacks
 
 
-def _whole(trace: Trace, stack: str, rows: list[int], layers: int, of: int) -> Finding:
-    size = sum(trace.buffers[index].size for index in rows)
-    largest = max(rows, key=lambda index: trace.buffers[index].size)
-    source = trace.ops[trace.buffers[largest].op].source
+def _whole(trace: Trace, stack: str, kinds: Sequence[Alike], layers: int, of: int) -> Finding:
+    size = sum(kind.bytes for kind in kinds)
+    source = largest(trace, kinds).source
     return Finding(
         "checkpoint-too-wide",
         f"{format_bytes(size)} at the peak are activations of {layers} of the {of} layers {stack}, computed again in "
@@ -74,14 +76,14 @@ def caches(trace: Trace) -> tuple[Finding, ...]:
     step = trace.peak.step
     if not any(phase.step == step and phase.name == "backward" for phase in trace.phases):
         return ()
-    rows = [i for i in trace.live_at(trace.peak.event) if trace.buffers[i].category is Category.CACHE]
-    size = sum(trace.buffers[index].size for index in rows)
+    kinds = [kind for kind in trace.alike_at(trace.peak.event) if kind.buffer.category is Category.CACHE]
+    size, count = sum(kind.bytes for kind in kinds), sum(kind.count for kind in kinds)
     if size < _CACHED * trace.peak.requested:
         return ()
-    source = next((trace.ops[trace.buffers[i].op].source for i in rows if trace.buffers[i].op >= 0), "")
+    source = next((kind.op.source for kind in kinds if kind.op), "")
     return (Finding(
         "cache-in-training",
-        f"{format_bytes(size)} at the peak are keys and values kept for tokens to come ({len(rows)} tensors), and a "
+        f"{format_bytes(size)} at the peak are keys and values kept for tokens to come ({count} tensors), and a "
         "training step has none.",
         source,
         "use_cache is on, as the configuration has it unless told otherwise; and a layer that a checkpoint computes "
@@ -101,12 +103,11 @@ def foreach(trace: Trace) -> tuple[Finding, ...]:
     """A peak in the optimizer, of the temporaries that its foreach form makes of all parameters at once."""
     if trace.peak.phase != "optimizer":
         return ()
-    rows = [
-        index for index in trace.live_at(trace.peak.event)
-        if trace.buffers[index].op >= 0 and "_foreach_" in trace.ops[trace.buffers[index].op].name
-        and trace.buffers[index].category in (Category.TEMPORARY, Category.UNKNOWN)
+    kinds = [
+        kind for kind in trace.alike_at(trace.peak.event)
+        if kind.op and "_foreach_" in kind.op.name and kind.buffer.category in (Category.TEMPORARY, Category.UNKNOWN)
     ]  # fmt: skip
-    size = sum(trace.buffers[index].size for index in rows)
+    size = sum(kind.bytes for kind in kinds)
     if size < _SHOWS * trace.peak.requested:
         return ()
     elsewhere = max(
@@ -122,7 +123,7 @@ def foreach(trace: Trace) -> tuple[Finding, ...]:
         "foreach-temporaries",
         f"{format_bytes(size)} at the peak are what the optimizer computes of all parameters at once; without it the "
         f"highest is {format_bytes(least)} instead of {format_bytes(trace.peak.requested)}.",
-        trace.ops[trace.buffers[rows[0]].op].source,
+        next(kind.op.source for kind in kinds if kind.op),
         "foreach, the default on CUDA, makes each intermediate result of every parameter before the next",
         "fused=True, which makes none, or foreach=False, a slower loop",
         size,
@@ -131,8 +132,7 @@ def foreach(trace: Trace) -> tuple[Finding, ...]:
 
 def not_the_batch(trace: Trace) -> tuple[Finding, ...]:
     """Where nothing fits whatever the batch: parameters, gradients and optimizer state are more than there is."""
-    rows = [i for i in trace.live_at(trace.peak.event) if trace.buffers[i].category in _STATIC]
-    size = sum(trace.buffers[index].size for index in rows)
+    size = sum(kind.bytes for kind in trace.alike_at(trace.peak.event) if kind.buffer.category in _STATIC)
     if trace.fits or not trace.memory or size <= trace.memory:
         return ()
     return (Finding(

@@ -60,8 +60,8 @@ def failure(trace: Trace) -> Failure | None:
     size = trace.events[event].size
     usage = trace.usage_at(event)
     sizes: Counter[Category] = Counter()
-    for index in trace.live_at(event):
-        sizes[trace.buffers[index].category] += trace.buffers[index].size
+    for kind in trace.alike_at(event):
+        sizes[kind.buffer.category] += kind.bytes
     piece, other = _free_pieces(trace, event, small=size <= SMALL_SIZE)
     return Failure(
         event, size, max(0, size - max(0, trace.memory - usage.reserved)), trace.op_at(event), trace.phase_at(event),

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
 
 from memgraph.analyze.finding import Finding
-from memgraph.analyze.steps import FEWEST, Kind, Steps, calls, holder, in_words, kind_kept, step_ends, steps
+from memgraph.analyze.steps import FEWEST, Kind, Steps, calls, holder, in_words, kinds_kept, rows_of, step_ends, steps
 from memgraph.trace import Category, Held, Role, Trace, columns
 from memgraph.units import format_bytes
 
@@ -84,24 +83,22 @@ def _left_over(trace: Trace) -> tuple[Finding, ...]:
     begun = _begun(trace)
     if begun is None:
         return ()
-    kinds: defaultdict[object, list[int]] = defaultdict(list)
-    for index in trace.live_at(trace.peak.event):
-        buffer = trace.buffers[index]
-        if begun[0] <= trace.spans[0][index] < begun[1] and buffer.role is Role.OUTPUT and not buffer.name:
-            kinds[kind_kept(trace, index)].append(index)
-    if not kinds:
+    early = [index for index in trace.live_at(trace.peak.event) if begun[0] <= trace.spans[0][index] < begun[1]]
+    results = [kind for kind in trace.alike(early) if kind.buffer.role is Role.OUTPUT and not kind.buffer.name]
+    if not results:
         return ()
-    again = {kind_kept(trace, index) for index in _born_within(trace, begun[1], begun[2])}
-    rows = sorted((buffers for kind, buffers in kinds.items() if kind in again), key=lambda row: -_size(trace, row))
+    again = kinds_kept(trace.alike(_born_within(trace, begun[1], begun[2])))
+    rows = [rows_of(kinds) for kind, kinds in kinds_kept(results).items() if kind in again]
+    rows.sort(key=lambda row: -_size(trace, row))
     size = sum(_size(trace, row) for row in rows)
     held = _foremost([holder(trace, row) for row in rows])
-    early = len(step_ends(trace)) < FEWEST
+    few = len(step_ends(trace)) < FEWEST
     if held is not None and held.kind == "cycle":  # told by what waits for the collector
         return ()
-    piling = early and held is not None and held.graph and held.kind != "variable"
+    piling = few and held is not None and held.graph and held.kind != "variable"
     if not rows or size < (_PILES if piling else _SHOWS) * trace.peak.requested:
         return ()
-    return (_left(trace, rows, size, held, early),)
+    return (_left(trace, rows, size, held, few),)
 
 
 def _begun(trace: Trace) -> tuple[int, int, int] | None:
@@ -123,7 +120,7 @@ def _born_within(trace: Trace, start: int, stop: int) -> list[int]:
 
 
 def _size(trace: Trace, buffers: Sequence[int]) -> int:
-    return sum(trace.buffers[index].size for index in buffers)
+    return sum(map(trace.sizes.__getitem__, buffers))
 
 
 def _left(trace: Trace, rows: Sequence[Sequence[int]], size: int, held: Held | None, early: bool) -> Finding:

@@ -27,10 +27,9 @@ def tree(trace: Trace, event: int | None = None) -> Module:
     belongs to no module is the root's own."""
     moment = trace.peak.event if event is None else event
     own: dict[tuple[str, ...], int] = {(): 0}
-    for index in trace.live_at(moment):
-        buffer = trace.buffers[index]
-        path = tuple(filter(None, module_of(trace, buffer).split(".")))
-        own[path] = own.get(path, 0) + buffer.size
+    for kind in trace.alike_at(moment):
+        path = tuple(filter(None, module_of(trace, kind.buffer).split(".")))
+        own[path] = own.get(path, 0) + kind.bytes
     inside: dict[tuple[str, ...], set[tuple[str, ...]]] = {}
     for path in own:
         for depth in range(len(path)):

@@ -48,10 +48,9 @@ def categories(trace: Trace) -> tuple[Share, ...]:
     """The requested peak by category, the largest first. The parts sum to `trace.peak.requested`."""
     sizes: Counter[Category] = Counter()
     counts: Counter[Category] = Counter()
-    for index in trace.live_at(trace.peak.event):
-        buffer = trace.buffers[index]
-        sizes[buffer.category] += buffer.size
-        counts[buffer.category] += 1
+    for kind in trace.alike_at(trace.peak.event):
+        sizes[kind.buffer.category] += kind.bytes
+        counts[kind.buffer.category] += kind.count
     total = trace.peak.requested or 1
     return tuple(Share(name, size, counts[name], size / total) for name, size in sizes.most_common())
 

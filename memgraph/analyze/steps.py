@@ -12,11 +12,12 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterator, Sequence
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import NamedTuple
 
 from memgraph.analyze.attribution import describe, starred
-from memgraph.trace import Category, Held, Op, Trace
+from memgraph.trace import Buffer, Category, Held, Op, Trace, columns
+from memgraph.trace.alike import Alike
 from memgraph.trace.rows import numbers
 
 FEWEST = 3
@@ -113,7 +114,9 @@ def calls(trace: Trace) -> Iterator[list[int]]:
 
 
 def _differentiated(trace: Trace) -> list[int]:
-    return sorted(set(numbers(trace.ops, "forward")) - {-1})
+    forwards = numbers(trace.ops, "forward")
+    found = columns.distinct(forwards) if len(forwards) >= columns.MANY else sorted(set(forwards))
+    return [op for op in found if op >= 0]
 
 
 def _any_between(places: Sequence[int], low: int, high: int) -> bool:
@@ -125,19 +128,19 @@ def _growing(trace: Trace, ends: Sequence[int]) -> Iterator[Kind]:
     moments = [ends[-1 - 2 * back], ends[-1 - back], ends[-1]]
     counts: list[Counter[Hashable]] = [Counter() for _ in moments]
     sizes: list[Counter[Hashable]] = [Counter() for _ in moments]
-    members: defaultdict[Hashable, list[int]] = defaultdict(list)
+    members: defaultdict[Hashable, list[Alike]] = defaultdict(list)
     for place, moment in enumerate(moments):
-        for index in trace.live_at(moment):
-            kind = kind_kept(trace, index)
-            counts[place][kind] += 1
-            sizes[place][kind] += trace.buffers[index].size
+        for alike in trace.alike_at(moment):
+            kind = _kept_as(alike.buffer, alike.op)
+            counts[place][kind] += alike.count
+            sizes[place][kind] += alike.bytes
             if place == len(moments) - 1:
-                members[kind].append(index)
-    for kind, buffers in members.items():
-        numbers, amounts = ([part[kind] for part in columns] for columns in (counts, sizes))
+                members[kind].append(alike)
+    for kind, kinds in members.items():
+        numbers, amounts = ([part[kind] for part in three] for three in (counts, sizes))
         more = numbers[0] < numbers[1] < numbers[2] and amounts[0] < amounts[1] < amounts[2]
-        if more or (numbers[0] == numbers[1] == numbers[2] and _accumulates(trace, ends, buffers)):
-            yield _row(trace, buffers, (amounts[2] - amounts[0]) / (2 * back))
+        if more or (numbers[0] == numbers[1] == numbers[2] and _accumulates(trace, ends, kinds)):
+            yield _row(trace, kinds, (amounts[2] - amounts[0]) / (2 * back))
 
 
 def _without_late_state(trace: Trace, kinds: Sequence[Kind]) -> list[Kind]:
@@ -155,17 +158,29 @@ def _without_late_state(trace: Trace, kinds: Sequence[Kind]) -> list[Kind]:
 def kind_kept(trace: Trace, index: int) -> Hashable:
     """What buffers of several steps have in common, whatever their sizes: the op and its line, or a name."""
     buffer = trace.buffers[index]
+    return _kept_as(buffer, trace.ops[buffer.op] if buffer.op >= 0 else None)
+
+
+def kinds_kept(alike: Sequence[Alike]) -> dict[Hashable, list[Alike]]:
+    """Likewise of many."""
+    found: dict[Hashable, list[Alike]] = {}
+    for one in alike:
+        found.setdefault(_kept_as(one.buffer, one.op), []).append(one)
+    return found
+
+
+def _kept_as(buffer: Buffer, op: Op | None) -> Hashable:
     if buffer.name:
         return buffer.category, buffer.name
-    op = trace.ops[buffer.op] if buffer.op >= 0 else _NO_OP
+    op = op or _NO_OP
     return buffer.role, op.name, starred(op.module), op.source, buffer.dtype, op.forward >= 0
 
 
-def _accumulates(trace: Trace, ends: Sequence[int], buffers: Sequence[int]) -> bool:
+def _accumulates(trace: Trace, ends: Sequence[int], kinds: Sequence[Alike]) -> bool:
     """Whether one buffer is made, at every step, of the one before it and larger."""
-    if len(buffers) != 1 or len(ends) <= FEWEST:
+    if len(kinds) != 1 or kinds[0].count != 1 or len(ends) <= FEWEST:
         return False
-    made = trace.buffers[buffers[0]].op
+    made = kinds[0].buffer.op
     for _ in range(len(ends) - 2):
         before = [op for op in (trace.ops[made].reads if made >= 0 else ()) if _same_line(trace, op, made)]
         if not before or trace.ops[before[0]].outputs[0].bytes >= trace.ops[made].outputs[0].bytes:
@@ -178,27 +193,32 @@ def _same_line(trace: Trace, one: int, other: int) -> bool:
     return trace.ops[one].name == trace.ops[other].name and trace.ops[one].source == trace.ops[other].source
 
 
-def _row(trace: Trace, buffers: Sequence[int], rate: float) -> Kind:
-    size = sum(trace.buffers[index].size for index in buffers)
+def _row(trace: Trace, kinds: Sequence[Alike], rate: float) -> Kind:
+    buffers, size = rows_of(kinds), sum(kind.bytes for kind in kinds)
     source = trace.ops[op].source if (op := trace.buffers[buffers[-1]].op) >= 0 else ""
-    return Kind(in_words(trace, buffers), source, len(buffers), size, rate, holder(trace, buffers), tuple(buffers))
+    return Kind(in_words(trace, buffers), source, len(buffers), size, rate, holder(trace, buffers), buffers)
+
+
+def rows_of(kinds: Sequence[Alike]) -> tuple[int, ...]:
+    """Their buffers, in order of allocation."""
+    return tuple(sorted(chain.from_iterable(kind.rows for kind in kinds)))
 
 
 def in_words(trace: Trace, buffers: Sequence[int]) -> str:
     """What buffers of one kind are: `relu in 1, train.py:9`."""
     last = trace.buffers[buffers[-1]]
     op = trace.ops[last.op] if last.op >= 0 else _NO_OP
-    modules = {trace.ops[trace.buffers[index].op].module for index in buffers if trace.buffers[index].op >= 0}
+    modules = {kind.op.module for kind in trace.alike(buffers) if kind.op}
     return describe(last, op, layered=len(modules) > 1).removeprefix("output of ")
 
 
 def holder(trace: Trace, buffers: Sequence[int]) -> Held | None:
     """Who holds the oldest of these that was found, for the newest have names of their own; or who held others of their
     kind when that was looked for last."""
-    for index in buffers:
-        for held in reversed(trace.held):
-            if index in held.buffers:
-                return held
+    by_buffer = {buffer: held for held in trace.held for buffer in held.buffers}  # the last of each
+    for index in buffers if by_buffer else ():
+        if index in by_buffer:
+            return by_buffer[index]
     kind = kind_kept(trace, buffers[-1])
     alike = [held for held in trace.held if any(kind_kept(trace, index) == kind for index in held.buffers)]
     return max(alike, key=lambda held: held.moment, default=None)

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 
 from memgraph.analyze.finding import Finding
-from memgraph.trace import Held, Role, Trace
+from memgraph.trace import Buffer, Held, Role, Trace
 from memgraph.units import format_bytes
 
 _WHOLE = re.compile(r"\[[^\]]*\]|[^\[]+")
@@ -32,13 +32,19 @@ def _candidates(trace: Trace) -> Iterator[tuple[int, Held]]:
         return
     by_buffer = {buffer: held for held in trace.held for buffer in held.buffers}
     first = next(phase.start for phase in trace.phases if phase.step)
-    read = _read_in_steps(trace)
-    for index in trace.live_at(trace.peak.event):
-        buffer = trace.buffers[index]
-        held = by_buffer.get(index)
-        loaded = trace.spans[0][index] < first <= trace.peak.event and buffer.role is Role.OUTPUT and not buffer.name
-        if loaded and held is not None and held.kind in _CHECKPOINTS and buffer.op not in read:
-            yield index, held
+    starts, stops = trace.spans
+    loaded = [
+        index for index, held in sorted(by_buffer.items()) if held.kind in _CHECKPOINTS
+        and starts[index] < first <= trace.peak.event < stops[index] and _is_result(trace.buffers[index])
+    ]  # fmt: skip
+    read = _read_in_steps(trace) if loaded else set()  # which walks through the whole run
+    for index in loaded:
+        if trace.buffers[index].op not in read:
+            yield index, by_buffer[index]
+
+
+def _is_result(buffer: Buffer) -> bool:
+    return buffer.role is Role.OUTPUT and not buffer.name
 
 
 def _read_in_steps(trace: Trace) -> set[int]:

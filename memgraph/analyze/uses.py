@@ -1,8 +1,11 @@
-"""Which op made what another reads, through views of it."""
+"""Which op made what another reads, through views of it; and of several kinds of buffers the largest's op."""
 
 from __future__ import annotations
 
-from memgraph.trace import Trace
+from collections.abc import Sequence
+
+from memgraph.trace import Op, Trace
+from memgraph.trace.alike import Alike
 
 
 def makers(trace: Trace) -> list[int]:
@@ -12,3 +15,10 @@ def makers(trace: Trace) -> list[int]:
     for number, op in enumerate(trace.ops):
         found.append(number if number in owners or not op.reads else found[op.reads[0]])
     return found
+
+
+def largest(trace: Trace, kinds: Sequence[Alike]) -> Op:
+    """The op that made the largest single buffer of these kinds; all of them are made by ops."""
+    sizes = trace.sizes.__getitem__
+    index = max((max(kind.rows, key=sizes) for kind in kinds), key=lambda index: (sizes(index), -index))
+    return trace.ops[trace.buffers[index].op]

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Callable, Iterable, Sequence
-from itertools import count
+from itertools import accumulate, chain, count
+from typing import NamedTuple
 
 from memgraph.trace import columns
 from memgraph.trace.parts import Buffer, Op
-from memgraph.trace.rows import Buffers, Column, Ops
+from memgraph.trace.rows import Buffers, Column, Ops, Row, Rows
 
 
 def modules(ops: Sequence[Op]) -> set[str]:
@@ -53,3 +54,71 @@ def _first_alike(*told: Iterable[object]) -> Column:
     """For each row of some columns the place of the first that is equal."""
     first: dict[object, int] = {}
     return array("q", map(first.setdefault, zip(*told, strict=True), count()))
+
+
+class Alike(NamedTuple):
+    """Buffers that are the same in all but their bytes, their stream, and which op it was."""
+
+    buffer: Buffer
+    """The first of them."""
+    op: Op | None
+    """That made it. The others' are the same in all but their numbers and those of what they read."""
+    count: int  # type: ignore[assignment]  # a tuple has a method of this name, which nobody calls on a row
+    bytes: int
+    """Of all together."""
+    places: Sequence[int]
+    start: int
+    """Where in `places` they stand."""
+
+    @property
+    def rows(self) -> Sequence[int]:
+        """Their indices, in order of allocation."""
+        return self.places[self.start : self.start + self.count]
+
+
+def alike(rows: Sequence[int], ops: Sequence[Op], buffers: Sequence[Buffer], sizes: Column) -> tuple[Alike, ...]:
+    """Buffers by what they are, in the order of the first of each. What is asked of all that is alive is asked of
+    these: they are as many as a model has lines and shapes, not as many as there are tensors.
+
+    Args:
+        rows: their indices.
+    """
+    places, starts, sums = _groups(rows, ops, buffers, sizes)
+    stops = [*starts, len(places)][1:]
+    firsts = list(map(_getter(buffers), map(places.__getitem__, starts)))
+    op = _getter(ops)
+    return tuple([
+        Alike(first, op(first.op) if first.op >= 0 else None, stop - start, size, places, start)
+        for first, start, stop, size in zip(firsts, starts, stops, sums, strict=True)
+    ])  # fmt: skip
+
+
+def _groups(
+    rows: Sequence[int], ops: Sequence[Op], buffers: Sequence[Buffer], sizes: Column
+) -> tuple[Sequence[int], list[int], list[int]]:
+    """As `columns.alike`."""
+    if isinstance(buffers, Buffers) and isinstance(ops, Ops):
+        told = (buffers.roles, buffers.categories, buffers.names, buffers.specs)
+        back = columns.from_0_on(ops.forwards)
+        further = (ops.names, ops.phases, ops.modules, ops.sources, ops.inputs, ops.outputs, back)
+        return columns.alike(rows, told, buffers.ops, further, sizes)
+    groups: dict[object, list[int]] = {}
+    makers = _kinds_of_makers(rows, ops, buffers)
+    for index in rows:
+        groups.setdefault((makers[buffers[index].op], buffers[index][2:7]), []).append(index)
+    starts = [0, *accumulate(map(len, groups.values()))][:-1]
+    sums = [sum(map(sizes.__getitem__, members)) for members in groups.values()]
+    return list(chain.from_iterable(groups.values())), starts, sums
+
+
+def _getter(rows: Sequence[Row]) -> Callable[[int], Row]:
+    """One row, which is not kept among those that were asked for: these may be very many."""
+    return rows.row if isinstance(rows, Rows) else rows.__getitem__
+
+
+def _kinds_of_makers(rows: Sequence[int], ops: Sequence[Op], buffers: Sequence[Buffer]) -> dict[int, int]:
+    """By op; what an op of thousands of tensors is asked, it is asked once."""
+    kinds: dict[object, int] = {}
+    makers = {buffers[index].op for index in rows} - {-1}
+    found = {made: kinds.setdefault((ops[made][:6], ops[made].forward > -1), len(kinds)) for made in makers}
+    return {-1: -1, **found}

@@ -153,11 +153,10 @@ def named(actions: array[int], buffers: array[int], names: Sequence[bool]) -> tu
     return _column(columns[picked]), int((columns[~picked] == -1).sum())
 
 
-def alive(start: array[int], stop: array[int], event: int) -> list[int]:
+def alive(start: array[int], stop: array[int], event: int) -> array[int]:
     """As `TraceData.live_at`."""
     born, dead = _view(start), _view(stop)
-    found: list[int] = ((born >= 0) & (born <= event) & (event < dead)).nonzero()[0].tolist()
-    return found
+    return _column(((born >= 0) & (born <= event) & (event < dead)).nonzero()[0])
 
 
 def between(values: array[int], low: int, high: int) -> list[int]:
@@ -225,3 +224,46 @@ def _column(values: Any, code: str | None = "q") -> array[int]:
     found = array(code)
     found.frombytes(values.astype(kind, copy=False).data.cast("B"))
     return found
+
+
+def alike(
+    rows: Sequence[int], told: Sequence[array[int]], of: array[int], further: Sequence[array[int]], sizes: array[int]
+) -> tuple[array[int], list[int], list[int]]:
+    """Rows that columns say the same of.
+
+    Args:
+        rows: their places in `told` and `of`.
+        of: a place in `further`, or -1.
+
+    Returns:
+        The rows, those that are alike together and in their order; where each group begins, in the order of their
+        first; and the sum of each group's sizes.
+    """
+    import numpy as np
+
+    chosen = np.asarray(rows, np.int64)
+    makers = _view(of)[chosen].astype(np.int64)
+    key = np.zeros(len(chosen), np.int64)
+    for values, places in [*((one, chosen) for one in told), *((one, makers) for one in further)]:
+        key = _joined(key, np.where(places < 0, -1, _view(values)[places].astype(np.int64)) + 1)
+    _, first, group = np.unique(key, return_index=True, return_inverse=True)
+    begins = first[group.ravel()]
+    order = np.argsort(begins, kind="stable")
+    starts = np.flatnonzero(np.diff(begins[order], prepend=-1))
+    sums = np.add.reduceat(_view(sizes)[chosen[order]], starts) if len(starts) else starts
+    return _column(chosen[order]), starts.tolist(), sums.tolist()
+
+
+def _joined(key: Any, values: Any) -> Any:
+    """A number for each pair of a key and a value, neither of which is below 0."""
+    import numpy as np
+
+    wide = int(values.max(initial=0)) + 1
+    if int(key.max(initial=0)) >= _SAFE / wide:
+        key = np.unique(key, return_inverse=True)[1].ravel()
+    return key * wide + values
+
+
+def from_0_on(values: array[int]) -> array[int]:
+    """1 for each that is not below 0, else 0."""
+    return _column(_view(values) >= 0, "b")

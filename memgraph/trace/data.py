@@ -10,7 +10,7 @@ from itertools import accumulate
 from typing import Any
 
 from memgraph.trace import columns
-from memgraph.trace.alike import kinds_of_buffers, kinds_of_ops
+from memgraph.trace.alike import Alike, alike, kinds_of_buffers, kinds_of_ops
 from memgraph.trace.parts import (
     ENDS,
     SCHEMA,
@@ -196,9 +196,9 @@ class TraceData:
                 return phase
         return Phase("", 0, event, event + 1)
 
-    def live_at(self, event: int) -> tuple[int, ...]:
-        """Indices of the buffers alive after an event, in order of allocation. The last answer is kept: most ask for
-        the peak."""
+    def live_at(self, event: int) -> Sequence[int]:
+        """Indices of the buffers alive after an event, in order of allocation: a tuple, or a column of very many. The
+        last answer is kept: most ask for the peak."""
         last = self._last_alive
         if event not in last:
             last.clear()
@@ -206,12 +206,28 @@ class TraceData:
         return last[event]
 
     @functools.cached_property
-    def _last_alive(self) -> dict[int, tuple[int, ...]]:
+    def _last_alive(self) -> dict[int, Sequence[int]]:
         return {}
 
-    def _alive(self, event: int) -> tuple[int, ...]:
+    def alike_at(self, event: int) -> tuple[Alike, ...]:
+        """What is alive after an event, equal buffers together; the last answer is kept likewise."""
+        last = self._last_alike
+        if event not in last:
+            last.clear()
+            last[event] = self.alike(self.live_at(event))
+        return last[event]
+
+    @functools.cached_property
+    def _last_alike(self) -> dict[int, tuple[Alike, ...]]:
+        return {}
+
+    def alike(self, rows: Sequence[int]) -> tuple[Alike, ...]:
+        """Some buffers, equal ones together."""
+        return alike(rows, self.ops, self.buffers, self.sizes)
+
+    def _alive(self, event: int) -> Sequence[int]:
         if len(self.buffers) >= columns.MANY:
-            return tuple(columns.alive(*self.spans, event))
+            return columns.alive(*self.spans, event)
         lives = enumerate(zip(*self.spans, strict=True))
         return tuple(index for index, (start, stop) in lives if 0 <= start <= event < stop)
 

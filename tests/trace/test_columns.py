@@ -30,7 +30,7 @@ def many(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def facts(path: Path) -> object:
     trace = memgraph.load(path)
-    return trace, trace.spans, trace.usage, trace.peak, trace.live_at(trace.peak.event)
+    return trace, trace.spans, trace.usage, trace.peak, list(trace.live_at(trace.peak.event))
 
 
 def test_a_trace_of_many_is_the_trace(toy: Trace, saved: Path, request: pytest.FixtureRequest) -> None:
