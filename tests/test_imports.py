@@ -17,13 +17,14 @@ from tests import ROOT
 
 PACKAGE = Path(memgraph.__file__).parent
 
-BASE = {"errors", "units", "children", "small_file"}
+BASE = {"errors", "units", "children", "small_file", "temporary"}
 WAIST = BASE | {"trace"}
 MAY_IMPORT = {
     "errors": set(),
     "units": BASE,
     "children": set(),
     "small_file": set(),
+    "temporary": {"errors"},
     "mesh": BASE,
     "options": BASE | {"mesh"},
     "trace": WAIST,

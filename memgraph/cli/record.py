@@ -6,7 +6,6 @@ import contextlib
 import os
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from memgraph.capture.ended import Ended
 from memgraph.cli.run import end
 from memgraph.cli.target import MESH_NAMES, RUN_NAMES, RUN_OPTIONS, given, to_options
 from memgraph.errors import DoesNotFit, MemgraphError, UsageError
+from memgraph.temporary import temporary_folder
 from memgraph.trace import Trace
 from memgraph.trace.output_file import check_free
 from memgraph.units import format_bytes, parse_bytes
@@ -156,8 +156,8 @@ def _hook_first(via: str) -> Iterator[Path | None]:
     if via != "both":
         yield None
         return
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "hook.memgraph"
+    with temporary_folder() as folder:
+        path = folder / "hook.memgraph"
         command = [sys.executable, "-m", "memgraph", *_again(path)]
         done = children.run(command, stdout=subprocess.DEVNULL)
         if not path.exists():

@@ -9,7 +9,6 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import NamedTuple
 
 from memgraph.capture.ended import Ended
 from memgraph.errors import MemgraphError, UsageError
+from memgraph.temporary import temporary_folder
 from memgraph.trace import Trace
 from memgraph.trace.trace_file import load
 from memgraph.world.mail import Mail, runs
@@ -71,8 +71,7 @@ class Ran(NamedTuple):
 @contextlib.contextmanager
 def mail_of(script: Script, rank: int) -> Iterator[Mail]:
     """The mail of a rank that runs in this process. Ranks that it needs are started, and ended when it is done."""
-    with tempfile.TemporaryDirectory(prefix="memgraph-") as name:
-        folder = Path(name)
+    with temporary_folder() as folder:
         _note(script, folder)
         mail = Mail(rank, folder, start)
         mail.announce()
@@ -93,8 +92,7 @@ def run_ranks(script: Script, wanted: Iterable[int] | None) -> tuple[Ran, ...]:
     Raises:
         MemgraphError: a rank failed, or two call collectives that do not meet.
     """
-    with tempfile.TemporaryDirectory(prefix="memgraph-") as name:
-        folder = Path(name)
+    with temporary_folder() as folder:
         _note(script, folder)
         try:
             with _lifeline(folder):

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import tempfile
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 from memgraph import children
 from memgraph.plan.plan_file import Plan
+from memgraph.temporary import temporary_folder
 from memgraph.trace import Trace
 from memgraph.trace.trace_file import load
 
@@ -41,8 +40,8 @@ def ran(script: Script, changes: Sequence[str] = (), plan: Plan | None = None, *
         plan: what of its model is computed again.
         go_on: where the card is full, as if it were larger.
     """
-    with tempfile.TemporaryDirectory(prefix="memgraph-") as folder:
-        path, planned = Path(folder) / "run.memgraph", Path(folder) / "plan.json"
+    with temporary_folder() as folder:
+        path, planned = folder / "run.memgraph", folder / "plan.json"
         if plan is not None:
             plan.save(planned)
         command = [

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
-import tempfile
 from pathlib import Path
 
 from memgraph.errors import MemgraphError, UsageError
+from memgraph.temporary import temporary_folder
 
 StrPath = str | os.PathLike[str]
 
@@ -46,8 +46,8 @@ def _written_unseen(target: Path, content: bytes) -> bool:
 
 
 def _written_beside(target: Path, content: bytes) -> None:
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".memgraph-") as folder:
-        part = Path(folder) / target.name
+    with temporary_folder(".memgraph-", beside=target.parent) as folder:
+        part = folder / target.name
         part.write_bytes(content)
         part.replace(target)
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from memgraph import children
 from memgraph.errors import ShimError
+from memgraph.temporary import temporary_folder
 
 
 def cache_folder() -> Path:
@@ -32,8 +32,8 @@ def build(path: Path, command: Callable[[Path], Sequence[str]], what: str, varia
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".build-") as folder:
-            built = Path(folder) / path.name
+        with temporary_folder(".build-", beside=path.parent) as folder:
+            built = folder / path.name
             _compile(command(built), what, variable)
             built.replace(path)
     except OSError as error:

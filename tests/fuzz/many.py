@@ -27,6 +27,7 @@ import pytest
 
 import memgraph
 from memgraph.children import end_with
+from memgraph.temporary import temporary_folder
 from memgraph.trace import Trace
 from tests import DATA
 
@@ -119,8 +120,8 @@ def main() -> None:
     told = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     failed = False
-    with tempfile.TemporaryDirectory(prefix="memgraph-fuzz-") as folder:
-        os.environ["MEMGRAPH_FUZZ_FOLDER"] = folder
+    with temporary_folder("memgraph-fuzz-") as folder:
+        os.environ["MEMGRAPH_FUZZ_FOLDER"] = str(folder)
         for word in told.counts:
             kind, _, count = word.partition("=")
             for said in counted(kind, int(count), told.first, told.processes, told.seconds):

@@ -75,11 +75,13 @@ def check(seed: int, folder: Path) -> str:
     words, number = r.choice(SLOW if slow else QUICK), r.choice(SIGNALS)
     for path in folder.glob("out.*"):
         path.unlink()
+    temporary = folder / "temporary"
+    temporary.mkdir(exist_ok=True)
     before = set(folder.iterdir())
     found = os.pathsep.join(filter(None, sys.path))
     process = subprocess.Popen(
         [sys.executable, "-m", "memgraph", *words], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        start_new_session=True, env=os.environ | {"PYTHONPATH": found},
+        start_new_session=True, env=os.environ | {"PYTHONPATH": found, "TMPDIR": str(temporary)},
         preexec_fn=functools.partial(end_with, os.getpid()),
     )  # fmt: skip
     time.sleep(r.random() * (5 if slow else 0.8))
@@ -93,6 +95,7 @@ def check(seed: int, folder: Path) -> str:
     assert wait_for(lambda: not processes_of(process.pid), 5), f"{told}: left {processes_of(process.pid)}"
     left = set(folder.iterdir()) - before - {folder / "__pycache__"}
     assert all(path.name.startswith("out.") for path in left), f"{told}: left {left}"
+    assert wait_for(lambda: not list(temporary.glob("memgraph-*")), 5), f"{told}: left {list(temporary.iterdir())}"
     if (folder / "out.memgraph").exists():
         memgraph.load(folder / "out.memgraph")
     return f"{number.name} {process.returncode}"

@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-import tempfile
 from collections.abc import Iterator
 from importlib import import_module
 from typing import Any
 
 import torch
 
+from memgraph.temporary import temporary_folder
 from memgraph.virtual.patches import as_torch_is, replaced
 
 _KERNELS = "torch._inductor.runtime.compile_tasks."
@@ -56,8 +56,8 @@ def _forgotten_by_dynamo() -> Iterator[None]:
 @contextlib.contextmanager
 def _temporary_cache_folder() -> Iterator[None]:
     before = {name: os.environ.get(name) for name in ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR")}
-    with tempfile.TemporaryDirectory(prefix=_CACHE_PREFIX) as folder:
-        os.environ.update(dict.fromkeys(before, folder))
+    with temporary_folder(_CACHE_PREFIX) as folder:
+        os.environ.update(dict.fromkeys(before, str(folder)))
         try:
             yield
         finally:
