@@ -25,17 +25,38 @@ def packing(mode: Any) -> Mapping[OpOverload, Callable[..., Any]]:
     Args:
         mode: under which the ops are written down.
     """
-    return {func: functools.partial(_as_on_cuda, func, mode) for func in _existing()}
+    mixed = {func: functools.partial(_chunk_cat_mixed, mode) for func in _existing("chunk_cat_mixed_dtype")}
+    return {func: functools.partial(_as_on_cuda, func, mode) for func in _existing(*_NAMES)} | mixed
 
 
-def _existing() -> list[OpOverload]:
-    packets = [getattr(torch.ops.fsdp, name, None) for name in _NAMES]
+def _existing(*names: str) -> list[OpOverload]:
+    packets = [getattr(torch.ops.fsdp, name, None) for name in names]
     return [getattr(packet, overload) for packet in packets if packet for overload in packet.overloads()]
 
 
 def _as_on_cuda(func: OpOverload, mode: Any, *args: Any, **kwargs: Any) -> Any:
     with mode:
         return func._op_dk(torch._C.DispatchKey.CUDA, *args, **kwargs)
+
+
+def _chunk_cat_mixed(mode: Any, tensors: Sequence[Tensor], dim: int, num_chunks: int, *, out: Tensor) -> None:
+    """torch 2.15's `fsdp::chunk_cat_mixed_dtype`, which is C++ and has a kernel in CUDA builds alone. As
+    `foreach_reduce_scatter_copy_in` says of it: gradients of one type go the way of `_chunk_cat`; of a mix of bf16 and
+    fp32 each type does by itself; of any other each gradient is cast first. Where in `out` a type lies is no matter."""
+    by_type: dict[torch.dtype, list[Tensor]] = {}
+    for tensor in tensors:
+        by_type.setdefault(tensor.dtype, []).append(tensor)
+    with mode:
+        if len(by_type) == 1:
+            torch._chunk_cat(list(tensors), dim, num_chunks, out=out)
+        elif by_type.keys() == {torch.bfloat16, torch.float32} and out.dtype is torch.float32:
+            start = 0
+            for group in by_type.values():
+                wide = sum(-(-tensor.size(dim) // num_chunks) * tensor[:1].numel() for tensor in group)
+                torch._chunk_cat(group, dim, num_chunks, out=out.narrow(1, start, wide))
+                start += wide
+        else:
+            torch._chunk_cat([tensor.to(out.dtype) for tensor in tensors], dim, num_chunks, out=out)
 
 
 class Chunks(Sequence[Tensor]):

@@ -43,6 +43,8 @@ def slices() -> bool:
 def goes_on(usual: bool) -> bool:
     """The answer after which the asking code does not raise, or the usual one if both or none does."""
     frame = _asking()
+    while frame is not None and _hands_on(frame.f_code, frame.f_lasti):  # `return bool(valid.all())`: its caller asks
+        frame = frame.f_back
     if frame is None:
         return usual
     if frame.f_code.co_qualname in _GO_ON:
@@ -59,13 +61,20 @@ def _asking() -> FrameType | None:
 
 
 @functools.lru_cache(maxsize=1024)
+def _hands_on(code: CodeType, offset: int) -> bool:
+    """Whether the answer is returned as it is, so that the caller goes by it, as `_all_true_or_runtime_assert` of
+    torch 2.15's distributions does."""
+    after = (step.opname for step in dis.get_instructions(code) if step.offset > offset)
+    return next((name for name in after if name not in _IN_BETWEEN), "") == "RETURN_VALUE"
+
+
+@functools.lru_cache(maxsize=1024)
 def _raises_after(code: CodeType, offset: int, answer: bool) -> bool:
     """Whether the code raises for certain once the call or the jump at `offset` has this answer."""
     instructions = [step for step in dis.get_instructions(code) if step.opname != "CACHE"]
     places = {step.offset: place for place, step in enumerate(instructions)}
-    place = places.get(offset)
-    if place is None:
-        return False
+    # a frame that waits for another function of Python stands at the end of its call (ceval.c of Python 3.11)
+    place = max((place for at, place in places.items() if at <= offset), default=len(instructions))
     first = True
     while place < len(instructions):
         step = instructions[place]
