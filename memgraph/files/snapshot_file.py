@@ -76,7 +76,7 @@ def explained(trace: Trace, history: ReadHistory) -> Trace:
     """The trace with what its stacks, lives and sizes say: phases, ops, and what each buffer is for."""
     found = phases(history.events, history.sites, history.before)
     begun = rounds(history.buffers, history.events, history.sites, found)
-    buffers = with_categories(history.buffers, history.events, history.sites, found)
+    buffers = with_categories(history.buffers, history.events, history.sites, found, history.ended)
     ops, buffers, events = ops_of(buffers, history.events, history.sites, found)
     guessed = (_LINES,) * any(op.forward >= 0 for op in ops)
     return dataclasses.replace(

@@ -19,6 +19,10 @@ from memgraph.trace import Action, Buffer, Event, Events
 
 _STACKS = 100_000
 """Distinct stacks that are kept in mind."""
+_BEFORE = (
+    "{:,} buffers were there before the recording began, and the file has no op or line of them: begin it before the model "
+    "is made (torch.cuda.memory._record_memory_history(stacks='all') above that line) to have them"
+)
 _FREED = (int(Action.FREE), int(Action.FREE_REQUESTED))
 
 
@@ -52,6 +56,8 @@ class ReadHistory(NamedTuple):
     before: int
     """Events at the front for what was there before the recording began."""
     notes: tuple[str, ...]
+    ended: Sequence[int] = ()
+    """Of each buffer the site at which it was freed, -1 if it was not or that is not known."""
 
 
 class History:
@@ -60,6 +66,8 @@ class History:
     def __init__(self) -> None:
         self.sizes, self.makers, self.streams = array("q"), array("q"), array("q")
         """Of each buffer its requested bytes, the site that made it, and its stream."""
+        self.ended = array("q")
+        """Of each buffer the site that freed it, -1 if none did."""
         self.events = Events()
         self._add = tuple(column.append for column in self.events.columns)
         self.sites: dict[Site, int] = {}
@@ -79,7 +87,7 @@ class History:
     def follow(self, entry: Mapping[str, Any]) -> None:
         """The next entry. What was refused has no address."""
         action = entry["action"]
-        site = self.stack(entry.get("frames")) if action in ("alloc", "oom") else -1
+        site = self.stack(entry.get("frames"))
         self.row(action, int(entry.get("addr", 0)), int(entry["size"]), int(entry.get("stream", 0)), site)
 
     def row(self, action: str, address: int, size: int, stream: int, site: int) -> None:
@@ -96,7 +104,7 @@ class History:
         elif action == "free_requested":
             self._asked = address
         elif action == "free_completed":
-            self._freed(address, size, stream)
+            self._freed(address, size, stream, site)
         elif action in ("segment_alloc", "segment_map"):
             self._write(Action.SEGMENT_ALLOC, -1, -1, address, size)
             self._whole[len(self.events) - 1] = action == "segment_alloc"
@@ -111,16 +119,19 @@ class History:
         self.sizes.append(size)
         self.makers.append(maker)
         self.streams.append(self.stream(stream))
+        self.ended.append(-1)
 
     def stream(self, stream: int) -> int:
         """The number of a stream, 0 for the default one."""
         return self._numbers.setdefault(stream, len(self._numbers))
 
-    def _freed(self, address: int, size: int, stream: int) -> None:
+    def _freed(self, address: int, size: int, stream: int, site: int) -> None:
         if address in self._waiting:
             self._write(Action.FREE_COMPLETED, self._waiting.pop(address), -1, address, 0)
         elif address in self._live:
-            self._write(Action.FREE, self._live.pop(address), -1, address, 0)
+            buffer = self._live.pop(address)
+            self.ended[buffer] = site
+            self._write(Action.FREE, buffer, -1, address, 0)
         else:
             self._old.append((address, size, self.stream(stream), len(self.events)))
             self._write(Action.FREE, -1, -1, address, 0)  # its buffer is named at the end
@@ -201,8 +212,9 @@ class History:
         whole |= {place + len(front): value for place, value in self._whole.items()}
         first = [(block.address, block.size or block.requested, bool(block.size)) for block in old]
         _measure(events, [buffer.size for buffer in buffers], known, whole, config, first)
-        held = (f"{len(old):,} buffers were there before the recording began",) * bool(old and len(self.events))
-        return ReadHistory(buffers, events, tuple(self.sites), len(front) if len(self.events) else 0, held)
+        held = (_BEFORE.format(len(old)),) * bool(old and len(self.events))
+        return ReadHistory(buffers, events, tuple(self.sites), len(front) if len(self.events) else 0, held,
+                           (*self.ended, *(-1 for _ in old)))  # fmt: skip
 
     def _before(self, front: Events, segments: Sequence[Segment]) -> dict[int, bool]:
         """Writes down the memory that was taken from the card before; which of it is a segment as a whole."""

@@ -25,9 +25,13 @@ _STATE = 2
 
 
 def with_categories(
-    buffers: Sequence[Buffer], events: Events, sites: Sequence[Site], phases: Sequence[Phase]
+    buffers: Sequence[Buffer], events: Events, sites: Sequence[Site], phases: Sequence[Phase], ended: Sequence[int] = ()
 ) -> tuple[Buffer, ...]:
-    """The buffers with a role and a category."""
+    """The buffers with a role and a category.
+
+    Args:
+        ended: of each buffer the site that freed it, as `ReadHistory` has them.
+    """
     spans = _spans(events, len(buffers))
     starts = [phase.start for phase in phases]
     cut = [_until_refused(phase, events) for phase in phases]
@@ -36,6 +40,9 @@ def with_categories(
         _one(buffer, sites[buffer.op] if buffer.op >= 0 else NOWHERE, phase, stop, len(events))
         for buffer, phase, (_, stop) in zip(buffers, born, spans, strict=True)
     ]
+    for index, place in enumerate(ended):
+        if place >= 0 and _inside(sites[buffers[index].op] if buffers[index].op >= 0 else NOWHERE, sites[place]):
+            told[index] = Category.WORKSPACE, Role.TEMPORARY
     told = _unfinished(buffers, told, born, len(events))
     last = max(
         (start for (start, _), (kind, _) in zip(spans, told, strict=True) if kind is Category.GRADIENT), default=0
@@ -102,6 +109,11 @@ def _one(buffer: Buffer, site: Site, phase: Phase, stop: int, end: int) -> tuple
         return by_name[phase.name], Role.OUTPUT
     own = Category.INPUT if site.source and not site.phase else Category.UNKNOWN  # a line outside of any module
     return lasting.get(site.phase, own), Role.OUTPUT
+
+
+def _inside(made: Site, freed: Site) -> bool:
+    """Whether an op freed itself what it had allocated."""
+    return made.op == freed.op and made.node == freed.node and made.op.startswith("aten.") and made.kind == "tensor"
 
 
 def _unfinished(

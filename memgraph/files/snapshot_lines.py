@@ -2,13 +2,15 @@
 
 Autograd runs the nodes of a backward in the reverse order of their making (`sequence_nr`,
 torch/csrc/autograd/engine.cpp), so the last call of `mm` in a forward belongs to the first `MmBackward0` after it.
-Calls are told apart where an op's stack comes again: inside one call each allocation has its own.
+Calls are told apart where an op's stack comes again: inside one call of a forward each allocation has its own. A node
+may allocate at one several times, a gradient of each factor; how many times its allocations and the calls in the
+forward tell. What the engine does with a node's results, to sum them to their shape or to cast them, is of that node.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 
 from memgraph.files.snapshot_phases import plain
 from memgraph.files.stacks import Site
@@ -23,7 +25,7 @@ def ops_of(
     actions, named, ops, _, _ = events.columns
     makers = [-1] * len(buffers)
     for number, phase in enumerate(phases):
-        made.enter(number, phase)
+        made.enter(number, phase, Counter(ops[phase.start : phase.stop]) if phase.name == "backward" else {})
         for place in range(phase.start, phase.stop):
             if actions[place] == Action.ALLOC or (actions[place] == Action.OUT_OF_MEMORY and ops[place] >= 0):
                 ops[place] = op = made.op(ops[place])
@@ -43,16 +45,25 @@ class _Ops:
         self._known: dict[tuple[int, int, int], int] = {}
         self._forwards: defaultdict[str, list[int]] = defaultdict(list)
         self._call: tuple[str, int] = ("", -1)
-        self._seen: set[int] = set()
+        self._seen: Counter[int] = Counter()
+        self._each: dict[int, int] = {}
         self._phase, self._name, self._step = -1, "", -1
 
-    def enter(self, number: int, phase: Phase) -> None:
-        """The next phase; what a step's forward made is not differentiated by another's backward."""
+    def enter(self, number: int, phase: Phase, times: Mapping[int, int]) -> None:
+        """The next phase; what a step's forward made is not differentiated by another's backward.
+
+        Args:
+            times: how often each site comes in a backward.
+        """
         if phase.name == "forward" and phase.step != self._step:
             self._forwards.clear()
             self._step = phase.step
         self._phase, self._name = number, phase.name
-        self._call, self._seen = ("", -1), set()
+        self._call, self._seen = ("", -1), Counter()
+        self._each = {
+            site: -(-count // len(made)) for site, count in times.items()
+            if site >= 0 and (node := self._sites[site].node) and (made := self._forwards.get(_kind(node)))
+        }  # fmt: skip
 
     def op(self, number: int) -> int:
         """The op of an allocation at a site; -1 if nothing is known of it."""
@@ -62,18 +73,20 @@ class _Ops:
         backward = bool(site.node)
         key = site.node if backward else f"{site.op} {site.source}"
         forward = self._call[1]
-        if key != self._call[0] or number in self._seen:
-            self._seen = set()
+        if site.phase == "backward" and not backward:
+            return self._made(number, forward)
+        if key != self._call[0] or self._seen[number] >= self._each.get(number, 1):
+            self._seen = Counter()
             forward = self._forward(site.node) if backward else -1
             self._call = key, forward
             found = self._made(number, forward)
             if self._name == "forward" and not backward:
                 self._forwards[plain(site.op)].append(found)
-        self._seen.add(number)
+        self._seen[number] += 1
         return self._made(number, forward)
 
     def _forward(self, node: str) -> int:
-        made = self._forwards.get(plain(node.partition("Backward")[0]))
+        made = self._forwards.get(_kind(node))
         return made.pop() if made else -1
 
     def _made(self, number: int, forward: int) -> int:
@@ -85,3 +98,8 @@ class _Ops:
             name = f"{site.op}.default" if site.op.startswith("aten.") else site.op
             self.ops.append(Op(name or "outside any function", self._phase, "", source, forward=forward))
         return self._known[key]
+
+
+def _kind(node: str) -> str:
+    """`mm` of `MmBackward0`, as `plain` says it of ops."""
+    return plain(node.partition("Backward")[0])

@@ -108,7 +108,8 @@ def _cut(found: Sequence[Phase], events: Events, sites: Sequence[Site]) -> tuple
             continue
         start = _beginning(events, differs, phase, after)
         updates = _updates(events, sites, phase.start, start) or (after is not None and after.name == "optimizer")
-        rest = {"": "load", "before": "input", "backward": "optimizer" if updates else "input", "optimizer": "input"}
+        rest = {"": "load", "before": "input", "backward": "optimizer" if updates else "input",
+                "optimizer": "optimizer" if after is not None and after.name == "optimizer" else "input"}  # fmt: skip
         rows += [(rest[before], phase.start)] * (start > phase.start) + [("forward", start)] * (start < phase.stop)
     return _numbered(rows, found[-1].stop)
 

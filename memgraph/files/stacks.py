@@ -49,7 +49,7 @@ class Site(NamedTuple):
     library: str
     """The innermost line of torch that is not the user's, `nn/functional.py:3458 in cross_entropy`."""
     phase: str
-    """`forward`, `backward`, `optimizer`; empty outside any, and where there are no frames."""
+    """`forward`, `backward`, `update` of gradients, `optimizer`; empty outside any, and where there are no frames."""
     node: str
     """Of autograd, in a backward: `MmBackward0`."""
     kind: str
@@ -75,7 +75,7 @@ class Frame(NamedTuple):
     users: bool
     """Whether it is neither a library's nor installed."""
     phase: str
-    """Of torch's own frames of Python: `backward`, `optimizer`; `forward` of a module's call; else empty."""
+    """Of torch's own frames of Python: `backward`, `update`, `optimizer`; `forward` of a module's call; else empty."""
 
 
 def frame_of(told: Mapping[str, Any]) -> Frame:
@@ -154,9 +154,15 @@ def _op(native: list[str]) -> str:
         inside = native[seen[number - 1][0] + 1 : place] if number else native[:place]
         if how == "redispatch" or (number and seen[number - 1][1:] == (name, "redispatch")):
             return _OVERLOAD.sub("", name)
-        if not any(map(_ABOVE.search, inside)):
+        if not any(map(_ABOVE.search, inside)) and not _asks_others(seen[:number], inside):
             return _OVERLOAD.sub("", name)
     return ""
+
+
+def _asks_others(below: Sequence[tuple[int, str, str]], inside: Iterable[str]) -> bool:
+    """Whether autograd's kernel of an op calls another op before its own: a copy of what an op in place is about to
+    change (`original_self`, tools/autograd/gen_variable_type.py), which is an op of its own below autograd."""
+    return bool(below) and below[-1][2] == "call" and any("torch::autograd::VariableType::" in name for name in inside)
 
 
 def _phase_of(file: str, name: str) -> str:
@@ -164,6 +170,8 @@ def _phase_of(file: str, name: str) -> str:
     if name == "_call_impl" and file.endswith("module.py"):
         return "forward"
     if "torch" in file:
+        if re.search(r"[\\/]torch[\\/]nn[\\/]utils[\\/]clip_grad\.py$", file):
+            return "update"
         if re.search(r"[\\/]torch[\\/]autograd[\\/](graph|__init__)\.py$", file) and "backward" in name:
             return "backward"
         if re.search(r"[\\/]torch[\\/]optim[\\/]", file) and name != "zero_grad":

@@ -38,6 +38,22 @@ def test_a_backward_names_its_node() -> None:
     assert (found.op, found.phase, found.node, found.source) == ("aten.mm", "backward", "MmBackward0", "")
 
 
+def test_what_autograd_copies_before_an_op_in_place_is_a_copy() -> None:
+    """`silu_` saves what it is about to change (VariableType_4.cpp): below autograd that is a `clone`; its own kernel
+    comes after."""
+    inside = native("torch::autograd::VariableType::(anonymous namespace)::silu_(c10::DispatchKeySet, at::Tensor&)",
+                    "at::_ops::silu_::call(at::Tensor&)")  # fmt: skip
+    assert site([*ALLOCATE, *called("clone"), *inside, *IN_MODULE]).op == "aten.clone"
+    assert site([*ALLOCATE, *called("silu_"), *IN_MODULE]).op == "aten.silu_"
+
+
+def test_clipping_is_no_optimizer() -> None:
+    """Its `_foreach` ops look like one's; its frames say what it is."""
+    clip = python((f"{TORCH}/nn/utils/clip_grad.py", "_get_total_norm", 97), (USER, "train", 5))
+    assert site([*ALLOCATE, *called("_foreach_norm_Scalar"), *clip]).phase == "update"
+    assert site([*ALLOCATE, *called("_foreach_norm_Scalar")]).phase == "optimizer"  # nobody knows better
+
+
 def test_frames_of_python_alone() -> None:
     """The function of torch that was called says more than `forward`."""
     loss = python((f"{TORCH}/nn/functional.py", "cross_entropy", 3555), (USER, "loss", 9))
