@@ -1,4 +1,4 @@
-"""Four training loops of which snapshots were recorded on an H200: `recurrent` of the tests is `tagger`, three steps."""
+"""Four training loops of which snapshots were recorded on an H200; `recurrent` of the tests is `tagger`, of 3 steps."""
 
 import torch
 import torch.nn.functional as F

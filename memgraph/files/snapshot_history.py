@@ -20,8 +20,8 @@ from memgraph.trace import Action, Buffer, Event, Events
 _STACKS = 100_000
 """Distinct stacks that are kept in mind."""
 _BEFORE = (
-    "{:,} buffers were there before the recording began, and the file has no op or line of them: begin it before the model "
-    "is made (torch.cuda.memory._record_memory_history(stacks='all') above that line) to have them"
+    "{:,} buffers were there before the recording began, and the file has no op or line of them: begin it before the "
+    "model is made (torch.cuda.memory._record_memory_history(stacks='all') above that line) to have them"
 )
 _FREED = (int(Action.FREE), int(Action.FREE_REQUESTED))
 

@@ -67,3 +67,9 @@ def test_a_report_is_as_wide_as_the_caller_says(said: str, width: int) -> None:
         [sys.executable, "-c", code], env={"COLUMNS": said}, capture_output=True, text=True, check=True
     )
     assert int(done.stdout) == width
+
+
+def test_a_full_line_takes_nothing_of_a_long_word() -> None:
+    """72 + 8 columns, and 80 of a word that is cut only where it is longer than a line."""
+    text = fill("0" * 72 + ", torch " + "0" * 81)
+    assert [len(line) for line in text.splitlines()] == [79, 80, 1]
