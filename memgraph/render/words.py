@@ -42,8 +42,10 @@ class _Wrapper(textwrap.TextWrapper):
     """Cuts no sign of two columns in two."""
 
     def _handle_long_word(self, reversed_chunks: list[str], cur_line: list[str], cur_len: int, width: int) -> None:
-        left = max(not cur_line, width - cur_len)  # of a line that is full nothing is left
-        if left and reversed_chunks[-1][left : left + 1] == chr(_FIRST):
+        if cur_line and cur_len >= width:
+            return
+        left = max(1, width - cur_len)
+        if reversed_chunks[-1][left : left + 1] == chr(_FIRST):
             left -= 1
         super()._handle_long_word(reversed_chunks, cur_line, cur_len, cur_len + left)
 
