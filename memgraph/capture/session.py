@@ -38,6 +38,7 @@ from memgraph.virtual.becoming import tensors_become_others
 from memgraph.virtual.cuda_build import looks_built_for_cuda
 from memgraph.virtual.current_stream import current_number, streams_exist
 from memgraph.virtual.device import select_device, virtual_device
+from memgraph.virtual.dispatch_rules import dispatch_rules_are_found_quickly
 from memgraph.virtual.engine_threads import engine_threads_rest, ensure_engine_thread, settle_engine_thread
 from memgraph.virtual.graphs import graphs_are_captured
 from memgraph.virtual.legacy_types import legacy_types_are_there
@@ -146,6 +147,7 @@ class VirtualGpu:
             stack.enter_context(patches.cuda_answers(answers))
             stack.enter_context(graphs_are_captured(self.ledger))
             stack.enter_context(cuda_kernels_exist())
+            stack.enter_context(dispatch_rules_are_found_quickly())
             self._take_the_gpus_paths(stack)
             library = asker()
             if library is not None:
