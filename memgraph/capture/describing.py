@@ -21,6 +21,8 @@ _DETACH = "aten.detach.default"
 _ALLOCATION = torch.ops.aten.empty_strided.default
 _ACCUMULATION = 2**64 - 1
 """Sequence number of every AccumulateGrad node (torch/csrc/autograd/functions/accumulate_grad.cpp)."""
+_current_node = torch._C._current_autograd_node
+_sequence_nr = torch._C._autograd._get_sequence_nr  # type: ignore[attr-defined]
 _new = tuple.__new__
 """As a named tuple's own constructor, whose call in Python costs more than all the rest."""
 
@@ -47,24 +49,32 @@ class Describing:
         self.leader = threading.get_ident()
         """The thread that trains, and whose ops tell the phase: the last one that called a model or an optimizer."""
 
-    def op(self, operator: Operator, specs: tuple[TensorSpec, ...], source: str) -> Op:
+    def op(
+        self, operator: Operator, specs: tuple[TensorSpec, ...], source: str, outputs: tuple[TensorSpec, ...] = ()
+    ) -> Op:
         """What is written down of an op that is about to run.
 
         Args:
             specs: what it takes.
             source: the line that the stack says.
+            outputs: what it gives, where that is known beforehand.
         """
-        node = torch._C._current_autograd_node()
+        node = _current_node()
         place = self.place() if self.place is not None else None
         if place is not None:
             phase = self._outside_autograd() if node is None else self._stage.inside_autograd()
             name = place.name if place.whole or (operator.func is _ALLOCATION and place.name) else operator.name
-            return Op(name, phase, place.module, place.source, specs)
+            return Op(name, phase, place.module, place.source, specs, outputs)
         if node is not None:
-            return self._backward(operator, node, specs, source)
-        self._forward_ops.made(len(self._ops), self._here.started)
-        phase = self._outside_autograd()
-        return _new(Op, (operator.name, phase, self._paths.modules.current, source, specs, (), -1, ()))
+            return self._backward(operator, node, specs, source)._replace(outputs=outputs)
+        if self._here.started:
+            self._forward_ops.made(len(self._ops), started=True)
+            phase = self._outside_autograd()
+        else:
+            self._forward_ops.ops.setdefault(_sequence_nr() - 1, len(self._ops))  # as `made`, which is one call more
+            phase = self._stage.current if self._stage.name != "backward" else self._stage.outside_autograd()
+        stack = self._paths.modules.stack
+        return _new(Op, (operator.name, phase, stack[-1] if stack else "", source, specs, outputs, -1, ()))
 
     def _outside_autograd(self) -> int:
         """The phase of an op that is no backward op. What fetches the next batch meanwhile ends none."""

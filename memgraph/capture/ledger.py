@@ -52,7 +52,8 @@ class Ledger:
         self._numbers = {(0, 0): 0}
         self._uses: dict[int, set[int]] = {}
         self._awaited: Awaited[Block] = Awaited(self.order)
-        self._waiting: dict[Block, int] = {}
+        self.waiting: dict[Block, int] = {}
+        """Blocks that wait for other streams: only while there are any is it of interest what the host waits for."""
         self.waited = False
         """Whether a block ever waited for other streams."""
         self.late: list[tuple[int, int]] = []
@@ -79,7 +80,7 @@ class Ledger:
         """Allocate `size` bytes for the current op; returns the buffer's index."""
         with _AT_WORK:
             stream = self.current_stream()
-            if self._waiting:
+            if self.waiting:
                 self._return()
             try:
                 block = self.allocator.malloc(size, stream)
@@ -94,7 +95,7 @@ class Ledger:
         """As `allocate`, for whoever can do without: None where the allocator says no."""
         with _AT_WORK:
             stream = self.current_stream()
-            if self._waiting:
+            if self.waiting:
                 self._return()
             try:
                 block = self.allocator.malloc(size, stream)
@@ -129,11 +130,6 @@ class Ledger:
         if buffer not in self._blocks:
             self.late.append((buffer, len(self)))
 
-    @property
-    def waits(self) -> bool:
-        """Whether blocks wait for other streams: only then is it of interest what the host waits for."""
-        return bool(self._waiting)
-
     def live(self) -> list[int]:
         """The buffers that are alive."""
         return list(self._blocks)
@@ -160,7 +156,7 @@ class Ledger:
         Raises:
             InvariantError: it is not.
         """
-        live = self.live_bytes + sum(self.sizes[buffer] for buffer in self._waiting.values())
+        live = self.live_bytes + sum(self.sizes[buffer] for buffer in self.waiting.values())
         if live != self.allocator.requested and not self._dead:
             raise InvariantError(
                 f"{live:,} bytes live, and the allocator holds {self.allocator.requested:,}: this is an error of "
@@ -203,8 +199,9 @@ class Ledger:
         self.ops.append(self.op)
         self.roles.append(role)
         self._blocks[buffer] = block
-        if stream or block.segment.pool:  # what is in a private pool stays there, as what is of a stream does
-            self.streams[buffer] = self._numbers.setdefault((stream, block.segment.pool), len(self._numbers))
+        pool = block.segment.pool
+        if stream or pool:  # what is in a private pool stays there, as what is of a stream does
+            self.streams[buffer] = self._numbers.setdefault((stream, pool), len(self._numbers))
         self._write(Action.ALLOC, buffer, block.address, block.size)
         return buffer
 
@@ -236,7 +233,7 @@ class Ledger:
         """It died, and other streams may still be at work on it."""
         self._write(Action.FREE_REQUESTED, buffer, block.address, block.size)
         self._awaited.add(block, self._uses.pop(buffer))
-        self._waiting[block] = buffer
+        self.waiting[block] = buffer
         self.waited = True
         self.allocator.free(block, wait=True)
 
@@ -244,13 +241,13 @@ class Ledger:
         """Before it serves a request, the allocator asks which blocks the other streams are done with
         (`process_events`). Those of which it is certain are: the latest moment that can be."""
         for block in self._awaited.done():
-            self._write(Action.FREE_COMPLETED, self._waiting.pop(block), block.address, block.size)
+            self._write(Action.FREE_COMPLETED, self.waiting.pop(block), block.address, block.size)
             self.allocator.complete(block)
 
     def _waited_for(self, block: Block) -> None:
         """The allocator itself waited, to give memory back to the card."""
         self._awaited.drop(block)
-        self._write(Action.FREE_COMPLETED, self._waiting.pop(block), block.address, block.size)
+        self._write(Action.FREE_COMPLETED, self.waiting.pop(block), block.address, block.size)
 
     def _segment(self, allocated: bool, address: int, size: int) -> None:
         self._write(Action.SEGMENT_ALLOC if allocated else Action.SEGMENT_FREE, -1, address, size)

@@ -19,6 +19,7 @@ from memgraph.gpu.cublas import MATRIX_OPS
 from memgraph.gpu.rules.indexing import asks_for_a_count
 from memgraph.gpu.specs import GpuSpec
 from memgraph.virtual.ops.dispatch import is_composite, run_composite
+from memgraph.virtual.ops.placeless import is_placeless
 from memgraph.virtual.ops.sparse import parts_of
 from memgraph.virtual.values.assumed import BY_VALUE
 from memgraph.virtual.values.chosen import SOURCES
@@ -95,6 +96,7 @@ class Operator:
         "mutates",
         "name",
         "only_aliases",
+        "placeless",
         "random",
         "resizes",
         "returns_nothing",
@@ -128,6 +130,8 @@ class Operator:
         self.factory = self.like or func in _FOLLOWED_FACTORIES
         self.zeros = func in ZEROS
         self.kernel = kinds.kernels.get(func)
+        self.placeless = not self.by_value and is_placeless(func, views=self.only_aliases)
+        """Kernels of ours for such ops are for sparse tensors."""
         self.source = func in SOURCES
         self.tells_of_values = self.factory or self.source or bool(self.written)
         """Its results' values, or what it writes to, are of interest whatever is known of its arguments."""

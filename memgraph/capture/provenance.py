@@ -12,6 +12,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from types import CodeType, FrameType
 from typing import Any, NamedTuple
 
 import torch
@@ -113,10 +114,17 @@ class ModulePaths:
 
         return called
 
-    def name(self, root: torch.nn.Module) -> None:
-        """Give the module and all below it their paths; those that have one keep it."""
-        for path, module in root.named_modules():
-            self._names.setdefault(module, uncompiled(path))
+    def name(self, root: torch.nn.Module) -> list[tuple[str, torch.nn.Module]]:
+        """Give the module and all below it their paths; those that have one keep it.
+
+        Returns:
+            all of them, as `named_modules` has them.
+        """
+        modules = list(root.named_modules())
+        for path, module in modules:
+            if module not in self._names:
+                self._names[module] = uncompiled(path)
+        return modules
 
     def runs(self) -> bool:
         """Whether a module's forward runs in this thread."""
@@ -182,27 +190,46 @@ class SourceLines:
     """The innermost line that is neither torch's nor memgraph's own, as `folder/file.py:91`."""
 
     def __init__(self) -> None:
-        self._files: dict[str, str | None] = {RUNNER: None}
-        """What is shown of each file; None of the one that runs steps, above which nothing is looked for."""
+        self._lines: dict[int, dict[int, str] | None] = {}
+        """By the `id` of a function's code: what its lines are shown as, by the places of its instructions; None of
+        code that is not the user's."""
+        self._codes: list[CodeType] = []
+        """Kept, so that no other code has its `id`."""
         self._texts: dict[tuple[str, int], str] = {}
 
-    def current(self) -> str:
+    def current(self, depth: int = 2) -> str:
         """The user's line that is running now; empty in autograd's threads, and where a step of memgraph's own runs an
-        op, as its optimizer does."""
-        frame = sys._getframe(2)
-        files = self._files
+        op, as its optimizer does.
+
+        Args:
+            depth: frames that are not looked at, this function's own among them.
+        """
+        frame = sys._getframe(depth)
+        known = self._lines
         while frame is not None:
-            filename = frame.f_code.co_filename
+            code = frame.f_code
             try:
-                file = files[filename]
+                lines = known[id(code)]
             except KeyError:
-                file = files[filename] = _display_name(filename)
-            if file:
-                return self._text(file, frame.f_lineno)
-            if file is None:
-                return ""
+                lines = self._met(code)
+            if lines is not None:
+                text = lines.get(frame.f_lasti)
+                return text if text is not None else self._shown(frame, lines)
             frame = frame.f_back  # type: ignore[assignment]
         return ""
+
+    def _met(self, code: CodeType) -> dict[int, str] | None:
+        """Code that is seen for the first time. Above the one that runs steps nothing is looked for."""
+        self._codes.append(code)
+        users = code.co_filename == RUNNER or _display_name(code.co_filename)
+        lines = self._lines[id(code)] = {} if users else None
+        return lines
+
+    def _shown(self, frame: FrameType, lines: dict[int, str]) -> str:
+        filename = frame.f_code.co_filename
+        text = "" if filename == RUNNER else self._text(_display_name(filename), frame.f_lineno)
+        lines[frame.f_lasti] = text
+        return text
 
     def at(self, file: str, line: int) -> str:
         """A line of the user's, as it is shown."""
@@ -262,7 +289,7 @@ class ForwardOps:
 
     def __init__(self, ops: Sequence[Op] = ()) -> None:
         self._all = ops
-        self._ops: dict[int, int] = {}
+        self.ops: dict[int, int] = {}
         self._of_threads: list[dict[int, int]] = []
         self._here = threading.local()
 
@@ -273,14 +300,14 @@ class ForwardOps:
             started: by a thread that the script started.
         """
         number = torch._C._autograd._get_sequence_nr() - 1  # type: ignore[attr-defined]
-        (self._own() if started else self._ops).setdefault(number, op)
+        (self._own() if started else self.ops).setdefault(number, op)
 
     def of(self, node: Any) -> int:
         """The forward op of a node, -1 if it has none (an accumulation, the root)."""
         number = node._sequence_nr()
         if not self._of_threads:
-            return self._ops.get(number, -1)
-        found = [ops[number] for ops in (self._ops, *self._of_threads) if number in ops]
+            return self.ops.get(number, -1)
+        found = [ops[number] for ops in (self.ops, *self._of_threads) if number in ops]
         return next((op for op in found if self._alike(op, node)), found[0] if found else -1)
 
     def _own(self) -> dict[int, int]:

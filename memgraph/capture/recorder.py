@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -24,13 +24,14 @@ from torch._subclasses.fake_tensor import (
     FakeTensorMode,
     UnsupportedOperatorException,
 )
-from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from memgraph.capture.accumulate import ADD, ADD_IN_PLACE, Accumulation, References
 from memgraph.capture.collecting import Collecting
 from memgraph.capture.describing import Describing
+from memgraph.capture.following import Following
 from memgraph.capture.interrupts import interrupts_kept
 from memgraph.capture.ledger import Ledger
+from memgraph.capture.members import members, parts
 from memgraph.capture.no_kernel import says_that_no_kernel_is_there, without_kernel
 from memgraph.capture.operators import NOTHING, Inside, Kinds, Operator
 from memgraph.capture.provenance import ModulePaths, SourceLines
@@ -39,16 +40,16 @@ from memgraph.capture.storages import Born, Storages, storages_of
 from memgraph.capture.tags import Arguments, GraphCall, Tags, name_parameter
 from memgraph.errors import MemgraphError, UsageError
 from memgraph.gpu.call import Call
-from memgraph.trace import Category, Op, Role
+from memgraph.trace import Category, Op, Role, TensorSpec
 from memgraph.virtual.graphs import not_permitted
 from memgraph.virtual.ops.dispatch import run_composite
 from memgraph.virtual.ops.higher_order import eager_form
 from memgraph.virtual.ops.host_waits import host_waits
 from memgraph.virtual.ops.shapes import Recipe, Shapes
 from memgraph.virtual.random import VirtualGenerator
+from memgraph.virtual.raw import storage_of
 from memgraph.virtual.subclasses import has_fakes
 from memgraph.virtual.threads import ONE_AT_A_TIME, Here
-from memgraph.virtual.values import chosen, counted, follow
 from memgraph.virtual.values import known as values
 from memgraph.virtual.values.assumed import Assumptions
 from memgraph.virtual.values.known import Knowledge
@@ -101,6 +102,7 @@ class Recorder(FakeTensorMode):
         self.storages = Storages(ledger, self.shapes, self.collecting.died)
         self.accumulation = Accumulation(sole)
         self.describing = Describing(self.ops, self.stage, self.paths, self.accumulation, self._here)
+        self.following = Following(assumptions, self.sources, self.paths)
         self.recording = True
         self.interrupted = False
         """^C fell where it could not be raised; it is at the next op."""
@@ -159,7 +161,7 @@ class Recorder(FakeTensorMode):
     ) -> Any:
         if func is _DEVICE:  # C++ asks often, and an exception here (^C) would abort the process
             return args[0].fake_device
-        if isinstance(func, HigherOrderOperator):
+        if func.__class__ is not OpOverload and isinstance(func, HigherOrderOperator):
             return self._higher_order(func, args, kwargs or _NO_KWARGS)
         return self.dispatch(func, types, args, kwargs)
 
@@ -196,7 +198,7 @@ class Recorder(FakeTensorMode):
         if self._here.inside:
             return super().dispatch(func, types, args, kwargs)  # type: ignore[arg-type]
         if not self.recording:
-            return self._afterwards(func, types, args, kwargs)
+            return self._after_the_run(func, types, args, kwargs)
         fake = types == _FAKE_ALONE or has_fakes(tuple(types))
         if fake is None:
             return NotImplemented  # a jagged tensor, say, which calls again with what it holds
@@ -219,7 +221,7 @@ class Recorder(FakeTensorMode):
         self, operator: Operator, types: Sequence[type], args: Sequence[Any], kwargs: Mapping[str, Any]
     ) -> Any:
         """The op, whose own objects are not the program's. The stack is looked at first: see `Collecting`."""
-        source = self.sources.current()
+        source = self.sources.current(3)
         self.collecting.begins()
         made = 0
         try:
@@ -229,7 +231,7 @@ class Recorder(FakeTensorMode):
         finally:
             self.collecting.ends(made)
 
-    def _afterwards(
+    def _after_the_run(
         self, func: OpOverload, types: Sequence[type], args: Sequence[Any], kwargs: Mapping[str, Any]
     ) -> Any:
         """What a thread does that goes on after the run, and what is done with the run's tensors.
@@ -265,30 +267,67 @@ class Recorder(FakeTensorMode):
             raise KeyboardInterrupt
         if self.ledger.capturing and host_waits(operator.func, args, kwargs):
             raise not_permitted()
+        arguments = self.tags.read(operator, args, kwargs)
+        recipe = self.shapes.find(arguments.key) if not operator.returns_nothing else None
+        if recipe is None:
+            return self._first(operator, types, args, kwargs, source, arguments)
         index = len(self.ops)
-        arguments = Arguments(operator)
-        call_args = tuple([self.tags.reference(arg, arguments) for arg in args])
-        call_kwargs = self.tags.reference_by_name(kwargs, arguments) if kwargs else _NO_KWARGS
-        op = self.describing.op(operator, tuple(arguments.specs), source)
-        self.ops.append(op)
-        self.calls.append(
-            _new(GraphCall, (operator.func, call_args, call_kwargs, ()))
-        )  # all there is of one that fails
-        self.ledger.op = index
+        self._write_down(operator, arguments, recipe.inputs, source, recipe.outputs)
+        try:
+            outputs = self.shapes.make(recipe, self, arguments.tensors)
+            known = Knowledge.NOTHING if operator.random else values.knowledge_of(arguments.tensors)
+            if not recipe.quiet:
+                self._allocate(operator, outputs, args, kwargs, recipe)
+            if self.stage.name == "backward":
+                self._notice_gradient(outputs)
+            if known or operator.tells_of_values or self.ledger.waiting or _CHECK_EACH_OP:
+                self._afterwards(operator, args, kwargs, outputs, known)
+        except BaseException:
+            self._gives(index, ())
+            raise
+        self.tags.tag_made(index, outputs, recipe)
+        return outputs
+
+    def _write_down(
+        self, operator: Operator, arguments: Arguments, specs: tuple[TensorSpec, ...], source: str,
+        outputs: tuple[TensorSpec, ...],
+    ) -> None:  # fmt: skip
+        """An op that is about to run, which is all there is of one that fails."""
+        self.ledger.op = len(self.ops)
+        self.ops.append(self.describing.op(operator, specs, source, outputs))
+        self.calls.append(_new(GraphCall, (operator.func, arguments.args, arguments.kwargs, outputs)))
+
+    def _gives(self, index: int, specs: tuple[TensorSpec, ...]) -> None:
+        """What an op gives is known only now."""
+        op, call = self.ops[index], self.calls[index]
+        self.ops[index] = _new(Op, (*op[:_OUTPUTS], specs, *op[_OUTPUTS + 1 :]))
+        self.calls[index] = _new(GraphCall, (*call[:-1], specs))
+
+    def _first(
+        self, operator: Operator, types: Sequence[type], args: Sequence[Any], kwargs: Mapping[str, Any], source: str,
+        arguments: Arguments,
+    ) -> Any:  # fmt: skip
+        """An op as there was none before, or of which nothing is remembered."""
+        index = len(self.ops)
+        self._write_down(operator, arguments, arguments.specs(), source, ())
         known = Knowledge.NOTHING if operator.random else values.knowledge_of(arguments.tensors)
         outputs, recipe = self._infer(operator, types, args, kwargs, arguments, known)
         if outputs is not None or operator.resizes or operator.ruled:
             self._account(operator, outputs, args, kwargs, recipe)
-        if self.ledger.waits and host_waits(operator.func, args, kwargs):
+        self._afterwards(operator, args, kwargs, outputs, known)
+        self._gives(index, self.tags.tag(index, outputs, recipe))
+        return outputs
+
+    def _afterwards(
+        self, operator: Operator, args: Sequence[Any], kwargs: Mapping[str, Any], outputs: Any, known: Knowledge
+    ) -> None:
+        """What follows from an op besides its outputs."""
+        if self.ledger.waiting and host_waits(operator.func, args, kwargs):
             self.ledger.order.synchronize_stream(self.ledger.current_stream())
         if known or operator.tells_of_values:
-            self._follow_values(operator, args, kwargs, outputs, known)
+            self.following.op(operator, args, kwargs, outputs, known)
         if _CHECK_EACH_OP:
             self.storages.check()
-        specs = self.tags.tag(index, outputs, recipe)
-        self.ops[index] = _new(Op, (*op[:_OUTPUTS], specs, *op[_OUTPUTS + 1 :]))
-        self.calls[index] = _new(GraphCall, (operator.func, call_args, call_kwargs, specs))
-        return outputs
 
     def _infer(
         self,
@@ -299,13 +338,13 @@ class Recorder(FakeTensorMode):
         arguments: Arguments,
         known: Knowledge,
     ) -> tuple[Any, Recipe | None]:
-        """The outputs, without values: as remembered, or found by FakeTensor; values decide some of them."""
+        """The outputs, without values, found by FakeTensor; values decide some of them."""
         if operator.returns_nothing:  # writes into its arguments: `_foreach_add_`, fused optimizers
             return None, None
-        key = tuple(arguments.key)
-        recipe = self.shapes.find(key)
-        if recipe is not None:
-            return self.shapes.make(recipe, self, arguments.tensors), recipe
+        if operator.placeless:
+            recipe = self.shapes.foresee(arguments.key, operator.func, args, kwargs, arguments.tensors)
+            if recipe is not None:
+                return self.shapes.make(recipe, self, arguments.tensors), recipe
         self._here.inside = True
         try:
             if known and operator.by_value:
@@ -313,7 +352,7 @@ class Recorder(FakeTensorMode):
                 if found is not None:
                     return found, None
             outputs = self._made_by_kernel(operator, types, args, kwargs)
-            recipe = self.shapes.learn(key, operator.func, arguments.tensors, outputs)
+            recipe = self.shapes.learn(arguments.key, operator.func, arguments.tensors, outputs)
             if recipe is not None:  # torch keeps weak references to what it makes itself, and then swaps it no more
                 outputs = self.shapes.make(recipe, self, arguments.tensors)
             return outputs, recipe
@@ -338,35 +377,6 @@ class Recorder(FakeTensorMode):
                 return outputs
         return super().dispatch(operator.func, types, args, kwargs)  # type: ignore[arg-type]
 
-    def _follow_values(
-        self, operator: Operator, args: Sequence[Any], kwargs: Mapping[str, Any], outputs: Any, known: Knowledge
-    ) -> None:
-        """Carry what is known of values through the op, if its result is small; or forget those that it overwrote."""
-        func = operator.func
-        if func is torch.ops.aten._amp_foreach_non_finite_check_and_unscale_.default:
-            for gradient in args[0]:
-                values.forget(gradient)
-            self.assumptions.state("gradients that a scaler checks are taken to be finite: each step is taken")
-            return
-        if (known is Knowledge.ALL or operator.factory) and not operator.by_value:
-            if values.all_worth_following(outputs, view=operator.only_aliases):
-                if operator.like:
-                    args = (values.stand_in(args[0], outputs), *args[1:])
-                found = values.run_for_real(func, args, kwargs)
-                if found is not None:
-                    values.remember(outputs, found, view=operator.only_aliases)
-                    return
-            elif operator.zeros:
-                counted.begin(args, outputs)
-        elif known is Knowledge.PARTLY and not operator.by_value:
-            follow.partly_known(func, args, kwargs, outputs, view=operator.only_aliases, mutates=operator.mutates)
-            if not operator.source:
-                return
-        if operator.source:
-            chosen.follow(func, args, kwargs, outputs, source=self.sources.current, inside_a_module=self.paths.runs)
-        elif operator.written:
-            follow.overwritten(func, args, kwargs, operator.targets(args, kwargs))
-
     def _accumulates_in_place(self, args: Sequence[Any]) -> bool:
         node = torch._C._current_autograd_node()
         if node is None:
@@ -389,6 +399,9 @@ class Recorder(FakeTensorMode):
         self, operator: Operator, outputs: Any, args: Sequence[Any], kwargs: Mapping[str, Any], recipe: Recipe | None
     ) -> None:
         """Its outputs, what it needs inside, what a library keeps."""
+        if recipe is not None and recipe.sole is not None and recipe.inside is NOTHING:
+            self.storages.hold(storage_of(outputs), recipe.sole)
+            return
         born: Sequence[Born]
         if operator.resizes:
             born = self.storages.changed(operator.targets(args, kwargs))
@@ -400,14 +413,21 @@ class Recorder(FakeTensorMode):
         if inside is None:
             inside = operator.inside(args, kwargs, [tensor for tensor, _, _ in born])
             if recipe is not None and (inside.call is None or "selected" not in inside.call.kwargs):
-                recipe.inside = inside
-                recipe.quiet = not operator.resizes and not recipe.births and inside == NOTHING
+                self._learn(operator, recipe, inside)
         if inside.call is not None:
             self.ruled[self.ledger.op] = inside.call
         self.storages.allocate(inside.steps, born)
         if inside.needs:
             for size in self.operators.libraries.first_uses(inside.needs, self.ledger.current_stream()):
                 self.ledger.allocate(size, Role.LIBRARY)
+
+    def _learn(self, operator: Operator, recipe: Recipe, inside: Inside) -> None:
+        """What such calls allocate is remembered."""
+        plain = inside == NOTHING and not operator.resizes
+        recipe.inside = NOTHING if inside == NOTHING else inside
+        recipe.quiet = plain and not recipe.births
+        if plain and not operator.only_aliases and recipe.container is None and recipe.births:
+            recipe.sole = recipe.births[0][1]
 
     def bear(self, tensor: Tensor) -> None:
         """A tensor that stands for one on the device, whatever it is itself."""
@@ -437,7 +457,7 @@ class Recorder(FakeTensorMode):
     def mark(self, tensor: Tensor, category: Category, name: str) -> None:
         """This tensor's buffer is a parameter, a gradient, optimizer state, …; or those of a tensor that holds others,
         as a DTensor does."""
-        for part in _parts(tensor):
+        for part in (tensor,) if isinstance(tensor, FakeTensor) else parts(tensor):
             buffer = self.storages.buffer_of(part)
             if buffer is not None:
                 self.ledger.categories[buffer] = category
@@ -452,11 +472,8 @@ class Recorder(FakeTensorMode):
 
     def mark_model(self, root: torch.nn.Module) -> None:
         """Its parameters and buffers, by their names."""
-        self.paths.name(root)
-        parameters, buffers = root.named_parameters(), root.named_buffers()
-        for category, named in ((Category.PARAMETER, parameters), (Category.BUFFER, buffers)):
-            for name, tensor in named:
-                self.mark(tensor, category, name_parameter(tensor, name))
+        for category, name, tensor in members(root, self.paths.name(root)):
+            self.mark(tensor, category, name_parameter(tensor, name))
 
     def _entered(self, root: torch.nn.Module) -> None:
         if torch._C._current_autograd_node() is not None:  # a checkpoint recomputes a part of the forward
@@ -475,14 +492,6 @@ class Recorder(FakeTensorMode):
             name = self.describing.accumulating(node)
             if name:
                 self.mark(outputs, Category.GRADIENT, f"gradient of {name}")
-
-
-def _parts(tensor: Tensor) -> Iterator[Tensor]:
-    if isinstance(tensor, FakeTensor) or not is_traceable_wrapper_subclass(tensor):
-        yield tensor
-        return
-    for name in tensor.__tensor_flatten__()[0]:
-        yield from _parts(getattr(tensor, name))
 
 
 def _of_the_host(kwargs: Mapping[str, Any]) -> Mapping[str, Any]:

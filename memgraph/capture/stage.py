@@ -18,6 +18,8 @@ class Stage:
         self.rounds: list[int] = []
         """At which events the first model of a forward was called, and called again."""
         self._stepping = self._stepped = False
+        self.current = -1
+        """The index of the phase that it is now."""
         self.set("load")
 
     def set(self, name: str) -> None:
@@ -25,6 +27,7 @@ class Stage:
         if name != self.name:
             self.name = name
             self._ledger.enter(name, self.step)
+            self.current = len(self._ledger.phases) - 1
 
     def next_step(self) -> None:
         """A new step begins with its input."""
@@ -32,11 +35,6 @@ class Stage:
         self._stepped = False
         self.name = ""
         self.set("input")
-
-    @property
-    def current(self) -> int:
-        """The index of the phase that it is now."""
-        return len(self._ledger.phases) - 1
 
     @property
     def in_backward(self) -> bool:

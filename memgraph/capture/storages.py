@@ -19,6 +19,7 @@ from memgraph.virtual.ops.shapes import Recipe, Shapes
 from memgraph.virtual.ops.sparse import parts_of
 from memgraph.virtual.raw import storage_of
 
+_weakly, _partial = weakref.ref, functools.partial
 _NO_BUFFER = -1
 """Stands for the buffer of a storage that is not on the device."""
 _EMPTIED = "_memgraph_emptied"
@@ -71,13 +72,13 @@ class Storages:
             self._follow(steps, born)
         else:
             for _, storage, spec in born:
-                self._hold(storage, spec)
+                self.hold(storage, spec)
 
     def bear(self, tensor: Tensor) -> None:
         """A tensor that stands for one on the device, whatever it is itself."""
         storage = storage_of(tensor)
         if storage.nbytes() and storage._cdata not in self._live:
-            self._hold(storage, self._shapes.look(tensor).spec)
+            self.hold(storage, self._shapes.look(tensor).spec)
 
     def changed(self, tensors: Iterable[Tensor]) -> list[Born]:
         """Those on the device that were written to and hold more, or less, than before, or begin to hold anything."""
@@ -93,7 +94,7 @@ class Storages:
         """A script may have given it another size."""
         if storage.nbytes() != self._held(storage):
             before = self._live.get(storage._cdata, _NOT_THERE)[0]
-            self._hold(storage, TensorSpec((storage.nbytes(),), "uint8"))
+            self.hold(storage, TensorSpec((storage.nbytes(),), "uint8"))
             self._note_refill(storage, before)
 
     def _note_refill(self, storage: torch.UntypedStorage, before: int) -> None:
@@ -171,7 +172,7 @@ class Storages:
         named = {step.index for step in steps if isinstance(step, (Output, OnHost))}
         for position, (_, storage, spec) in enumerate(born):
             if position not in named:
-                self._hold(storage, spec)
+                self.hold(storage, spec)
         try:
             for step in steps:
                 self._take(step, born, temporaries)
@@ -182,7 +183,7 @@ class Storages:
     def _take(self, step: Any, born: Sequence[Born], temporaries: list[int | None]) -> None:
         if isinstance(step, Output):
             if step.index < len(born):
-                self._hold(*born[step.index][1:])
+                self.hold(*born[step.index][1:])
         elif isinstance(step, OnHost):
             self._know(born[step.index][1], _NO_BUFFER)
         elif isinstance(step, Temporary):
@@ -212,7 +213,7 @@ class Storages:
         if buffer is not None:
             self._ledger.free(buffer)
 
-    def _hold(self, storage: torch.UntypedStorage, spec: TensorSpec) -> None:
+    def hold(self, storage: torch.UntypedStorage, spec: TensorSpec) -> None:
         """A storage comes to life; its buffer is freed when it dies, or when it takes another size: then it is given
         a new one before the old one goes (`resize_bytes_cuda`, aten/src/ATen/native/cuda/Resize.cpp)."""
         key = storage._cdata
@@ -221,7 +222,7 @@ class Storages:
         if size:
             buffer = self._ledger.allocate(size)
             self.specs[buffer] = spec
-            self._live[key] = (buffer, weakref.ref(storage, functools.partial(self._died, key, buffer)))
+            self._live[key] = (buffer, _weakly(storage, _partial(self._died, key, buffer)))
         if before != _NO_BUFFER:
             if size:
                 self._ledger.inherit(buffer, before)

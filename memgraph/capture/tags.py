@@ -6,7 +6,7 @@ An op's arguments are kept with the tags in place of the tensors, so that nothin
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -16,9 +16,11 @@ from torch._subclasses.fake_tensor import FakeTensor
 
 from memgraph.capture.provenance import uncompiled
 from memgraph.trace import TensorSpec
-from memgraph.virtual.ops.shapes import Look, Part, Recipe, Shapes
+from memgraph.virtual.ops.shapes import Look, Recipe, Shapes
 
 _RUNS = itertools.count()
+_NO_KWARGS: Mapping[str, Any] = {}
+_default_dtype, _infers = torch.get_default_dtype, torch.is_inference_mode_enabled
 _NAME = "_memgraph_name"
 
 
@@ -34,15 +36,17 @@ class Tag(NamedTuple):
         return self.look.spec
 
 
-class Arguments:
+class Arguments(NamedTuple):
     """One call's arguments, walked once: as the graph keeps them, as a key, and the tensors among them."""
 
-    __slots__ = ("key", "specs", "tensors")
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+    key: tuple[Any, ...]
+    tensors: list[Tensor]
 
-    def __init__(self, operator: object) -> None:
-        self.key: list[Any] = [operator, torch.get_default_dtype(), torch.is_inference_mode_enabled()]
-        self.specs: list[TensorSpec] = []
-        self.tensors: list[Tensor] = []
+    def specs(self) -> tuple[TensorSpec, ...]:
+        """What the tensors are, in order."""
+        return tuple([part.spec for part in self.key if part.__class__ is Look])
 
 
 class GraphCall(NamedTuple):
@@ -87,27 +91,38 @@ class Tags:
         self._attribute = f"_memgraph_tag_{next(_RUNS)}"
         """Each run has its own: a tensor that outlived one is new to the next."""
 
-    def reference(self, arg: Any, arguments: Arguments) -> Any:
-        """An argument as the graph keeps it: tensors become tags; the key and the specs are collected on the way."""
-        if isinstance(arg, Tensor):
-            tag: Tag = arg.__dict__.get(self._attribute) or self._tag_outside(arg)
-            look = tag[2]
-            arguments.key.append(look)
-            arguments.specs.append(look.spec)
-            arguments.tensors.append(arg)
-            return tag
-        if isinstance(arg, (list, tuple)):
-            arguments.key.append(len(arg))
-            return [self.reference(item, arguments) for item in arg]
-        arguments.key += (arg.__class__, arg)  # 1, 1.0 and True are equal and yet promote differently
-        return arg
+    def read(self, operator: object, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Arguments:
+        """A call's arguments: tensors become tags; the key is collected on the way."""
+        key: list[Any] = [operator, _default_dtype(), _infers()]
+        tensors: list[Tensor] = []
+        given = tuple(self._references(args, key, tensors))
+        named = self._by_name(kwargs, key, tensors) if kwargs else _NO_KWARGS
+        return _new(Arguments, (given, named, tuple(key), tensors))
 
-    def reference_by_name(self, kwargs: Mapping[str, Any], arguments: Arguments) -> Mapping[str, Any]:
+    def _references(self, args: Sequence[Any], key: list[Any], tensors: list[Tensor]) -> list[Any]:
+        """Arguments as the graph keeps them."""
+        given = []
+        for arg in args:
+            kind = arg.__class__
+            if kind is FakeTensor or (kind is not int and isinstance(arg, Tensor)):
+                tag = arg.__dict__.get(self._attribute) or self._tag_outside(arg)
+                key.append(tag[2])
+                tensors.append(arg)
+                given.append(tag)
+            elif kind is list or isinstance(arg, (list, tuple)):
+                key.append(len(arg))
+                given.append(self._references(arg, key, tensors))
+            else:
+                key += (kind, arg)  # 1, 1.0 and True are equal and yet promote differently
+                given.append(arg)
+        return given
+
+    def _by_name(self, kwargs: Mapping[str, Any], key: list[Any], tensors: list[Tensor]) -> Mapping[str, Any]:
         """The same of keyword arguments."""
         referenced = {}
         for name, arg in kwargs.items():
-            arguments.key.append(name)
-            referenced[name] = self.reference(arg, arguments)
+            key.append(name)
+            (referenced[name],) = self._references((arg,), key, tensors)
         return referenced
 
     def _tag_outside(self, tensor: Tensor) -> Tag:
@@ -127,24 +142,31 @@ class Tags:
 
     def tag(self, op: int, outputs: Any, recipe: Recipe | None) -> tuple[TensorSpec, ...]:
         """Tell the outputs of an op where they come from; a single tensor is output 0."""
-        if recipe is not None and recipe.container is None and isinstance(recipe.parts[0], Part):
-            look = recipe.parts[0].look
-            outputs.__dict__[self._attribute] = _new(Tag, (op, 0, look))
-            return look.specs
+        if recipe is not None:
+            self.tag_made(op, outputs, recipe)
+            return recipe.outputs
         specs = []
-        parts = recipe.parts if recipe is not None else ()
         for position, output in enumerate(outputs if isinstance(outputs, (list, tuple)) else (outputs,)):
             if isinstance(output, Tensor):
-                part = parts[position] if parts else None
-                look = part.look if isinstance(part, Part) else self._shapes.look(output)
+                look = self._shapes.look(output)
                 output.__dict__[self._attribute] = Tag(op, position, look)
                 specs.append(look.spec)
         return tuple(specs)
 
+    def tag_made(self, op: int, outputs: Any, recipe: Recipe) -> None:
+        """The same of outputs that were made as remembered."""
+        if recipe.container is None:
+            outputs = (outputs,)
+        for position, look in recipe.looks:
+            outputs[position].__dict__[self._attribute] = _new(Tag, (op, position, look))
+
 
 def name_parameter(tensor: Tensor, path: str) -> str:
     """Give a parameter or a buffer its path in a model, unless an earlier model gave it one; its path from now on."""
-    name: str = vars(tensor).setdefault(_NAME, uncompiled(path))
+    own = vars(tensor)
+    if _NAME not in own:
+        own[_NAME] = uncompiled(path)
+    name: str = own[_NAME]
     return name
 
 

@@ -84,3 +84,16 @@ def test_what_failed_for_memory_fits_once_something_is_deleted() -> None:
     assert left(gpu.trace) == [f"zeros {20 * MIB}"]
     assert again.numel() == 20 * MIB
     check(gpu.trace)
+
+
+def test_an_op_that_is_known_and_fails_is_in_the_graph_without_a_result() -> None:
+    with card(memory=30 * MIB) as gpu:
+        raise_out_of_memory(gpu)
+        big = torch.zeros(3 * MIB, dtype=torch.float32, device="cuda")  # 12 MiB
+        second = big.exp()
+        failed = len(gpu.recorder.ops)
+        assert raises_out_of_memory(lambda: big.exp())
+    assert [len(op.outputs) for op in gpu.trace.ops[failed - 1 :]] == [1, 0]
+    assert gpu.trace.ops[failed].inputs == gpu.trace.ops[failed - 1].inputs
+    assert gpu.recorder.calls[failed].outputs == ()
+    assert second.shape == big.shape

@@ -130,5 +130,9 @@ class Pool:
         del self.keys[bisect_left(self.keys, key)]
         del self.by_key[key]
 
+    def take(self, at: int) -> None:
+        """The block whose key is number `at` is used."""
+        del self.by_key[self.keys.pop(at)]
+
     def __iter__(self) -> Iterator[Block]:
         return iter([self.by_key[key] for key in self.keys])

@@ -90,7 +90,7 @@ class Allocator:
             rounded = self._rounded[size] = round_size(size, self.config)
         small = rounded <= SMALL_SIZE
         owner = self.private.of(stream) if self.private.underway else 0
-        pool = self._pool(small, stream, owner)
+        pool = self._pools.get((small, stream, owner)) or self._pool(small, stream, owner)
         block = self._cached(pool, rounded) or self._fresh(pool, rounded, small, stream, owner)
         if block is None:
             raise self._out_of_memory(size, rounded)
@@ -133,8 +133,11 @@ class Allocator:
     def _back(self, block: Block) -> None:
         self.requested -= block.requested
         block.in_use, block.requested = False, 0
-        pool = self._pool(block.segment.small, block.segment.stream, block.segment.pool)
-        self._merge(pool, block)
+        segment = block.segment
+        kind = segment.small, segment.stream, segment.pool
+        pool = self._pools.get(kind) or self._pool(*kind)
+        if block.previous is not block.next:  # one is there, at least
+            self._merge(pool, block)
         pool.add(block)
 
     def empty_cache(self, only: int | None = None) -> None:
@@ -172,17 +175,21 @@ class Allocator:
     def _cached(self, pool: Pool, size: int) -> Block | None:
         """The smallest free block that is large enough, lowest address first."""
         pool.clock.now += 1
-        at = bisect_left(pool.keys, (size, 0, 0))
-        if at == len(pool.keys):
+        keys = pool.keys
+        at = bisect_left(keys, (size, 0, 0))
+        if at == len(keys):
             return None
-        block = pool.by_key[pool.keys[at]]
+        block = pool.by_key[keys[at]]
         if block.segment.expandable:
             block = self._least_expandable(pool, at)
         if size < self._max_split <= block.size:
             return None
         if size >= self._max_split and block.size >= size + self.config.max_non_split_rounding:
             return None
-        pool.remove(block)
+        if block.segment.expandable:
+            pool.remove(block)
+        else:
+            pool.take(at)
         return block
 
     def _least_expandable(self, pool: Pool, at: int) -> Block:
@@ -235,8 +242,6 @@ class Allocator:
 
     def _merge(self, pool: Pool, block: Block) -> None:
         """Join a free block with its free neighbours, which leave the pool."""
-        if block.previous is block.next:  # neither is there
-            return
         for neighbour in (block.previous, block.next):
             if neighbour is not None and not neighbour.in_use and neighbour.mapped == block.mapped:
                 if neighbour.mapped:

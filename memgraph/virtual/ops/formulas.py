@@ -6,6 +6,7 @@ dispatch modes (`isTensorSubclassLike`, `areAnyTensorSubclassLike`): a buffer mo
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -20,11 +21,16 @@ from memgraph.virtual.ops.dispatch import run_composite
 aten = torch.ops.aten
 
 
+_linear_of_torch: Callable[..., Tensor] = functools.partial(
+    aten.linear.default._op_dk, torch._C.DispatchKey.CompositeImplicitAutograd
+)
+"""As `run_composite`, which looks the key up at each call."""
+
+
 def _linear(source: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """aten/src/ATen/native/Linear.cpp: a bias that cannot be fused is added in place."""
     if bias is None or source.dim() < 3 or source.is_contiguous():
-        result: Tensor = run_composite(aten.linear.default, source, weight, bias)
-        return result
+        return _linear_of_torch(source, weight, bias)
     return torch.matmul(source, weight.t()).add_(bias)
 
 

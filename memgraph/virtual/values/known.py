@@ -182,7 +182,7 @@ def knowledge_of(tensors: Iterable[Tensor]) -> Knowledge:
     """The same of the tensors themselves."""
     some, all_ = False, True
     for tensor in tensors:
-        if isinstance(tensor, FakeTensor):
+        if tensor.__class__ is FakeTensor or isinstance(tensor, FakeTensor):
             carried = tensor.__dict__.get(_ATTRIBUTE)
             if carried is None:
                 if tensor.dtype is not torch.bool:
