@@ -42,13 +42,14 @@ class Accumulation:
     def __init__(self, sole: References | None) -> None:
         self.sole = sole
         self.seen: list[References] = []
-        self._node = (0, 0)
+        self._node: tuple[type[Any], int] | None = None
         self._since = 0
 
     def evaluating(self, node: Any, op: int) -> None:
         """Op number `op` runs while this autograd node is evaluated."""
-        # Not the node itself: it would keep the graph and the parameter behind it alive.
-        key = (id(node), node._sequence_nr())
+        # Not the node itself: it would keep the graph and the parameter behind it alive. Nor its `id`: the object that
+        # Python sees of a node in C++ is made anew, elsewhere, each time that somebody asks after the last one died.
+        key = (type(node), node._sequence_nr())
         if key != self._node:
             self._node, self._since = key, op
 

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import memgraph
+from memgraph.capture.accumulate import Accumulation
 from memgraph.capture.recorder import Recorder
 from tests.capture.watching import card, check, left, maker, outputs_of, story, the_output_of
 
@@ -232,6 +233,27 @@ def test_an_expanded_gradient_is_not_added_into() -> None:
         h = w * 2
         (h.sum() + h.sum()).backward()
     assert len(outputs_of(gpu.trace, "add")) == 2
+
+
+class Node:
+    """As Python sees a node of C++: an object anew each time that somebody asks, once the last one died."""
+
+    def _sequence_nr(self) -> int:
+        return 7
+
+
+def test_what_a_formula_adds_is_its_own_whichever_object_shows_its_node() -> None:
+    """Ops 3 and 4 make what op 5 adds, all in one node: no gradients that met in a buffer, which came before it."""
+    with card():
+        old, new = torch.zeros(8, device="cuda"), torch.zeros(8, device="cuda")
+        met = Accumulation(None)
+        with torch.no_grad():
+            met.evaluating(Node(), 2)
+            assert met.in_place((old, new), lambda _: 1) is False
+            assert len(met.seen) == 1  # made before the node: the engine's, whose references are counted
+            met.evaluating(Node(), 5)
+            assert met.in_place((old, new), lambda _: 3) is False
+            assert len(met.seen) == 1
 
 
 @pytest.mark.parametrize("to_none", [True, False])

@@ -13,6 +13,7 @@ import contextlib
 import inspect
 import re
 from collections.abc import Callable, Iterator
+from functools import partial
 from importlib import import_module
 from typing import Any
 
@@ -61,15 +62,16 @@ def first_launch(timed: Timer) -> Callable[..., None]:
 
 def _time_configurations(timed: Timer, kernel: Any, args: tuple[Any, ...]) -> None:
     """Each configuration writes into copies of the arguments that it changes, made anew for each call; copies that
-    would raise the peak are put on the host (`copy_args_to_cpu_if_needed`)."""
-    copied = _copied_on_the_device(kernel, args)
-
-    def call() -> None:
-        copies = [_copy(tensor) for tensor in copied]
-        del copies
-
+    would raise the peak are put on the host (`copy_args_to_cpu_if_needed`). That is decided for each configuration: the
+    buffer that flushes the cache for the first may raise the peak so far that copies of the second find room."""
     for _ in kernel.configs:
-        timed(call)
+        copied = _copied_on_the_device(kernel, args)
+        timed(partial(_copy_all, copied))
+
+
+def _copy_all(tensors: list[torch.Tensor]) -> None:
+    copies = [_copy(tensor) for tensor in tensors]
+    del copies
 
 
 def _copied_on_the_device(kernel: Any, args: tuple[Any, ...]) -> list[torch.Tensor]:
