@@ -64,6 +64,12 @@ from memgraph.world.place import Place
 _NO_SPEC = TensorSpec((), "")
 
 
+_TAKEN_TO_JOIN = (
+    "the other ranks are taken to call the same collectives in the same order: memgraph run --ranks all runs them too, "
+    "and says where one would wait for ever"
+)
+
+
 class VirtualGpu:
     """A CUDA device that is not there, as a context manager. See `memgraph.virtual_gpu`.
 
@@ -248,7 +254,10 @@ class VirtualGpu:
     def _communicators(self) -> list[str]:
         groups = {} if self.calls is None else self.calls.groups
         used = [group for group in groups.values() if len(group.ranks) > 1]
-        return [nccl.stated(len(used))] if used else []
+        if not used:
+            return []
+        alone = self.mail is None or not self.mail.compared
+        return [nccl.stated(len(used)), *([_TAKEN_TO_JOIN] if alone else [])]
 
     @property
     def _torch(self) -> str:

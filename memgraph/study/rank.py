@@ -23,7 +23,7 @@ def main(folder: Path, rank: int, lifeline: int) -> None:
         lifeline: what can be read when this is to end.
     """
     threading.Thread(target=_end_with, args=(lifeline,), daemon=True).start()
-    mail = Mail(rank, folder, start)
+    mail = Mail(rank, folder, start, compared=True)
     try:
         told = _run(folder, rank, mail)
     except MemgraphError as error:

@@ -15,7 +15,7 @@ class Alike(Mail):
     `PipelineStage._warmup_forward_vote`, `_warmup_backward_result`)."""
 
     def __init__(self) -> None:
-        super().__init__(0, Path(), None)
+        super().__init__(0, Path(), None, compared=True)
 
     def send(self, peer: int, content: Any) -> None:
         """To nobody."""

@@ -31,11 +31,13 @@ class Mail:
         rank: whose.
         folder: shared by the ranks of one run.
         start: how a rank is started that does not run; None where nobody can.
+        compared: whether it is known that the other ranks call what this one calls, or will be looked at.
     """
 
-    def __init__(self, rank: int, folder: Path, start: Start | None) -> None:
+    def __init__(self, rank: int, folder: Path, start: Start | None, compared: bool = False) -> None:
         self.rank = rank
         self.folder = folder
+        self.compared = compared
         self._start = start
         self._sent: Counter[int] = Counter()
         self._taken: Counter[int] = Counter()

@@ -222,3 +222,12 @@ def test_what_another_rank_broadcasts_comes_from_it_where_it_can_be_asked(tmp_pa
             got += part
     assert got == ["of rank 0, 0", "of rank 0, 1", "a", "of rank 0, 0", "of rank 0, 1", "b"]
     assert not any("object_list" in text for text in gpu.trace.assumptions)
+
+
+@pytest.mark.parametrize(("calls", "told"), [(True, True), (False, False)])
+def test_one_rank_alone_takes_the_others_to_join_it(calls: bool, told: bool) -> None:
+    with memgraph.virtual_gpu("h100", world=2) as gpu:
+        dist.init_process_group("nccl")
+        if calls:
+            dist.barrier()
+    assert any("the other ranks are taken to call the same" in text for text in gpu.trace.assumptions) is told
