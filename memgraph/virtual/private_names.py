@@ -74,6 +74,7 @@ SOME_RUNS = (
     "torch._functorch.config",
     "torch._higher_order_ops.scan.generic_scan",
     "torch._C._get_nested_int",
+    "torch._chunk_cat",
     "torch._C.DispatchKey.CUDA",
     "torch._C.Future.then",
     "torch._C._distributed_c10d.Store",
