@@ -29,6 +29,7 @@ MATRIX_OPS = frozenset(
         "_addmm_activation",
         "addmm_",
         "_euclidean_dist",
+        "_int_mm",
         "_scaled_mm",
     }
 )

@@ -162,10 +162,12 @@ def _efficient_forward(call: Call, gpu: GpuSpec, version: Version) -> Steps:
 
 
 def _efficient_backward(call: Call, gpu: GpuSpec, version: Version) -> Steps:
-    """Gradients, the row sums of gradient times result, and the kernel's workspace."""
-    query, key, value = call.args[1:4]
+    """The gradient as the kernel reads it, rows before heads, copied if it lies otherwise; gradients, the row sums of
+    gradient times result, and the kernel's workspace."""
+    grad, query, key, value = call.args[:4]
     batch, heads, length, width = _heads(query)
     plan = Plan(call)
+    plan.contiguous(permuted(grad, (0, 2, 1, 3)), "contiguous gradient")
     plan.outputs()
     rows = batch * heads * length * _FLOAT
     if query.dtype == "float32":  # fp32 row sums are an ordinary product and sum, then made contiguous

@@ -144,9 +144,12 @@ def _batch_norm_backward(call: Call, gpu: GpuSpec, version: Version) -> Steps | 
     if not mask[0] or source.numel > INT32_MAX:
         return None
     if not _channels_last(source):
-        if not source.is_contiguous or not (train or mask[1] or mask[2]):
+        if not source.is_contiguous:
             return None
-        plan.contiguous(grad, "contiguous gradient")
+        if train or mask[1] or mask[2]:
+            plan.contiguous(grad, "contiguous gradient")
+        else:  # nothing is summed up: the running variance alone is asked, `batch_norm_calc_invstd`
+            plan.temporary(source.shape[1] * ITEMSIZE[accumulate_type(source.dtype)], "inverse deviations")
         plan.outputs()
     elif _channels_last(grad) and all(mask) and train and weight is not None:
         size = source.shape[1] * ITEMSIZE[accumulate_type(source.dtype)]

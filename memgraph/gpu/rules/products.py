@@ -132,6 +132,6 @@ RULES = {
     "addbmm": _sum_of_products,
     "_euclidean_dist": _euclidean,
     "_cdist_forward": _distances,
-    **dict.fromkeys(("mm", "bmm", "addmm", "addmm_", "_addmm_activation", "baddbmm", "baddbmm_"), _product),
+    **dict.fromkeys(("mm", "_int_mm", "bmm", "addmm", "addmm_", "_addmm_activation", "baddbmm", "baddbmm_"), _product),
     **dict.fromkeys(("mv", "addmv", "addmv_"), _matrix_vector),
 }

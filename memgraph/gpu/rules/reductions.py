@@ -146,6 +146,21 @@ def _histogram(call: Call, gpu: GpuSpec, version: Version) -> Steps:
     return plan.steps()
 
 
+def _bincount(call: Call, gpu: GpuSpec, version: Version) -> Steps | None:
+    """`bincount(self, weights, minlength)`: the smallest, unless there is none below 0, and the largest are read, then
+    the counts; weights other than floats are copied (`_bincount_cuda_template` of SummaryOps.cu)."""
+    plan, source, weights = Plan(call), call.args[0], call.arg(1, "weights")
+    if source.numel:
+        for _ in range(1 if source.dtype == "uint8" else 2):
+            bound = plan.temporary(source.itemsize, "bound")
+            maximum_scratch(plan, source, gpu)
+            plan.release(bound)
+    plan.output()
+    if isinstance(weights, TensorMeta) and weights.dtype not in ("float32", "float64"):
+        plan.temporary(weights.numel * 8, "weights in float64")
+    return plan.steps()
+
+
 def _extremum(call: Call, gpu: GpuSpec, version: Version) -> Steps:
     """`amax(self, dim, keepdim)`, `amin`: the accumulator is the value itself."""
     plan, source = Plan(call), _source(call)
@@ -331,6 +346,7 @@ RULES = {
     "abs": _absolute,
     "angle": _absolute,
     "histc": _histogram,
+    "bincount": _bincount,
     "linalg_vector_norm": _norm,
     "norm": _norm,
     "amax": _extremum,

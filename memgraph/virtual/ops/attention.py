@@ -158,10 +158,11 @@ def allowed_backends() -> frozenset[Backend]:
 
 
 def _additive(mask: Tensor | None, query: Tensor) -> Tensor | None:
-    """A boolean mask becomes an additive one of the query's type (`convert_boolean_attn_mask`)."""
+    """A boolean mask becomes an additive one of the query's type (`convert_boolean_attn_mask`, torch 2.11 to 2.15)."""
     if mask is None or mask.dtype is not torch.bool:
         return mask
-    return torch.zeros_like(mask, dtype=query.dtype).masked_fill_(mask.logical_not(), -math.inf)
+    least = torch.scalar_tensor(-math.inf, dtype=query.dtype, device=mask.device)
+    return torch.where(mask, torch.scalar_tensor(0.0, dtype=query.dtype, device=mask.device), least)
 
 
 def _needs_grad(*tensors: Tensor) -> bool:

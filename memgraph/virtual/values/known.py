@@ -26,6 +26,8 @@ LIMIT = 2**22
 
 TABLE = 2**11
 """Floats of one dimension up to which they are followed: 1,000 times of a diffusion's schedule, and one more."""
+MASK = 2**16
+"""Floats of two dimensions up to which they are followed: a mask of 64 rows of 1,024 tokens, as `torch.ones` makes it."""
 _ATTRIBUTE = "_memgraph_value"
 _LAYERS = "_memgraph_layers"
 _ASSUMED_SIZE = "_memgraph_assumed_size"
@@ -151,16 +153,15 @@ def _looking_at(storage: torch.UntypedStorage, like: Tensor) -> Tensor:
 
 def worth_following(tensor: Tensor, *, view: bool = False) -> bool:
     """Exact types of any moderate size; floats as scalars, where they decide branches, and as short tables that are
-    looked up (a schedule's times), which parameters are not.
+    looked up (a schedule's times) or masks of tokens, which parameters are not.
 
     Args:
         view: of something that is followed, and so followed itself in any shape: who writes into it writes there too.
     """
     if view or tensor.dtype in EXACT:
         return tensor.numel() <= LIMIT
-    return tensor.numel() <= 1 or (
-        tensor.dim() == 1 and tensor.numel() <= TABLE and not isinstance(tensor, torch.nn.Parameter)
-    )
+    most = {1: TABLE, 2: MASK}.get(tensor.dim(), 0)
+    return tensor.numel() <= 1 or (tensor.numel() <= most and not isinstance(tensor, torch.nn.Parameter))
 
 
 def all_worth_following(outputs: Any, *, view: bool = False) -> bool:

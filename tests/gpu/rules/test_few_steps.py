@@ -79,3 +79,26 @@ def test_a_loss_over_labels_keeps_which_are_targets() -> None:
     source, target = new(64, 100), new(64, 100, dtype="int64")
     found = run("multilabel_margin_loss_forward", source, target, 1, out=(new(), new(64, 100)))
     assert told(found) == ["out 1", 256, "out 0"]
+
+
+def test_counts_read_the_smallest_and_the_largest_first() -> None:
+    # Recorded of 1,000 and 1,000,000 numbers; bytes have nothing below 0.
+    numbers = new(1000, dtype="int64")
+    assert told(run("bincount", numbers, None, 128, out=new(128, dtype="int64"))) == [8, "free 0", 8, "free 1", "out 0"]
+    many = told(run("bincount", new(10**6, dtype="int64"), new(10**6), 128, out=new(128)))
+    assert [step for step in many if isinstance(step, int)] == [8, 984, 4, 8, 984, 4]
+    assert told(run("bincount", new(9, dtype="uint8"), None, 9, out=new(9, dtype="int64"))) == [1, "free 0", "out 0"]
+    assert told(run("bincount", numbers, new(1000, dtype="int64"), 128, out=new(128)))[-1] == 8000
+
+
+def test_an_evaluated_batch_norm_asks_its_running_variance_alone() -> None:
+    # No gradient of weight and bias: 4 bytes a channel, and the input's gradient.
+    call = (new(2, 64, 8, 8), new(2, 64, 8, 8), new(64), new(64), new(64), new(0), new(0), False, 1e-5)
+    found = run("native_batch_norm_backward", *call, (True, False, False), out=new(2, 64, 8, 8))
+    assert told(found) == [256, "out 0"]
+
+
+def test_a_product_of_bytes_takes_nothing_where_both_can_be_read() -> None:
+    left, right = new(32, 64, dtype="int8"), new(64, 16, dtype="int8")
+    assert told(run("_int_mm", left, right, out=new(32, 16, dtype="int32"))) == ["out 0"]
+    assert run("_has_same_storage_numel", left, right) == run("_new_zeros_with_same_feature_meta", left, right) == ()

@@ -41,3 +41,12 @@ def test_an_encoder_takes_a_padding_mask_and_says_that_padding_is_carried_along(
             out = encoder(torch.randn(4, 32, 64, device="cuda"), src_key_padding_mask=padding)
     assert out.shape == (4, 32, 64)
     assert [text for text in gpu.trace.assumptions if "nested tensor" in text]
+
+
+def test_a_boolean_mask_becomes_one_of_numbers_between_two_scalars() -> None:
+    """Recorded on an H200: minus infinity and 0 in 4 bytes each, then 64 · 64 floats."""
+    with memgraph.virtual_gpu("h200") as gpu:
+        query = torch.zeros(2, 3, 64, 64, device="cuda")
+        mask = torch.ones(64, 64, dtype=torch.bool, device="cuda").tril()
+        F.scaled_dot_product_attention(query, query, query, attn_mask=mask)
+    assert [buffer.size for buffer in gpu.trace.buffers[3:6]] == [4, 4, 64 * 64 * 4]

@@ -124,12 +124,22 @@ def test_one_unknown_operand_is_enough(gpu: VirtualGpu) -> None:
     assert values.known(count() + count()) is not None
 
 
-def test_floats_are_followed_as_scalars_and_short_tables(gpu: VirtualGpu) -> None:
-    """A scalar decides branches, a short table is looked up; more would mean computing activations."""
+def test_floats_are_followed_as_scalars_short_tables_and_masks(gpu: VirtualGpu) -> None:
+    """A scalar decides branches, a short table is looked up, a mask of tokens hides them; more would mean computing
+    activations."""
     assert values.known(torch.tensor(1.5, device="cuda")) is not None
     assert values.known(count().float()) is not None
-    assert values.known(torch.tensor([[1.5, 2.5]], device="cuda")) is None
+    assert values.known(torch.ones(64, 1024, device="cuda")) is not None
+    assert values.known(torch.ones(64, 1025, device="cuda")) is None
+    assert values.known(torch.ones(1, 1, 2, device="cuda")) is None
     assert values.known(count(values.TABLE + 1).float()) is None
+
+
+def test_a_mask_of_floats_beside_one_of_integers_hides_nothing(gpu: VirtualGpu) -> None:
+    """As PEFT's prefixes come before the tokens: whether any is hidden decides which attention is taken."""
+    mask = torch.cat([torch.ones(8, 16).to("cuda"), torch.ones(8, 128, dtype=torch.int64, device="cuda")], dim=1)
+    assert bool(mask.bool().sum() == mask.numel())
+    assert gpu.trace.assumptions == ()
 
 
 @pytest.mark.parametrize(("elements", "known"), [(values.LIMIT, True), (values.LIMIT + 1, False)])
