@@ -3,7 +3,8 @@
 `accumulate` in torch/csrc/autograd/input_buffer.cpp adds the new gradient into the old one when gradients are not
 themselves recorded, the old one is dense, and the buffer holds the last reference to it and to its storage. For tensor
 subclasses and under dispatch modes it never does, so under a recorder the engine asks for `old + new` where a real run
-does `old += new`.
+does `old += new`. The gradient of an indexed tensor is put into its zeros in the same manner (`index_backward` of
+torch/csrc/autograd/FunctionsManual.cpp), and there without a look at the indices.
 """
 
 from __future__ import annotations
@@ -20,6 +21,14 @@ from memgraph.virtual.raw import storage_of
 
 ADD = torch.ops.aten.add.Tensor
 ADD_IN_PLACE = torch.ops.aten.add_.Tensor
+PUT = torch.ops.aten.index_put.default
+PUT_INTO_ZEROS = torch.ops.aten._index_put_impl_.default
+
+
+def puts_into_zeros() -> bool:
+    """Whether an `index_put` is what the gradient of an index asks for."""
+    node = torch._C._current_autograd_node()
+    return node is not None and node.name() == "IndexBackward0"
 
 
 class References(NamedTuple):

@@ -25,7 +25,15 @@ from torch._subclasses.fake_tensor import (
     UnsupportedOperatorException,
 )
 
-from memgraph.capture.accumulate import ADD, ADD_IN_PLACE, Accumulation, References
+from memgraph.capture.accumulate import (
+    ADD,
+    ADD_IN_PLACE,
+    PUT,
+    PUT_INTO_ZEROS,
+    Accumulation,
+    References,
+    puts_into_zeros,
+)
 from memgraph.capture.collecting import Collecting
 from memgraph.capture.describing import Describing
 from memgraph.capture.following import Following
@@ -212,6 +220,8 @@ class Recorder(FakeTensorMode):
                 return run_composite(func, *args, **kwargs)
         if func is ADD and self._accumulates_in_place(args):
             operator = self.operators.of(ADD_IN_PLACE)
+        elif func is PUT and puts_into_zeros():
+            operator, args = self.operators.of(PUT_INTO_ZEROS), (*args[:3], True, True)
         if fake or self.operators.makes_fake(func, args, kwargs):
             with ONE_AT_A_TIME:
                 return self._counted(operator, types, args, kwargs)

@@ -7,7 +7,8 @@ tags as such are known by their tag and need not be here. An op that is neither 
 from __future__ import annotations
 
 _MADE = """
-_new_zeros_with_same_feature_meta arange empty empty_like empty_permuted empty_strided eye fill full full_like lift lift_fresh linspace logspace
+_new_zeros_with_same_feature_meta
+arange empty empty_like empty_permuted empty_strided eye fill full full_like lift lift_fresh linspace logspace
 new_empty new_empty_strided new_full new_ones new_zeros ones ones_like rand rand_like randint randint_like randn
 randn_like range scalar_tensor tril_indices triu_indices zero zeros zeros_like bernoulli cauchy exponential geometric
 log_normal normal normal_functional random uniform _cudnn_init_dropout_state
@@ -59,7 +60,8 @@ fake_quantize_per_tensor_affine_cachemask
 """
 
 _QUESTIONS = """
-_assert_async _assert_scalar _assert_tensor_metadata _has_same_storage_numel _local_scalar_dense dense_dim is_coalesced is_pinned is_same_size
+_assert_async _assert_scalar _assert_tensor_metadata _has_same_storage_numel
+_local_scalar_dense dense_dim is_coalesced is_pinned is_same_size
 is_set_to item sparse_dim
 """
 

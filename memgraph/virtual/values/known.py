@@ -27,7 +27,7 @@ LIMIT = 2**22
 TABLE = 2**11
 """Floats of one dimension up to which they are followed: 1,000 times of a diffusion's schedule, and one more."""
 MASK = 2**16
-"""Floats of two dimensions up to which they are followed: a mask of 64 rows of 1,024 tokens, as `torch.ones` makes it."""
+"""Floats of two dimensions up to which they are followed: a mask of 64 rows of 1,024 tokens, by `torch.ones`."""
 _ATTRIBUTE = "_memgraph_value"
 _LAYERS = "_memgraph_layers"
 _ASSUMED_SIZE = "_memgraph_assumed_size"
