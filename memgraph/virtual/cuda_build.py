@@ -13,10 +13,17 @@ from typing import Any
 
 import torch
 
-from memgraph.virtual.patches import answered
+from memgraph.virtual.patches import answered, put
 
 _CUDA = {(2, 11): "13.0", (2, 12): "13.0", (2, 13): "13.0", (2, 14): "13.0", (2, 15): "13.2"}
 _CUDNN = {(2, 11): 91900, (2, 15): 92600}
+
+_WITH_GRAPHS: dict[str, Any] = {
+    "_cuda_CUDAAllocator_AllocatorState": type("AllocatorState", (), {}),
+    "_set_cached_tensors_enabled": lambda enabled: None,
+}
+"""What torch/_inductor/cudagraph_trees.py takes of a build for CUDA when it is imported, as it is by
+`torch._dynamo.reset()`, and what it has in their place otherwise."""
 
 
 @contextlib.contextmanager
@@ -34,6 +41,9 @@ def looks_built_for_cuda(version: tuple[int, int]) -> Iterator[None]:
         cuda, cudnn, changes = torch.version.cuda, torch.backends.cudnn.version() or cudnn, []
     described = f"{torch.__config__.show().rstrip()}\n  - CUDA Runtime {cuda}\n  - CuDNN {cudnn / 10000:.2f}\n"
     with contextlib.ExitStack() as stack:
+        for name, value in _WITH_GRAPHS.items():
+            if not hasattr(torch._C, name):
+                stack.enter_context(put(torch._C, name, value))
         for owner, name, value in [*changes, (torch.__config__, "show", lambda: described)]:
             stack.enter_context(answered(owner, name, value))
         yield

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import torch
 
 import memgraph
@@ -25,3 +28,9 @@ def test_nvml_says_what_is_in_use_and_that_the_card_is_at_rest() -> None:
         assert torch.cuda.utilization() == torch.cuda.temperature() == torch.cuda.power_draw() == 0
         assert "MB GPU memory" in torch.cuda.list_gpu_processes()
         del held
+
+
+def test_what_was_compiled_can_be_forgotten() -> None:
+    """In a process of its own: what `reset` imports is imported once."""
+    script = "import memgraph, torch\nwith memgraph.virtual_gpu('t4'):\n    torch._dynamo.reset()"
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=120)
