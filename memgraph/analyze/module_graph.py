@@ -6,14 +6,17 @@ so that a model of 200 blocks is as easy to read as one of four.
 
 from __future__ import annotations
 
+import bisect
 import itertools
+from array import array
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from memgraph.analyze.attribution import starred
 from memgraph.analyze.bands import block_of
-from memgraph.trace import ENDS, Op, Phase, Role, Trace
+from memgraph.trace import Op, Phase, Role, Trace
+from memgraph.trace.alike import Alike, by_module, distinct, reader
 from memgraph.trace.rows import numbers
 
 OUTSIDE = "outside any module"
@@ -59,44 +62,78 @@ def module_graph(trace: Trace) -> ModuleGraph:
     forwards, backwards = (_phases(trace, name, step) for name in ("forward", "backward"))
     if not forwards or not backwards:
         return ModuleGraph(step, (), (), (), 0)
-    places = {trace.phases.index(phase) for phase in forwards}
-    ops = [index for index, phase in enumerate(numbers(trace.ops, "phase")) if phase in places]
-    kept = _kept(trace, set(ops), forwards)
-    layers = _layers(trace, ops, kept)
+    inside = [phase in forwards for phase in trace.phases]
+    blocks = _Blocks(trace, array("q", [op for op, p in enumerate(numbers(trace.ops, "phase")) if inside[p]]), inside)
+    kept = _kept(trace, inside, forwards)
+    layers = _layers(blocks, kept)
     place = {module: number for number, layer in enumerate(layers) for module in layer.modules}
-    needs, left = _needs(trace, kept, place, backwards)
-    return ModuleGraph(step, layers, _passes(trace, ops, place), needs, left)
+    needs, left = _needs(trace, kept, blocks, place, backwards)
+    return ModuleGraph(step, layers, _passes(trace, blocks, place), needs, left)
 
 
 def _phases(trace: Trace, name: str, step: int) -> list[Phase]:
     return [phase for phase in trace.phases if phase.name == name and phase.step == step and phase.stop > phase.start]
 
 
-def _module(op: Op) -> str:
+class _Blocks:
+    """The block of each op, told once for each module and not for each of millions of ops.
+
+    Args:
+        ops: those of the forward.
+        inside: for each phase whether it is of the forward.
+    """
+
+    def __init__(self, trace: Trace, ops: array[int], inside: Sequence[bool]) -> None:
+        texts, self._modules = by_module(trace.ops)
+        self._names = {place: _block(texts[place]) for place in distinct(self._modules)}
+        self._phases = numbers(trace.ops, "phase")
+        self.ops, self._inside = ops, inside
+
+    def of(self, op: int) -> str:
+        """The block that an op ran in."""
+        return self._names[self._modules[op]] if op >= 0 else OUTSIDE
+
+    def has(self, op: int) -> bool:
+        """Whether it is an op of the forward."""
+        return self._inside[self._phases[op]]
+
+    @property
+    def order(self) -> list[str]:
+        """Those of the forward, in the order in which they began."""
+        places = dict.fromkeys(map(self._modules.__getitem__, self.ops))
+        return list(dict.fromkeys(map(self._names.__getitem__, places)))
+
+
+def _block(module: str) -> str:
     """Its block, or the first two parts of its path: `decoder.blocks.3`, `decoder.head`."""
-    block = block_of(op.module)
-    return (block if "." in block else ".".join(op.module.split(".")[:2])) or OUTSIDE
+    block = block_of(module)
+    return (block if "." in block else ".".join(module.split(".")[:2])) or OUTSIDE
 
 
-def _kept(trace: Trace, ops: set[int], forwards: Sequence[Phase]) -> list[int]:
+def _kept(trace: Trace, inside: Sequence[bool], forwards: Sequence[Phase]) -> list[Alike]:
     """The buffers that a forward made and that are there when it ends."""
-    ends = [phase.stop for phase in forwards]
-    return [
+    ends, phases = [phase.stop for phase in forwards], numbers(trace.ops, "phase")
+    rows = [
         index
         for index, (op, start, stop) in enumerate(zip(numbers(trace.buffers, "op"), *trace.spans, strict=True))
-        if op in ops and any(start < end <= stop for end in ends) and trace.buffers[index].role is Role.OUTPUT
+        if op >= 0 and inside[phases[op]] and _is_there(start, stop, ends)
     ]
+    return [kind for kind in trace.alike(rows) if kind.buffer.role is Role.OUTPUT]
 
 
-def _layers(trace: Trace, ops: Iterable[int], kept: Sequence[int]) -> tuple[Layer, ...]:
+def _is_there(start: int, stop: int, moments: Sequence[int]) -> bool:
+    place = bisect.bisect_right(moments, start)
+    return place < len(moments) and moments[place] <= stop
+
+
+def _layers(blocks: _Blocks, kept: Sequence[Alike]) -> tuple[Layer, ...]:
     held: Counter[str] = Counter()
     counts: Counter[str] = Counter()
-    for index in kept:
-        module = _module(trace.ops[trace.buffers[index].op])
-        held[module] += trace.buffers[index].size
-        counts[module] += 1
-    order = list(dict.fromkeys(_module(trace.ops[op]) for op in ops))
-    alike = itertools.groupby(order, lambda module: (starred(module), held[module]))
+    for kind in kept:
+        module = blocks.of(kind.buffer.op)
+        held[module] += kind.bytes
+        counts[module] += kind.count
+    alike = itertools.groupby(blocks.order, lambda module: (starred(module), held[module]))
     return tuple(_layer([*members], held, counts) for _, members in alike)
 
 
@@ -106,14 +143,14 @@ def _layer(modules: Sequence[str], held: Counter[str], counts: Counter[str]) -> 
     return Layer(name, tuple(modules), kept, sum(counts[module] for module in modules))
 
 
-def _passes(trace: Trace, ops: Iterable[int], place: dict[str, int]) -> tuple[Link, ...]:
+def _passes(trace: Trace, blocks: _Blocks, place: dict[str, int]) -> tuple[Link, ...]:
     """Each result counts once for each layer that takes it."""
     taken: dict[tuple[int, int, int], int] = {}
-    inside = set(ops)
-    for index in ops:
-        stop = place[_module(trace.ops[index])]
-        for read in trace.ops[index].reads:
-            start = place[_module(trace.ops[read])] if read in inside else stop
+    reads = reader(trace.ops)
+    for index in blocks.ops:
+        stop = place[blocks.of(index)]
+        for read in reads(index):
+            start = place[blocks.of(read)] if blocks.has(read) else stop
             if start != stop:
                 taken[start, stop, read] = _result(trace.ops[read])
     return _summed((start, stop, size) for (start, stop, _), size in taken.items())
@@ -124,19 +161,19 @@ def _result(op: Op) -> int:
 
 
 def _needs(
-    trace: Trace, kept: Iterable[int], place: dict[str, int], backwards: Sequence[Phase]
+    trace: Trace, kept: Iterable[Alike], blocks: _Blocks, place: dict[str, int], backwards: Sequence[Phase]
 ) -> tuple[tuple[Link, ...], int]:
-    links, left = [], 0
-    for index in kept:
-        life, size = trace.life(index), trace.sizes[index]
-        if not any(phase.start <= life.stop < phase.stop for phase in backwards):
-            left += size
-            continue
-        start = place[_module(trace.ops[trace.buffers[index].op])]
-        freeing = trace.op_at(life.stop)
-        assert trace.events[life.stop].action in ENDS
-        links.append((start, place.get(_module(freeing) if freeing else OUTSIDE, start), size))
-    return _summed(links), left
+    links, left = Counter[tuple[int, int]](), 0
+    stops, ops, sizes = trace.spans[1], trace.events.columns[2], trace.sizes
+    for kind in kept:
+        start = place[blocks.of(kind.buffer.op)]
+        for index in kind.rows:
+            stop = stops[index]
+            if any(phase.start <= stop < phase.stop for phase in backwards):
+                links[start, place.get(blocks.of(ops[stop]), start)] += sizes[index]
+            else:
+                left += sizes[index]
+    return _summed((*ends, size) for ends, size in links.items()), left
 
 
 def _summed(links: Iterable[tuple[int, int, int]]) -> tuple[Link, ...]:

@@ -16,8 +16,8 @@ from itertools import chain, pairwise
 from typing import NamedTuple
 
 from memgraph.analyze.attribution import describe, starred
-from memgraph.trace import Buffer, Category, Held, Op, Trace, columns
-from memgraph.trace.alike import Alike
+from memgraph.trace import Buffer, Category, Held, Op, Trace
+from memgraph.trace.alike import Alike, distinct
 from memgraph.trace.rows import numbers
 
 FEWEST = 3
@@ -114,9 +114,7 @@ def calls(trace: Trace) -> Iterator[list[int]]:
 
 
 def _differentiated(trace: Trace) -> list[int]:
-    forwards = numbers(trace.ops, "forward")
-    found = columns.distinct(forwards) if len(forwards) >= columns.MANY else sorted(set(forwards))
-    return [op for op in found if op >= 0]
+    return [op for op in distinct(numbers(trace.ops, "forward")) if op >= 0]
 
 
 def _any_between(places: Sequence[int], low: int, high: int) -> bool:

@@ -19,6 +19,31 @@ def modules(ops: Sequence[Op]) -> set[str]:
     return {op.module for op in ops}
 
 
+def by_module(ops: Sequence[Op]) -> tuple[Sequence[str], Column]:
+    """A table of texts, and for each op the place of its module there."""
+    if isinstance(ops, Ops):
+        return ops.texts, ops.modules
+    table: dict[str, int] = {}
+    places = array("q", [table.setdefault(op.module, len(table)) for op in ops])
+    return list(table), places
+
+
+def distinct(places: Column) -> list[int]:
+    """Each number of a column once, in order."""
+    return columns.distinct(places) if len(places) >= columns.MANY else sorted(set(places))
+
+
+def reader(ops: Sequence[Op]) -> Callable[[int], Sequence[int]]:
+    """What tells which ops one reads the results of."""
+    if not isinstance(ops, Ops):
+        return lambda index: ops[index].reads
+    backs = ops.reads
+    if backs is None:
+        return lambda index: ()
+    distances = ops.distances
+    return lambda index: [index - back for back in distances[backs[index]]]
+
+
 def named(ops: Sequence[Op], wanted: Callable[[str], bool]) -> list[int]:
     """The ops whose name is one of those wanted, by number. Each name is asked about once."""
     if isinstance(ops, Ops):

@@ -60,6 +60,16 @@ def test_a_line_is_as_wide_as_it_may_be() -> None:
     assert max(map(columns, fill("注意 force " * 20, 17).split("\n"))) <= 17
 
 
+@pytest.mark.parametrize("sign", ["0", "\uff10"])
+@pytest.mark.parametrize("before", range(12))
+def test_a_word_longer_than_a_line_begins_where_the_line_has_room(sign: str, before: int) -> None:
+    """Also where none is left: `aaaa aaaa ` is all of ten columns. A wide sign takes two."""
+    lines = fill(" ".join(["a" * before, sign * 25, sign * 25]), 10).split("\n")
+    widths = [sum(2 if unicodedata.east_asian_width(one) in "WF" else 1 for one in line) for line in lines]
+    assert max(widths) <= 10
+    assert "".join(lines).replace(" ", "") == "a" * before + sign * 50
+
+
 @pytest.mark.parametrize(("said", "width"), [("", 80), ("100", 100), ("20", 60), ("99999", 400), ("x", 80), ("-5", 80)])
 def test_a_report_is_as_wide_as_the_caller_says(said: str, width: int) -> None:
     code = "from memgraph.render.words import WIDTH; print(WIDTH)"
