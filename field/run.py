@@ -29,13 +29,15 @@ CASES: dict[str, dict[str, int]] = _RECORDED["cases"]
 """Of scripts that tell a peak for each of their parts (`case:`), bytes requested on an H200."""
 LIBRARIES = {
     "accelerate_loop": "accelerate", "baselines": "stable-baselines3", "diffusers_unet": "diffusers",
-    "from_pretrained": "transformers", "generate_all": "transformers", "geometric": "torch_geometric",
-    "kornia_train": "kornia", "lightning_fit": "lightning", "liger": "liger-kernel",
+    "from_pretrained": "transformers", "functional": "torch", "generate_all": "transformers", "generative": "torch",
+    "geometric": "torch_geometric", "geometric_links": "torch_geometric",
+    "kornia_train": "kornia", "lightning_fabric": "lightning", "lightning_fit": "lightning", "liger": "liger-kernel",
     "linear_attention": "flash-linear-attention", "metric_learning": "pytorch-metric-learning",
     "monai_segment": "monai", "open_clip_train": "open_clip_torch", "optimizers": "pytorch-optimizer",
+    "own_optimizers": "torch", "own_quantised": "torch", "pictures_and_videos": "torch", "recommend": "torch",
     "peft_lora": "peft", "plain_loop": "torch", "ppo": "torch", "qlora": "bitsandbytes",
     "quantised_caches": "transformers", "segmentation_models": "segmentation-models-pytorch",
-    "sentences": "sentence-transformers", "timm_train": "timm",
+    "sentences": "sentence-transformers", "spectral": "torch", "speech": "torch", "timm_train": "timm",
     "torchao_optim": "torchao", "torchao_quant": "torchao", "torchvision_detection": "torchvision",
     "torchvision_segmentation": "torchvision", "trainer_resume": "transformers", "trl_dpo": "trl", "trl_grpo": "trl",
     "trl_sft": "trl", "ways_to_train": "torch", "yolo": "ultralytics",

@@ -50,6 +50,7 @@ def _copy_with_storage(tensor: torch.Tensor, memo: dict[int, Any]) -> torch.Tens
     if key not in shared:
         size = tensor.untyped_storage().nbytes() // tensor.element_size()
         shared[key] = torch.empty(size, dtype=tensor.dtype, device=tensor.device)
+    tensor.new_empty([])  # one element, which is then set to the storage
     base = shared[key]
     if base.dtype != tensor.dtype:
         base = base.view(tensor.dtype)

@@ -207,3 +207,12 @@ def test_what_came_back_from_the_device_is_copied_with_what_its_user_set() -> No
     assert copied[1].running_mean.device.type == copied[0].weight.device.type == "cpu"
     assert copied[1].running_mean.note == "kept"
     assert copied[1].running_mean.shape == (4,)
+
+
+def test_a_buffer_that_is_copied_takes_one_element_more_for_a_moment(gpu: VirtualGpu) -> None:
+    """Recorded on an H200 of a batch norm's running mean, 64 floats; a parameter's copy is a clone alone."""
+    mean, weight = torch.zeros(64, device="cuda"), torch.nn.Parameter(torch.zeros(64, device="cuda"))
+    kept = copy.deepcopy(mean), copy.deepcopy(weight)
+    assert [buffer.size for buffer in gpu.trace.buffers] == [256, 256, 256, 4, 256]
+    assert gpu.trace.peak.requested == 4 * 256
+    assert kept[0].shape == kept[1].shape
