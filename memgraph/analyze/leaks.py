@@ -27,7 +27,10 @@ def leaks(trace: Trace) -> tuple[Finding, ...]:
 
 
 def verdict_on_steps(found: Steps) -> str:
-    """A sentence on a run in which nothing grows."""
+    """A sentence on a run in which nothing grows, or next to nothing."""
+    if found.slow:
+        told = format_bytes(1000 * found.slow)
+        return f"{format_bytes(found.slow)} more are kept each {found.unit}, which is little: {told} in a thousand."
     if found.unit == "call":
         return f"Nothing is kept from call to call: {found.count} calls of the model were looked at."
     if found.steady:

@@ -58,6 +58,8 @@ class Steps(NamedTuple):
     """What grows, the fastest first."""
     steady: int
     """After which step neither what is kept nor the peak rises any more; 0 if they still do at the last."""
+    slow: int = 0
+    """Bytes that a step adds where that is too little to be told as growing."""
 
     @property
     def rate(self) -> int:
@@ -82,10 +84,12 @@ def _judged(trace: Trace, unit: str, ends: Sequence[int]) -> Steps | None:
         return None
     kinds = tuple(sorted(_without_late_state(trace, list(_growing(trace, ends))), key=lambda kind: -kind.rate))
     rate = sum(kind.rate for kind in kinds)
-    slow = not trace.memory or rate * _FAR < trace.memory  # where the card is not told, what shows counts alone
-    if slow and rate * len(ends) < _SHARE * trace.peak.requested:
+    far = not trace.memory or rate * _FAR < trace.memory  # where the card is not told, what shows counts alone
+    slow = far and rate * len(ends) < _SHARE * trace.peak.requested
+    if slow:
         kinds = ()
-    return Steps(len(ends), unit, tuple(ends), kinds, 0 if kinds else _steady(trace, ends))
+    steady = 0 if kinds else _steady(trace, ends)
+    return Steps(len(ends), unit, tuple(ends), kinds, steady, round(rate) if slow and not steady else 0)
 
 
 def step_ends(trace: Trace) -> list[int]:

@@ -58,7 +58,8 @@ def _read_in_steps(trace: Trace) -> set[int]:
 
 
 def _variable(name: str) -> str:
-    return name.partition("[")[0].partition(".")[0]
+    """What can be let go of as a whole: `ck` of `ck['model']`, `self.state` of `self.state['model']`."""
+    return name.partition("[")[0]
 
 
 def _finding(trace: Trace, name: str, rows: list[tuple[int, Held]]) -> Finding:
@@ -72,7 +73,7 @@ def _finding(trace: Trace, name: str, rows: list[tuple[int, Held]]) -> Finding:
         f"{format_bytes(size)} were put on the card at {source}, before the first step, and no step reads them: "
         f"{len(rows):,} tensors in `{place}`.",
         source,
-        f"held by the variable `{name}`",
+        f"held by the {'attribute' if '.' in name else 'variable'} `{name}`",
         f"`del {name}` once it is copied into the model, or load it to the host: map_location='cpu'",
         size,
     )

@@ -7,12 +7,15 @@ from collections.abc import Set
 
 from memgraph.capture.kept import kv_cache
 from memgraph.trace import Buffer, Category, Life, Phase, Role, Trace
+from memgraph.trace.refused import until_refused
 
 _MOVES = ("aten._to_copy.", "aten.clone.", "aten.cat.", "aten.stack.")
 """Ops after which it is still what it was."""
 
 
-def categorize(trace: Trace, sent: Set[int] = frozenset(), refilled: Set[int] = frozenset()) -> Trace:
+def categorize(
+    trace: Trace, sent: Set[int] = frozenset(), refilled: Set[int] = frozenset(), *, saving: bool = False
+) -> Trace:
     """The trace with a category for every buffer.
 
     Parameters, gradients and optimizer state were marked by name while it ran. The rest goes by role and life: what a
@@ -20,13 +23,17 @@ def categorize(trace: Trace, sent: Set[int] = frozenset(), refilled: Set[int] = 
     activation, and so is what was computed where no module is called; what was moved onto the device before the forward
     is input; what is kept for the tokens to come is a KV cache; everything else is temporary, or communication if a
     collective reads or writes it. A storage that is emptied and filled again holds a parameter while it is whole:
-    nothing else that torch does has that use.
+    nothing else that torch does has that use. A forward that was refused memory had no backward: what was alive then is
+    an activation, if it was one that autograd saves for.
 
     Args:
         sent: the buffers that collectives read or wrote.
         refilled: those of storages that were emptied and filled again.
+        saving: whether gradients were enabled when the run was last refused memory.
     """
     phases, cached = dict(enumerate(trace.phases)), kv_cache(trace)
+    if saving and trace.phases:
+        phases[len(phases) - 1] = until_refused(trace.phases[-1], trace.events)
     modules = any(phase.name == "forward" for phase in trace.phases)
     buffers = tuple(
         buffer

@@ -25,6 +25,7 @@ def raise_out_of_memory(gpu: VirtualGpu) -> None:
     """From here on an allocation that does not fit raises `torch.cuda.OutOfMemoryError`, in PyTorch's words."""
 
     def refuse(error: OutOfMemory) -> None:
+        gpu.saving = torch.is_grad_enabled() and not torch.is_inference_mode_enabled()
         raise torch.cuda.OutOfMemoryError(error.message(gpu.spec.memory, gpu.spec.context)) from None
 
     gpu.ledger.refuse = refuse

@@ -111,6 +111,8 @@ class VirtualGpu:
         config = AllocatorConfig.parse(self._alloc_conf)
         self.release = torch_release(torch)
         version = self.release or torch_version()
+        self.saving = False
+        """Whether what ran when a script was last refused memory was to be differentiated."""
         self.ledger = Ledger(Allocator(self.memory, config, torch=version, total=self.spec.memory), refuse)
         self.kinds = Kinds(self.spec, version, fake_everywhere=fake_everywhere)
         self.assumptions = Assumptions(fraction)
@@ -206,7 +208,7 @@ class VirtualGpu:
                 held=self.keeping.held(), rounds=tuple(recorder.stage.rounds), late=tuple(ledger.late),
                 facts=self.facts.all(),
             ),
-            sent=recorder.sent, refilled=recorder.storages.refilled,
+            sent=recorder.sent, refilled=recorder.storages.refilled, saving=self.saving,
         )  # fmt: skip
 
     @property

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from memgraph.files.stacks import NOWHERE, Site
 from memgraph.gpu import cublas
 from memgraph.trace import Action, Buffer, Category, Events, Phase, Role
+from memgraph.trace.refused import until_refused
 
 _PRODUCTS = frozenset(f"aten.{name}" for name in (
     "mm", "addmm", "bmm", "baddbmm", "linear", "matmul", "mv", "addmv", "dot", "_addmm_activation", "convolution",
@@ -34,7 +35,7 @@ def with_categories(
     """
     spans = _spans(events, len(buffers))
     starts = [phase.start for phase in phases]
-    cut = [_until_refused(phase, events) for phase in phases]
+    cut = [until_refused(phase, events) for phase in phases]
     born = [cut[max(0, bisect_right(starts, start) - 1)] for start, _ in spans]
     told = [
         _one(buffer, sites[buffer.op] if buffer.op >= 0 else NOWHERE, phase, stop, len(events))
@@ -70,15 +71,6 @@ def _workspaces(
             before = category is Category.UNKNOWN and phase.name == "before" and bool(graded)
             if before or (category is Category.GRADIENT and graded[phase.start]):
                 yield index
-
-
-def _until_refused(phase: Phase, events: Events) -> Phase:
-    """What is freed after an out-of-memory that ends a run was there for the phase's sake."""
-    actions = events.columns[0][phase.start : phase.stop]
-    if Action.OUT_OF_MEMORY not in actions:
-        return phase
-    place = len(actions) - 1 - actions[::-1].index(Action.OUT_OF_MEMORY)
-    return phase if Action.ALLOC in actions[place:] else phase._replace(stop=phase.start + place)
 
 
 def _spans(events: Events, count: int) -> list[tuple[int, int]]:

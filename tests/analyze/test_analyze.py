@@ -272,3 +272,9 @@ def test_events_without_buffers_are_events(tape: Tape) -> None:
 )
 def test_a_verdict_counts_the_steps(steady: int, said: str) -> None:
     assert verdict_on_steps(Steps(3, "step", (1, 2, 3), (), steady)) == said
+
+
+def test_little_that_is_kept_is_said_too() -> None:
+    """Figures of 20 KiB that a list collects beside a step of gigabytes."""
+    found = Steps(8, "step", tuple(range(8)), (), 0, 20480)
+    assert verdict_on_steps(found) == "20.00 KiB more are kept each step, which is little: 19.53 MiB in a thousand."

@@ -129,6 +129,13 @@ def test_a_checkpoint_that_is_still_held_is_told(tmp_path: Path) -> None:
     assert "`del ck`" in found.help
 
 
+def test_one_that_an_object_holds_is_let_go_of_there(tmp_path: Path) -> None:
+    program = LOADED.replace("RELEASE", "class Run: pass\n    run = Run(); run.state = ck; del ck")
+    found = only(ran(tmp_path, program))
+    assert "4 tensors in `run.state['model']`" in found.what and "the attribute `run.state`" in found.why
+    assert "`del run.state` once" in found.help
+
+
 @pytest.mark.parametrize("release", ["del ck", "ck = ck['step']", "other = nn.Linear(512, 512).cuda(); del ck"])
 def test_one_that_was_let_go_is_not(release: str, tmp_path: Path) -> None:
     assert findings(ran(tmp_path, LOADED.replace("RELEASE", release))) == ()

@@ -97,3 +97,18 @@ def test_an_op_that_is_known_and_fails_is_in_the_graph_without_a_result() -> Non
     assert gpu.trace.ops[failed].inputs == gpu.trace.ops[failed - 1].inputs
     assert gpu.recorder.calls[failed].outputs == ()
     assert second.shape == big.shape
+
+
+@pytest.mark.parametrize(("grad", "memory", "told"), [(True, 52, "activations"), (False, 47, "temporaries")])
+def test_what_a_refused_forward_had_saved_is_an_activation(grad: bool, memory: int, told: str) -> None:
+    """Weights, batch and cuBLAS take 24 MiB, each layer's output 8: the fourth is refused; without gradients, where the
+    input of a layer goes as soon as it is done, the second."""
+    layers = nn.Sequential(nn.Linear(1024, 1024), nn.Tanh(), nn.Linear(1024, 1024), nn.Tanh())
+    with card(memory=memory * MIB) as gpu:
+        raise_out_of_memory(gpu)
+        model, batch = layers.cuda(), torch.empty(2048, 1024, device="cuda")
+        with torch.set_grad_enabled(grad):
+            assert raises_out_of_memory(lambda: model(batch))
+    made = [buffer.category.value for buffer in gpu.trace.buffers if buffer.size == 8 * MIB][1:]
+    assert made and set(made) == {told}
+    check(gpu.trace)
