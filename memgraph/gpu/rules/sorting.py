@@ -34,10 +34,10 @@ def _sort(call: Call, gpu: GpuSpec, version: Version) -> Steps | None:
     plan, source = Plan(call), call.args[0]
     plan.outputs()
     dim = call.kwargs.get("dim", call.arg(1 if call.overload == "default" else 2, "dim", -1))
-    return plan.steps() if _sort_scratch(plan, source, wrap(dim, len(source.shape)), gpu) else None
+    return plan.steps() if sort_scratch(plan, source, wrap(dim, len(source.shape)), gpu) else None
 
 
-def _sort_scratch(plan: Plan, source: TensorMeta, dim: int, gpu: GpuSpec) -> bool:
+def sort_scratch(plan: Plan, source: TensorMeta, dim: int, gpu: GpuSpec) -> bool:
     """Copies into a layout where `dim` runs fastest, then one sort, one of everything, or one of each segment."""
     if not source.shape or not source.numel:
         return True
