@@ -253,6 +253,30 @@ def _any(call: Call, gpu: GpuSpec, version: Version) -> Steps:
     return plan.steps()
 
 
+def _equal(call: Call, gpu: GpuSpec, version: Version) -> Steps:
+    """`equal(self, other)` of tensors of one shape: which elements are, then whether all are (`cuda_equal` of
+    cuda/Equal.cpp)."""
+    plan, (source, other) = Plan(call), call.args[:2]
+    if source.shape == other.shape and source.numel:
+        alike = plan.temporary(source.numel, "elements that are equal")
+        every = plan.temporary(1, "whether all are")
+        if source.numel > 1:
+            reduce_scratch(plan, reduction(dense(source.shape, "bool"), (), False, (1,)), Kernel(1), gpu)
+        plan.release(every, alike)
+    return plan.steps()
+
+
+def _infinite(call: Call, gpu: GpuSpec, version: Version) -> Steps | None:
+    """`isinf(self)`: the absolute values, compared with infinity (TensorCompare.cpp). Complex inputs are not known."""
+    plan, source = Plan(call), _source(call)
+    if source.dtype.startswith("complex"):
+        return None
+    absolute = plan.temporary(0 if source.dtype in INTEGRAL else source.nbytes, "absolute values")
+    plan.output()
+    plan.release(absolute)
+    return plan.steps()
+
+
 def _var(call: Call, gpu: GpuSpec, version: Version) -> Steps | None:
     """`var(self, dim, *, correction, keepdim)`, `std`, `var_mean`, `std_mean`: Welford's mean, square sum and two
     counts, 16 bytes in float32 and 32 in float64, two elements at once. Complex inputs are not known."""
@@ -357,6 +381,8 @@ RULES = {
     "argmin": _argmax,
     "aminmax": _aminmax,
     "any": _any,
+    "equal": _equal,
+    "isinf": _infinite,
     "all": _any,
     "var": _var,
     "std": _var,

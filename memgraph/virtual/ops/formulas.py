@@ -62,6 +62,16 @@ def _is_all_true(source: Tensor) -> Tensor:
     return source.all()
 
 
+def _one_hot(source: Tensor, classes: int = -1) -> Tensor:
+    """aten/src/ATen/native/Onehot.cpp: ones are scattered into zeros; for fakes each class is compared."""
+    if not source.numel() or source.dtype is not torch.int64:
+        result: Tensor = run_composite(aten.one_hot.default, source, classes)
+        return result
+    if classes == -1:
+        classes = int(source.max().item()) + 1
+    return source.new_zeros((*source.shape, classes)).scatter_(-1, source.unsqueeze(-1), 1)
+
+
 def _masked_scatter_backward(grad: Tensor, mask: Tensor, sizes: Sequence[int]) -> Tensor:
     """aten/src/ATen/native/TensorAdvancedIndexing.cpp, `masked_scatter_backward_symint`: what was selected, and zeros
     up to the size of the source."""
@@ -122,6 +132,7 @@ COMPOSITES: dict[OpOverload, Callable[..., Any]] = {
     aten.value_selecting_reduction_backward.default: _value_selecting_reduction_backward,
     aten._embedding_bag_backward.default: _embedding_bag_backward,
     aten._is_all_true.default: _is_all_true,
+    aten.one_hot.default: _one_hot,
     aten.cov.default: _cov,
     **batch_norm.COMPOSITES,
     **grid_sample.COMPOSITES,

@@ -102,3 +102,17 @@ def test_a_product_of_bytes_takes_nothing_where_both_can_be_read() -> None:
     left, right = new(32, 64, dtype="int8"), new(64, 16, dtype="int8")
     assert told(run("_int_mm", left, right, out=new(32, 16, dtype="int32"))) == ["out 0"]
     assert run("_has_same_storage_numel", left, right) == run("_new_zeros_with_same_feature_meta", left, right) == ()
+
+
+def test_infinite_elements_are_found_by_their_absolute_values() -> None:
+    # Recorded of 400 floats, and of halves.
+    assert told(run("isinf", new(400), out=new(400, dtype="bool"))) == [1600, "out 0", "free 0"]
+    assert told(run("isinf", new(400, dtype="bfloat16"), out=new(400, dtype="bool"))) == [800, "out 0", "free 0"]
+    assert told(run("isinf", new(400, dtype="int64"), out=new(400, dtype="bool"))) == ["out 0"]
+    assert run("isinf", new(4, dtype="complex64"), out=new(4, dtype="bool")) is None
+
+
+def test_equal_tensors_are_compared_element_by_element() -> None:
+    assert told(run("equal", new(8, 50), new(8, 50))) == [400, 1, "free 1", "free 0"]
+    assert told(run("equal", new(1), new(1))) == [1, 1, "free 1", "free 0"]
+    assert run("equal", new(8), new(9)) == ()

@@ -128,3 +128,14 @@ def test_ops_that_are_others_on_a_card_are_torchs_own_on_the_host() -> None:
             embedded = nn.functional.embedding_bag(torch.tensor([[0, 1]]), torch.ones(2, 3))
         assert torch.equal(embedded, torch.ones(1, 3))
     assert not gpu.trace.buffers
+
+
+def test_one_hot_scatters_ones_into_zeros() -> None:
+    """Recorded on an H200: where the classes are not given their number is read, then 6 · 8 bytes and nothing else."""
+    with memgraph.virtual_gpu("h200") as gpu:
+        labels = torch.tensor([3, 5], device="cuda")
+        known, given = torch.nn.functional.one_hot(labels), torch.nn.functional.one_hot(labels, 8)
+        assert known.tolist() == [[0, 0, 0, 1, 0, 0], [0, 0, 0, 0, 0, 1]]
+        assert given.argmax(1).tolist() == [3, 5]
+        assert torch.nn.functional.one_hot(labels[:0], 8).shape == (0, 8)
+    assert [buffer.size for buffer in gpu.trace.buffers[1:4]] == [8, 2 * 6 * 8, 2 * 8 * 8]
