@@ -1,7 +1,8 @@
 """^C while Python runs inside of a callback from C: there an exception is printed and lost, or ends the process.
 
 A storage's death calls a weak reference's callback, whose exceptions Python ignores; and C++ asks a fake tensor for its
-device where an exception aborts. An interrupt that falls there is kept, and raised at the next op.
+device, and which rule a subclass has for an op (`find_torch_dispatch_rule`), where an exception aborts: both seen.
+An interrupt that falls there is kept, and raised at the next op.
 """
 
 from __future__ import annotations
@@ -12,6 +13,10 @@ import threading
 from collections.abc import Iterator
 from types import CodeType, FrameType
 from typing import Any, Protocol
+
+from torch._library.simple_registry import find_torch_dispatch_rule
+
+_ASKED_BY_C = find_torch_dispatch_rule.__code__
 
 
 class Interruptible(Protocol):
@@ -50,7 +55,7 @@ def interrupts_kept(target: Interruptible, died: CodeType, asked: CodeType, devi
 
 def _in_a_callback(frame: FrameType | None, died: CodeType, asked: CodeType, device: object) -> bool:
     while frame is not None:
-        if frame.f_code is died or (frame.f_code is asked and frame.f_locals.get("func") is device):
+        if frame.f_code in (died, _ASKED_BY_C) or (frame.f_code is asked and frame.f_locals.get("func") is device):
             return True
         frame = frame.f_back
     return False

@@ -40,6 +40,7 @@ EVERY_RUN = (
     "torch._C._to_dlpack",
     "torch._higher_order_ops.utils.registered_hop_fake_fns",
     "torch._library.fake_impl.FakeImplCtx",
+    "torch._library.simple_registry.find_torch_dispatch_rule",
     "torch._library.simple_registry.singleton",
     "torch._ops.HigherOrderOperator",
     "torch._ops.OpOverload",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -70,3 +72,34 @@ def test_other_threads_get_no_handler() -> None:
     thread.start()
     thread.join()
     assert failed == []
+
+
+ASKED = """
+import signal, sys, torch, memgraph
+from torch._library.simple_registry import find_torch_dispatch_rule
+
+asked = []
+def interrupt(frame, event, _):
+    if event == "return" and frame.f_code is find_torch_dispatch_rule.__code__:
+        if frame.f_locals["op"] is torch.ops.prim.device.default:
+            asked.append(frame.f_locals["torch_dispatch_class"])
+            sys.setprofile(None)
+            signal.raise_signal(signal.SIGINT)
+
+try:
+    with memgraph.virtual_gpu("t4"):
+        model = torch.nn.Linear(8, 8).cuda()
+        sys.setprofile(interrupt)
+        model(torch.rand(8, 8, device="cuda")).sum().backward()
+        sys.setprofile(None)
+        torch.ones(1, device="cuda")
+        print("the run went on")
+except KeyboardInterrupt:
+    print("interrupted", len(asked))
+"""
+
+
+def test_one_that_falls_where_c_asks_for_a_rule_does_not_abort() -> None:
+    """As `terminate called after throwing an instance of 'pybind11::error_already_set'`."""
+    done = subprocess.run([sys.executable, "-c", ASKED], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "interrupted 1\n"), done.stderr[-2000:]
