@@ -4,7 +4,8 @@ Autograd runs the nodes of a backward in the reverse order of their making (`seq
 torch/csrc/autograd/engine.cpp), so the last call of `mm` in a forward belongs to the first `MmBackward0` after it.
 Calls are told apart where an op's stack comes again: inside one call of a forward each allocation has its own. A node
 may allocate at one several times, a gradient of each factor; how many times its allocations and the calls in the
-forward tell. What the engine does with a node's results, to sum them to their shape or to cast them, is of that node.
+forward tell. Workspaces begin no call: a library may ask for several. What the engine does with a node's results, to
+sum them to their shape or to cast them, is of that node.
 """
 
 from __future__ import annotations
@@ -75,7 +76,8 @@ class _Ops:
         forward = self._call[1]
         if site.phase == "backward" and not backward:
             return self._made(number, forward)
-        if key != self._call[0] or self._seen[number] >= self._each.get(number, 1):
+        again = site.kind == "tensor" and self._seen[number] >= self._each.get(number, 1)
+        if key != self._call[0] or again:
             self._seen = Counter()
             forward = self._forward(site.node) if backward else -1
             self._call = key, forward

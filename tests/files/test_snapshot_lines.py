@@ -54,6 +54,16 @@ def test_of_the_first_layer_no_gradient_is_asked(tmp_path: Path) -> None:
     assert lines(trace_of(tmp_path, rows))[3:] == ["30", "30", "20", "20", "10"]
 
 
+def test_a_library_may_ask_for_several_workspaces(tmp_path: Path) -> None:
+    """Of three convolutions the last tries two kernels before one is taken: five workspaces, three gradients."""
+    raw = native("c10::cuda::CUDACachingAllocator::Native::NativeCachingAllocator::allocate(unsigned long)")
+    workspace = [*raw, *called("convolution_backward"), *node("ConvolutionBackward0")]
+    gradient = [*ALLOCATE, *called("convolution_backward"), *node("ConvolutionBackward0")]
+    rows = [("alloc", n, forward("convolution", line)) for n, line in enumerate(LINES)]
+    rows += [("alloc", 3 + n, workspace if n in (0, 1, 2, 4, 6) else gradient) for n in range(8)]
+    assert lines(trace_of(tmp_path, rows))[3:] == ["30"] * 4 + ["30", "20", "20", "10"]
+
+
 def test_what_the_engine_sums_is_of_the_node_before(tmp_path: Path) -> None:
     """The bias's gradient: its engine brings it to the shape of its parameter."""
     product, summed = (
