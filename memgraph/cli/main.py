@@ -8,7 +8,7 @@ import importlib
 import os
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TextIO
 
 import click
 
@@ -84,10 +84,10 @@ def _exit_code(run: Callable[[], Any]) -> int:
     except (click.Abort, KeyboardInterrupt):
         return _say("interrupted", INTERRUPTED)
     except BrokenPipeError:
-        _forget_stdout()
+        _forget(sys.stdout)
         return 0
     except OSError as error:  # whoever else uses files says so in words of its own
-        _forget_stdout()
+        _forget(sys.stdout)
         return _say(f"cannot write the answer: {error.strerror or error}", 1)
     except ImportError as error:
         if (error.name or "").partition(".")[0] != "torch":
@@ -103,15 +103,17 @@ def _say(message: str, code: int) -> int:
     for word in sys.argv:
         for value in filter(None, (word, word.partition("=")[2])):
             message = message.replace(value, shortened(value))
-    with contextlib.suppress(OSError):  # nobody reads it
+    try:
         click.echo(f"memgraph: {shown(' '.join(message.split()))}", err=True)
+    except OSError:  # nobody reads it
+        _forget(sys.stderr)
     return code
 
 
-def _forget_stdout() -> None:
-    """Let the interpreter flush what nobody reads any more into nothing."""
+def _forget(stream: TextIO) -> None:
+    """Let the interpreter flush what nobody reads any more into nothing: where it cannot, it ends with 120."""
     with contextlib.suppress(OSError, ValueError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 @click.group(

@@ -59,7 +59,7 @@ def test_one_line_and_the_code_of_usage(line: str, said: str, saved: Path, monke
         ("--help > /dev/full", 1, "cannot write the answer: No space left on device"),
         ("gpus >&-", 1, "cannot write the answer: Bad file descriptor"),
         ("analyze FILE > /dev/full", 1, "cannot write the answer: No space left on device"),
-        ("timeline FILE -o OUT >&-", 0, ""),
+        ("timeline FILE -o OUT --force >&-", 0, ""),
         ("gpus <&- > /dev/null", 0, ""),
         ("nope 2>&-", 2, ""),
         ("nope 2> /dev/full", 2, ""),
@@ -68,8 +68,10 @@ def test_one_line_and_the_code_of_usage(line: str, said: str, saved: Path, monke
 )
 def test_a_full_disk_and_closed_streams(shell: str, code: int, said: str, saved: Path, tmp_path: Path) -> None:
     line = f"{sys.executable} -m memgraph {shell}".replace("FILE", str(saved)).replace("OUT", str(tmp_path / "a.json"))
-    done = subprocess.run(["sh", "-c", line], capture_output=True, text=True, check=False, env=os.environ)
-    assert (done.returncode, done.stderr) == (code, f"memgraph: {said}\n" if said else "")
+    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    for environment in (buffered, buffered | {"PYTHONUNBUFFERED": "1"}):
+        done = subprocess.run(["sh", "-c", line], capture_output=True, text=True, check=False, env=environment)
+        assert (done.returncode, done.stderr) == (code, f"memgraph: {said}\n" if said else "")
 
 
 @pytest.mark.parametrize(("interrupted", "code"), [(True, 130), (False, 1)])
