@@ -1,4 +1,6 @@
-"""What a token of a long generation takes, in one core's time: `python -m benchmarks.speed.generation [LAYERS [TOKENS]]`.
+"""What a token of a long generation takes of one core's time.
+
+    python -m benchmarks.speed.generation [LAYERS [TOKENS]]
 
 A Llama of transformers with a cache that grows, 1,024 wide; a token's ops repeat, and only sizes grow.
 """
