@@ -38,7 +38,7 @@ def looks_built_for_cuda(version: tuple[int, int]) -> Iterator[None]:
         (torch.backends.cudnn, "is_available", lambda: True),
     ]
     if torch.version.cuda is not None:
-        cuda, cudnn, changes = torch.version.cuda, torch.backends.cudnn.version() or cudnn, []
+        cuda, cudnn, changes = torch.version.cuda, _loaded_cudnn() or cudnn, []
     described = f"{torch.__config__.show().rstrip()}\n  - CUDA Runtime {cuda}\n  - CuDNN {cudnn / 10000:.2f}\n"
     with contextlib.ExitStack() as stack:
         for name, value in _WITH_GRAPHS.items():
@@ -47,3 +47,12 @@ def looks_built_for_cuda(version: tuple[int, int]) -> Iterator[None]:
         for owner, name, value in [*changes, (torch.__config__, "show", lambda: described)]:
             stack.enter_context(answered(owner, name, value))
         yield
+
+
+def _loaded_cudnn() -> int | None:
+    """The version that a CUDA build loaded; None where torch refuses it, for another one was found first than what it
+    was built with: no convolution runs here."""
+    try:
+        return torch.backends.cudnn.version()
+    except RuntimeError:
+        return None

@@ -5,9 +5,11 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
 import torch
 
 import memgraph
+from memgraph.virtual.cuda_build import looks_built_for_cuda
 
 
 def test_torch_describes_itself_as_a_build_for_cuda() -> None:
@@ -34,3 +36,15 @@ def test_what_was_compiled_can_be_forgotten() -> None:
     """In a process of its own: what `reset` imports is imported once."""
     script = "import memgraph, torch\nwith memgraph.virtual_gpu('t4'):\n    torch._dynamo.reset()"
     subprocess.run([sys.executable, "-c", script], check=True, timeout=120)
+
+
+def test_a_cuda_build_that_refuses_the_cudnn_it_found_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`torch.backends.cudnn.version()` raises where another cuDNN is found first than what torch was built with."""
+
+    def refuse() -> int:
+        raise RuntimeError("cuDNN version incompatibility")
+
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    monkeypatch.setattr(torch.backends.cudnn, "version", refuse)
+    with looks_built_for_cuda((2, 13)):
+        assert "CUDA Runtime 13.0" in torch.__config__.show()
