@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
-from torch.distributed.checkpoint import default_planner, utils
+import torch.distributed as dist
+from torch.distributed.checkpoint import default_planner, filesystem, utils
 
 from memgraph.virtual.patches import replaced
 
@@ -14,7 +16,8 @@ from memgraph.virtual.patches import replaced
 @contextlib.contextmanager
 def checkpoints_are_of_this_rank() -> Iterator[None]:
     """While open, what is saved and loaded is this rank's part, planned as if there were no other: its shards are what
-    it would write. torch checks that all shards of a tensor are there (`_validate_global_plan`), which they are not."""
+    it would write. torch checks that all shards of a tensor are there (`_validate_global_plan`), which they are not.
+    Each rank but the first has a folder of its own in the one that is named, for others may write there too."""
     original, validate = utils._DistWrapper.__init__, default_planner._validate_global_plan
 
     def alone(self: Any, group: Any, use_dist: bool, coordinator_rank: int) -> None:
@@ -27,4 +30,34 @@ def checkpoints_are_of_this_rank() -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         stack.enter_context(replaced(utils._DistWrapper, "__init__", alone))
         stack.enter_context(replaced(default_planner, "_validate_global_plan", valid))
+        stack.enter_context(_before(filesystem._FileSystemWriter, "prepare_local_plan", _into_its_own))
+        stack.enter_context(_before(filesystem.FileSystemReader, "read_metadata", _from_its_own))
         yield
+
+
+@contextlib.contextmanager
+def _before(owner: Any, name: str, first: Callable[[Any], None]) -> Iterator[None]:
+    original = getattr(owner, name)
+
+    def method(self: Any, *args: Any, **kwargs: Any) -> Any:
+        first(self)
+        return original(self, *args, **kwargs)
+
+    with replaced(owner, name, method):
+        yield
+
+
+def _own(path: Any) -> Any:
+    """The folder of this rank in a checkpoint's."""
+    name = f"rank-{dist.get_rank()}" if dist.is_initialized() else "rank-0"
+    return path if name in ("rank-0", path.name) else path / name
+
+
+def _into_its_own(writer: Any) -> None:
+    if isinstance(writer.path, Path):
+        writer.path = _own(writer.path)
+
+
+def _from_its_own(reader: Any) -> None:
+    if isinstance(reader.path, Path) and _own(reader.path).exists():
+        reader.path = _own(reader.path)

@@ -11,7 +11,9 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.distributed._functional_collectives as funcol
+import torch.distributed.checkpoint as dcp
 from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
 from torch.distributed.optim import ZeroRedundancyOptimizer
 
 import memgraph
@@ -231,3 +233,15 @@ def test_one_rank_alone_takes_the_others_to_join_it(calls: bool, told: bool) -> 
         if calls:
             dist.barrier()
     assert any("the other ranks are taken to call the same" in text for text in gpu.trace.assumptions) is told
+
+
+def test_ranks_write_their_checkpoints_beside_each_other(tmp_path: Path) -> None:
+    for rank in (0, 1):
+        with memgraph.virtual_gpu("h100", world=2, rank=rank):
+            torch.cuda.set_device(rank)
+            dist.init_process_group("nccl")
+            layer = fully_shard(torch.nn.Linear(8, 8, bias=False, device="cuda"))
+            dcp.save(layer.state_dict(), checkpoint_id=tmp_path)
+            dcp.load(layer.state_dict(), checkpoint_id=tmp_path)
+    assert sorted(path.name for path in tmp_path.glob("**/.metadata")) == [".metadata", ".metadata"]
+    assert (tmp_path / "rank-1" / ".metadata").exists()
