@@ -1,6 +1,6 @@
 """What is told of ordinary programs, in which nothing is wrong: nothing that they do not have.
 
-    python -m benchmarks.accuracy.quiet                 # all: workloads, presets, examples
+    python -m benchmarks.accuracy.quiet                 # all: workloads, presets, examples, programs
     python -m benchmarks.accuracy.quiet gan adapters    # some of them
 
 Prints a line for each program: what was found, and whether all of it is known to be so (`KNOWN`). Exits with 1 if
@@ -15,6 +15,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from benchmarks.accuracy.quiet_programs import NAMES
 from benchmarks.workloads.loops import ROOT, WORKLOADS, trace_of
 from memgraph.analyze.findings import findings
 from memgraph.api import load, predict
@@ -37,10 +38,10 @@ SCRIPTS = ("measure_vram.py",)
 """Of the examples, those that train on one card."""
 
 
-def _script(name: str) -> Trace:
+def _script(*script: str) -> Trace:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "run.memgraph"
-        command = [sys.executable, "-m", "memgraph", "run", "--format", "none", "-o", str(path), f"examples/{name}"]
+        command = [sys.executable, "-m", "memgraph", "run", "--format", "none", "-o", str(path), *script]
         subprocess.run(command, cwd=ROOT, capture_output=True, check=False)
         return load(path)
 
@@ -48,7 +49,8 @@ def _script(name: str) -> Trace:
 PROGRAMS: dict[str, Callable[[], Trace]] = {
     **{name: lambda name=name: trace_of(name) for name in WORKLOADS},  # type: ignore[misc]
     **{name: lambda options=options: predict(options) for name, options in PRESETS.items()},  # type: ignore[misc]
-    **{name: lambda name=name: _script(name) for name in SCRIPTS},  # type: ignore[misc]
+    **{name: lambda name=name: _script(f"examples/{name}") for name in SCRIPTS},  # type: ignore[misc]
+    **{name: lambda name=name: _script("benchmarks/accuracy/quiet_programs.py", name) for name in NAMES},  # type: ignore[misc]
 }
 
 
