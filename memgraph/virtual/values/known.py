@@ -223,7 +223,16 @@ def _histogram(source: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     return torch.histc(source.double(), *args, **kwargs).to(source.dtype)
 
 
-_ON_A_CPU: dict[OpOverload, Callable[..., Any]] = {torch.ops.aten.histc.default: _histogram}
+def _other_on_a_cpu(*_: Any, **__: Any) -> None:
+    """A bag's further results, that its backward reads, are empty where a CPU's backward has no use for them
+    (aten/src/ATen/native/EmbeddingBag.cpp, `make_offset2bag_out`)."""
+
+
+_ON_A_CPU: dict[OpOverload, Callable[..., Any]] = {
+    torch.ops.aten.histc.default: _histogram,
+    torch.ops.aten._embedding_bag.default: _other_on_a_cpu,
+    torch.ops.aten._embedding_bag_forward_only.default: _other_on_a_cpu,
+}
 """Ops whose CPU kernels take fewer types than those of CUDA do, or are not a CPU's affair."""
 
 

@@ -244,3 +244,16 @@ def test_attributes_of_a_tensor_can_be_copied_and_its_values_stay_its_own() -> N
         assert (bounded < 9).all()
         assert (known.cuda() * 2).sum().item() == 20
         assert bounded.sum().item() <= 5 * 8
+
+
+def test_a_bag_of_known_rows_goes_backward() -> None:
+    """Its weights are few enough to be followed; what a CPU's kernel leaves out, CUDA's backward is given."""
+    weight, rows = torch.rand(10, 5), torch.tensor([1, 5, 4, 5, 9])
+    with memgraph.virtual_gpu("t4"):
+        leaf = weight.cuda().requires_grad_()
+        scale = torch.ones(5).cuda().requires_grad_()
+        bag = torch.nn.functional.embedding_bag(
+            rows.cuda(), leaf, torch.tensor([0, 3]).cuda(), mode="sum", per_sample_weights=scale
+        )
+        found = torch.autograd.grad(bag, [leaf, scale], torch.rand(2, 5).cuda())
+        assert [one.shape for one in found] == [(10, 5), (5,)]
