@@ -220,7 +220,7 @@ class Recorder(FakeTensorMode):
                 return run_composite(func, *args, **kwargs)
         if func is ADD and self._accumulates_in_place(args):
             operator = self.operators.of(ADD_IN_PLACE)
-        elif func is PUT and puts_into_zeros():
+        elif func is PUT and fake and puts_into_zeros():
             operator, args = self.operators.of(PUT_INTO_ZEROS), (*args[:3], True, True)
         if fake or self.operators.makes_fake(func, args, kwargs):
             with ONE_AT_A_TIME:

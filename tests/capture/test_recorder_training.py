@@ -210,3 +210,10 @@ def test_the_gradient_of_an_index_is_put_into_its_zeros(of: str) -> None:
     assert [size for name, size in steps if name == "aten.new_zeros.default"] == [147_456]
     assert [size for name, size in steps if name == "aten._index_put_impl_.default" and size > 100_000] == []
     assert ("aten.index_put.default", 147_456) in again
+
+
+def test_the_gradient_of_an_index_on_the_host_is_torchs_own() -> None:
+    with memgraph.virtual_gpu("h200"):
+        x = torch.arange(6.0, requires_grad=True)
+        x[torch.tensor([1, 1, 4])].sum().backward()
+        assert x.grad is not None and x.grad.tolist() == [0, 2, 0, 0, 1, 0]
