@@ -29,7 +29,7 @@ KNOWN: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("recommender", "nanovlm-222m", "nanovlm-222m blocks"), ("foreach-temporaries",)),
 }
 """What is so: logits with their copies in fp32 are 35 to 71 % of these peaks, foreach's temporaries 20 to 38 %, what
-cuDNN keeps of a GRU 156 MiB; T5 of transformers 5.17 took the math path on an H200 too, for its encoder's bias."""
+cuDNN keeps of a GRU 156 MiB; T5 of transformers 5.17 took the math path on an H200 too."""
 PRESETS = {
     "nanovlm-222m": Options(gpu="rtx3090", batch=2, seq=128),
     "nanovlm-222m blocks": Options(gpu="rtx3090", batch=2, seq=128, checkpoint="blocks"),
