@@ -21,6 +21,8 @@ from typing import Any, NamedTuple
 
 HERE = Path(__file__).parent
 PAGE = HERE.parent / "docs" / "works-with.md"
+PREDICTED = HERE / "predicted.json"
+"""Peaks by script, as the last run predicted them, for `benchmarks/accuracy/field.py`."""
 LIMIT = 900
 """Seconds that a script may take."""
 _RECORDED = json.loads((HERE / "recorded.json").read_text())
@@ -58,6 +60,8 @@ class Outcome(NamedTuple):
     seconds: float
     said: str
     right: bool
+    peak: dict[str, int] | None = None
+    """Bytes requested, allocated and reserved, where it came to its end."""
 
 
 def main(names: list[str]) -> int:
@@ -67,6 +71,9 @@ def main(names: list[str]) -> int:
         outcomes.append(outcome := run(name))
         print(f"{outcome.name:26} {outcome.version:10} {outcome.seconds:6.1f} s  {outcome.said}", flush=True)
     PAGE.write_text(page(outcomes, rows_of(PAGE.read_text()) if PAGE.exists() else {}))
+    before = json.loads(PREDICTED.read_text()) if PREDICTED.exists() else {}
+    now = before | {outcome.name: outcome.peak for outcome in outcomes if outcome.peak}
+    PREDICTED.write_text(json.dumps(now, indent=1, sort_keys=True) + "\n")
     return 0 if all(outcome.right for outcome in outcomes) else 1
 
 
@@ -81,8 +88,9 @@ def run(name: str) -> Outcome:
         [sys.executable, "-m", "memgraph", "run", "--gpu", "h200", "--torch", "2.11", "--format", "json", f"{name}.py"],
         cwd=HERE / "scripts", capture_output=True, text=True, timeout=LIMIT, check=False, env=_quiet(),
     )  # fmt: skip
-    said = _checked(name, done)
-    return Outcome(name, version, time.monotonic() - start, said, right=not said.startswith("FAILS"))
+    said, peak = _checked(name, done), None if done.returncode else _report(done)["peak"]
+    kinds = {kind: peak[kind] for kind in ("requested", "allocated", "reserved")} if peak else None
+    return Outcome(name, version, time.monotonic() - start, said, right=not said.startswith("FAILS"), peak=kinds)
 
 
 def _quiet() -> dict[str, str]:
@@ -96,7 +104,7 @@ def _checked(name: str, done: subprocess.CompletedProcess[str]) -> str:
     """What the page says of a run."""
     if done.returncode:
         return f"FAILS: {(done.stderr.strip().splitlines() or ['?'])[-1][:200]}"
-    report = json.loads(done.stdout[done.stdout.index('{\n  "schema"') :])
+    report = _report(done)
     told = [json.loads(line[9:]) for line in done.stdout.splitlines() if line.startswith("figures: ")]
     for category, figure in [item for figures in told for item in figures.items()]:
         if report["categories"].get(category, 0) != figure:
@@ -115,6 +123,11 @@ def _checked(name: str, done: subprocess.CompletedProcess[str]) -> str:
     if abs(peak / real - 1) > 0.005:
         return f"FAILS: {peak:,} bytes requested, on an H200 {real:,}"
     return f"{peak / 2**20:.1f} MiB; on an H200 {real / 2**20:.1f} MiB"
+
+
+def _report(done: subprocess.CompletedProcess[str]) -> Any:
+    """What `--format json` printed below what the script did."""
+    return json.loads(done.stdout[done.stdout.index('{\n  "schema"') :])
 
 
 def _beside(name: str) -> str:

@@ -18,6 +18,7 @@ from typing import Any
 from tabulate import tabulate
 
 from benchmarks.accuracy import cards as other_cards
+from benchmarks.accuracy import field as scripts_of_the_field
 from benchmarks.checkpoint import table as checkpoint_table
 from benchmarks.recordings import packed as recordings
 from benchmarks.recordings.compared import ERRORS, KINDS, Compared, matched, mib, worst
@@ -26,7 +27,7 @@ from memgraph.api import predict
 from memgraph.gpu.cudnn.ask import asker
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "accuracy.md"
-OTHERS_SECTIONS = ("Two GPUs", "Single ops")
+OTHERS_SECTIONS = ("Two GPUs", "Single ops", "Remedies, tried", "Snapshots explained")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,6 +185,7 @@ From one run of `benchmarks/accuracy/on_gpu.py`, predictions made on that machin
   predicted, through torch's allocator with its memory fraction set, and through the hook with `--cap`.
 - A step of batch 8 at 512 takes 0.112 s, and through the hook 0.105 s.
 
+{scripts_of_the_field.section()}
 {kept}
 ## With checkpoint plans
 
