@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import signal
 import sys
@@ -34,7 +33,6 @@ def run() -> None:
         _end()
     finally:
         _at_interrupt(_end)
-        gc.freeze()  # Python, as it takes itself apart, would look for cycles in all that torch and a long run left
 
 
 def _at_interrupt(handler: Callable[..., Any]) -> None:

@@ -53,10 +53,11 @@ def _made(prefix: str, beside: Path | None) -> Path:
 
 def _watch(folder: Path, reads: int) -> None:
     with contextlib.suppress(OSError):  # no shell: what SIGKILL leaves stays
-        subprocess.run(
+        shell = subprocess.Popen(
             ["/bin/sh", "-c", _WATCHES, str(folder)], stdin=reads, stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL, cwd="/", start_new_session=True, check=False,
+            stderr=subprocess.DEVNULL, cwd="/", start_new_session=True,
         )  # fmt: skip
+        shell.wait()  # it leaves the watcher behind at once
 
 
 def _remove(folder: Path, owner: int) -> None:

@@ -57,9 +57,9 @@ def _attend(mask: str) -> Trace:
 
 
 def test_a_mask_that_is_expanded_over_heads() -> None:
-    """Four of a query's: 4 × 8 × 1024 × 1024 numbers of four bytes, and as many booleans while they are made."""
+    """Four of a query's: 4 × 8 × 1024 × 1024 numbers of four bytes, chosen between two scalars by the view itself."""
     one = found(_attend("expanded"))["expanded-mask"]
-    assert one.bytes == 4 * 8 * 1024 * 1024 * (4 + 1)
+    assert one.bytes == 4 * 8 * 1024 * 1024 * 4
     assert "4.000 KiB, [4, 1, 1, 1024]" in one.what
 
 

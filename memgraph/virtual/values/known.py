@@ -254,9 +254,9 @@ def stand_in(like: Tensor, output: Tensor) -> Tensor:
 
 
 def remember(outputs: Any, values: Any, *, view: bool = False) -> None:
-    """Attach an op's real results to its fake outputs, position by position."""
+    """Attach an op's real results to its fake outputs, position by position; sparse ones have no storage to say how."""
     if isinstance(outputs, FakeTensor):
-        if isinstance(values, Tensor) and worth_following(values, view=view):
+        if isinstance(values, Tensor) and values.layout is torch.strided and worth_following(values, view=view):
             outputs.__dict__[_ATTRIBUTE] = Carried(values)
     elif isinstance(outputs, (list, tuple)) and isinstance(values, (list, tuple)):
         for output, value in zip(outputs, values, strict=False):
