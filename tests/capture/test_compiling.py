@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 import memgraph
+from memgraph.capture.session import torch_version
 from memgraph.errors import MemgraphError, UsageError
 from memgraph.options import Options
 from memgraph.trace import Category, Trace
@@ -173,11 +174,12 @@ def test_a_function_that_cannot_be_compiled_runs_eagerly_and_is_named() -> None:
 
 def test_pools_of_cuda_graphs_are_bounded() -> None:
     """cuBLAS's workspace on an RTX 3090, 8,519,680 bytes, is in a segment of 20 MiB; the generator's in one of 2 MiB.
-    Beside them forward and backward each hold two wide activations, and little else: two or three small segments, by
-    the version."""
+    Beside them forward and backward each hold two wide activations, and little else: two small segments at most, and
+    since torch 2.15 one more, whose cause is not known."""
     trace = run(lambda model: torch.compile(model, mode="reduce-overhead"))
     assert trace.compilation is not None
-    assert 4 * ACTIVATION <= trace.compilation.pools - 22 * 2**20 <= 4 * ACTIVATION + 6 * 2**20
+    little = (6 if torch_version() >= (2, 15) else 4) * 2**20
+    assert 4 * ACTIVATION <= trace.compilation.pools - 22 * 2**20 <= 4 * ACTIVATION + little
     assert trace.compilation.pools % 2**21 == 0
     assert any("CUDA graphs" in text for text in trace.assumptions)
 
