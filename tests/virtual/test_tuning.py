@@ -27,7 +27,7 @@ def kernel(configs: int) -> Any:
 
 def trials(size: int, configs: int) -> list[int]:
     """What the trials allocate, in bytes, where nothing was higher before than what is alive."""
-    run = first_launch(timer(find("rtx3090"), contextlib.nullcontext))
+    run = first_launch(timer(find("rtx3090"), contextlib.nullcontext), lambda _: None)
     with memgraph.virtual_gpu("rtx3090") as gpu:
         argument = torch.empty(size, dtype=torch.uint8, device="cuda")
         run(kernel(configs), argument)

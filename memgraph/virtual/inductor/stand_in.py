@@ -58,7 +58,7 @@ def compiles_without_a_card(gpu: GpuSpec, watcher: Watcher) -> Iterator[None]:
         stack.enter_context(_nobody_looks_into(watcher.own_code()))
         stack.enter_context(device_answers(gpu))
         timed = tuning.timer(gpu, watcher.timing)
-        stack.enter_context(kernels_do_nothing(timed))
+        stack.enter_context(kernels_do_nothing(timed, watcher.state))
         stack.enter_context(wrappers_go_through_the_dispatcher())
         stack.enter_context(constants_are_computed_on_the_host(watcher))
         stack.enter_context(tuning.products_are_padded(gpu, timed, watcher.recording, watcher.state))

@@ -1,7 +1,8 @@
 """What Inductor times on the card before it decides, and what that takes while it lasts.
 
 Two kinds are on by default (torch 2.11 to 2.13): a Triton kernel with several configurations is timed with each at its
-first launch (`CachingAutotuner.autotune_to_one_config` of _inductor/runtime/triton_heuristics.py), and a product whose
+first launch (`CachingAutotuner.autotune_to_one_config` of _inductor/runtime/triton_heuristics.py; `registers.py` has
+those that get a second form), and a product whose
 sizes are not aligned is timed against a padded one while the graph is compiled (`_should_pad` of
 _inductor/fx_passes/pad_mm.py). Both use `InductorBenchmarker.benchmark_gpu` (_inductor/runtime/benchmarking.py): one
 call, a buffer as large as the L2 cache to flush it, more calls, and the buffer is let go.
@@ -21,6 +22,7 @@ import torch
 
 from memgraph.gpu.padding import Operand, Product, padding_pays
 from memgraph.gpu.specs import GpuSpec
+from memgraph.virtual.inductor.registers import forms
 from memgraph.virtual.patches import replaced
 
 _TUNED = "_memgraph_tuned"
@@ -48,23 +50,27 @@ def timer(gpu: GpuSpec, timing: Context) -> Timer:
     return timed
 
 
-def first_launch(timed: Timer) -> Callable[..., None]:
+def first_launch(timed: Timer, state: Callable[[str], None]) -> Callable[..., None]:
     """In place of `CachingAutotuner.run`."""
 
     def run(self: Any, *args: Any, stream: Any = None, **kwargs: Any) -> None:
         if not vars(self).get(_TUNED):
             vars(self)[_TUNED] = True
-            if len(self.configs) > 1:
-                _time_configurations(timed, self, args)
+            count = forms(self)
+            if count is None:
+                name = self.fn.__name__
+                state(f"{name} is taken to be timed in two forms: the registers it takes are not known here")
+            if count != 1:
+                _time_forms(timed, self, args, count or 2)
 
     return run
 
 
-def _time_configurations(timed: Timer, kernel: Any, args: tuple[Any, ...]) -> None:
-    """Each configuration writes into copies of the arguments that it changes, made anew for each call; copies that
-    would raise the peak are put on the host (`copy_args_to_cpu_if_needed`). That is decided for each configuration: the
-    buffer that flushes the cache for the first may raise the peak so far that copies of the second find room."""
-    for _ in kernel.configs:
+def _time_forms(timed: Timer, kernel: Any, args: tuple[Any, ...], count: int) -> None:
+    """Each form writes into copies of the arguments that it changes, made anew for each call; copies that would raise
+    the peak are put on the host (`copy_args_to_cpu_if_needed`). That is decided for each form: the buffer that flushes
+    the cache for the first may raise the peak so far that copies of the second find room."""
+    for _ in range(count):
         copied = _copied_on_the_device(kernel, args)
         timed(partial(_copy_all, copied))
 

@@ -16,9 +16,9 @@ from memgraph.virtual.patches import put, replaced
 
 
 @contextlib.contextmanager
-def kernels_do_nothing(timed: tuning.Timer) -> Iterator[None]:
-    """A generated kernel is loaded, so that its configurations are known, and neither compiled nor launched. Its first
-    launch takes what choosing among them on the card would take (`tuning.py`)."""
+def kernels_do_nothing(timed: tuning.Timer, state: Callable[[str], None]) -> Iterator[None]:
+    """A generated kernel is loaded, so that its configurations are known, and not launched, nor compiled for it. Its
+    first launch takes what choosing among them on the card would take (`tuning.py`)."""
     async_compile = import_module("torch._inductor.async_compile")
     heuristics = import_module("torch._inductor.runtime.triton_heuristics")
     helpers = import_module("torch._inductor.runtime.triton_helpers")
@@ -30,7 +30,7 @@ def kernels_do_nothing(timed: tuning.Timer) -> Iterator[None]:
         stack.enter_context(replaced(async_compile.AsyncCompile, "triton", load))
         stack.enter_context(replaced(helpers, "set_driver_to_gpu", lambda: None))
         stack.enter_context(replaced(heuristics.CachingAutotuner, "precompile", lambda *_, **__: None))
-        stack.enter_context(replaced(heuristics.CachingAutotuner, "run", tuning.first_launch(timed)))
+        stack.enter_context(replaced(heuristics.CachingAutotuner, "run", tuning.first_launch(timed, state)))
         yield
 
 
