@@ -33,7 +33,7 @@ def test_a_figure_that_is_another_fails() -> None:
     assert run._checked("yolo", done(told, report(2**20, parameters=12))) == "1.0 MiB; its parts to the byte"
     assert run._checked("yolo", done(told, report(2**20, parameters=13))).startswith("FAILS: parameters are 12 bytes")
     assert run._checked("yolo", done("", report(0), code=1)) == "FAILS: memgraph: no"
-    assert run._checked("torchao_optim", done("", report(2**20))).startswith("1.0 MiB; 325.8 MiB on an H200: a kernel")
+    assert run._checked("metric_learning", done("", report(2**20))).startswith("1.0 MiB; 74.6 MiB on an H200: few of")
     real = run.RECORDED["ppo"]["requested"]
     assert run._checked("ppo", done("", report(real))).endswith(f"on an H200 {real / 2**20:.1f} MiB")
     assert run._checked("ppo", done("", report(real * 102 // 100))).startswith("FAILS")
