@@ -3,37 +3,45 @@ of the best fit."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
-from memgraph.analyze.served import through, version_of
+from memgraph.analyze.served import BEHIND, through, version_of
+from memgraph.analyze.streams import bounds
 from memgraph.gpu.allocator.caching import Allocator
 from memgraph.gpu.allocator.config import AllocatorConfig
 from memgraph.gpu.allocator.segments import Scattered, SegmentAddresses, Upward
 from memgraph.gpu.allocator.ties import Ties
 from memgraph.trace import Trace
 
-_SCATTERED = 4
-"""Placements without a plan that are tried besides the two that go one way."""
-
 
 class Interval(NamedTuple):
-    """Reserved bytes, highest, over the placements that were tried."""
+    """Reserved bytes, highest, over what was tried."""
 
     low: int
     high: int
 
 
 def reserved_interval(trace: Trace) -> Interval | None:
-    """What a prediction reserves, over placements of its segments; None where that does not depend on them: on another
-    torch, or in every placement alike."""
+    """What a prediction reserves, over placements of its segments; None where they change nothing: on another torch, or
+    in every placement alike. Where it is open too when blocks come back (`bounds`), over both."""
     version = version_of(trace.torch)
     if trace.origin != "predicted" or version is None or Ties.of(version) is not Ties.ADDRESS or not trace.fits:
         return None
     config = AllocatorConfig.parse(str(trace.settings.get("alloc_conf") or ""))
-    placements: list[SegmentAddresses] = [Upward(), *map(Scattered, range(_SCATTERED))]
-    found = [trace.peak.reserved]
-    for addresses in placements:
+    known = [end for row in bounds(trace) if row.kind == "reserved" for end in (row.eager, row.lazy)]
+    known.append(trace.peak.reserved)
+    found = list(known)
+    for addresses, behind in tried(is_open=bool(trace.waits or trace.late)):
         allocator = Allocator(2**62, config, addresses=addresses, torch=version)
-        through(allocator, trace)
+        through(allocator, trace, behind=behind, late=True)
         found.append(allocator.peak_reserved)
-    return Interval(min(found), max(found)) if min(found) != max(found) else None
+    low, high = min(found), max(found)
+    return None if (low, high) == (min(known), max(known)) else Interval(low, high)
+
+
+def tried(*, is_open: bool) -> Iterator[tuple[SegmentAddresses, int | None]]:
+    """Placements, and by how many allocations the card is behind; None: as far as can be."""
+    for placement, behind in enumerate((0, *BEHIND)):
+        for lag in (None, behind) if is_open else (None,):
+            yield Scattered(placement - 1) if placement else Upward(), lag

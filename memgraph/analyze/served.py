@@ -3,6 +3,8 @@ wrong model shows."""
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from memgraph.analyze.replay_fast import replay
@@ -15,6 +17,7 @@ from memgraph.gpu.allocator.ties import NEWEST
 from memgraph.trace import Action, Buffer, Trace, Usage
 
 _ALLOC, _FREE = int(Action.ALLOC), int(Action.FREE)
+_GIVEN = frozenset((_FREE, int(Action.FREE_REQUESTED), int(Action.FREE_COMPLETED)))
 _ENDLESS = 2**62
 _TIES = (NEWEST, (2, 12), (2, 11))
 """Versions of torch whose allocators choose among equal blocks differently; all that a recording of an unknown one can
@@ -60,7 +63,7 @@ def eagerly(trace: Trace) -> Highest:
     """A run as it is on its card if blocks that other streams used come back as early as can be: when the allocator
     asks next, before it serves the request that follows."""
     allocator = Allocator(trace.memory, _config(trace), torch=version_of(trace.torch) or NEWEST)
-    through(allocator, trace, eager=True)
+    through(allocator, trace, behind=0)
     return Highest(allocator.peak_requested, allocator.peak_allocated, allocator.peak_active, allocator.peak_reserved)
 
 
@@ -71,6 +74,21 @@ def lately(trace: Trace) -> Highest:
     allocator = Allocator(trace.memory, _config(trace), torch=version_of(trace.torch) or NEWEST)
     through(allocator, trace, late=True)
     return Highest(allocator.peak_requested, allocator.peak_allocated, allocator.peak_active, allocator.peak_reserved)
+
+
+BEHIND = (1, 8, 64, 512)
+"""Allocations by which a card may be behind its host: between the two ends."""
+
+
+def reserved_between(trace: Trace) -> list[int]:
+    """Highest reserved bytes where blocks come back neither as early nor as late as can be. Sums of what is there lie
+    between the two ends; segments need not, for what is back decides which free block a request is served from."""
+    found = []
+    for behind in BEHIND:
+        allocator = Allocator(trace.memory, _config(trace), torch=version_of(trace.torch) or NEWEST)
+        through(allocator, trace, behind=behind, late=True)
+        found.append(allocator.peak_reserved)
+    return found
 
 
 def placed(measured: Trace) -> Placed | None:
@@ -93,35 +111,91 @@ def _placed(measured: Trace, version: tuple[int, int]) -> Placed:
     return Placed(same, actions.count(_ALLOC), allocator.peak_allocated, f"{version[0]}.{version[1]}")
 
 
-def through(allocator: Allocator, measured: Trace, *, eager: bool = False, late: bool = False) -> int:
+def through(allocator: Allocator, measured: Trace, *, behind: int | None = None, late: bool = False) -> int:
     """Put the recorded requests through it; how many blocks have the recorded address. Where PyTorch gave segments
     back, it emptied its cache: all at once, because a script said so or because the card was full. A card that is full
-    is taken to be larger, as in a prediction."""
+    is taken to be larger, as in a prediction.
+
+    Args:
+        behind: the card is behind the host by so many allocations: blocks that other streams used come back after
+            them (0: when the allocator asks next), or when that is certain, if it is earlier. None: when it is certain.
+        late: what libraries may hold comes back in the same way, and not at once.
+    """
     actions, buffers, _, addresses, _ = measured.events.columns
     blocks: dict[int, Block] = {}
     same = before = 0
-    held = dict(measured.late) if late else {}
+    held = _Held(allocator, blocks, measured.late if late else (), behind)
     for place, (action, buffer, address) in enumerate(zip(actions, buffers, addresses, strict=True)):
-        for gone in [each for each, stop in held.items() if stop <= place] if held else ():
-            del held[gone]
-            allocator.free(blocks.pop(gone))
+        if held.stops and held.stops[-1][0] <= place:
+            held.until(place)
         if action == _ALLOC:
-            if eager:
-                _return_all(allocator)
+            if behind is not None:
+                held.ask()
             block = blocks[buffer] = _served(allocator, measured.buffers[buffer])
             same += block.address == address
-        elif action == _FREE and buffer not in held:
+        elif action == _FREE and buffer not in held.late:
             allocator.free(blocks.pop(buffer))
-        elif action == Action.FREE_REQUESTED and buffer not in held and buffer in blocks:
-            allocator.free(blocks[buffer], wait=True)
-        elif action == Action.FREE_COMPLETED and buffer not in held and buffer in blocks:  # else it was held for longer
-            block = blocks.pop(buffer)
-            if block in allocator.awaiting:  # else it came back before
-                allocator.complete(block)
+        elif action in _GIVEN and buffer in blocks:  # else it came back before
+            held.give(buffer, Action(action))
         elif action == Action.SEGMENT_FREE != before:
             allocator.empty_cache()
         before = action
     return same
+
+
+class _Held:
+    """Blocks that were let go, and are not back yet.
+
+    Args:
+        blocks: of each buffer that has one.
+        late: the event until which a library may hold a buffer.
+        behind: as of `through`.
+    """
+
+    def __init__(
+        self, allocator: Allocator, blocks: dict[int, Block], late: Iterable[tuple[int, int]], behind: int | None
+    ) -> None:
+        self._allocator, self._blocks, self._behind = allocator, blocks, behind
+        self.stops = sorted(((stop, buffer) for buffer, stop in late), reverse=True)
+        self.late = {buffer for _, buffer in self.stops}
+        self._used: set[int] = set()
+        """Those that other streams used."""
+        self._waiting: deque[tuple[int, int]] = deque()
+        """At how many allocations they come back, and which."""
+        self._asked = 0
+
+    def until(self, place: int) -> None:
+        """An event is reached: what is held no longer than to it."""
+        while self.stops and self.stops[-1][0] <= place:
+            self._back(self.stops.pop()[1])
+
+    def ask(self) -> None:
+        """The allocator is asked for memory, and looks first what the card is done with."""
+        while self._waiting and self._waiting[0][0] <= self._asked:
+            self._back(self._waiting.popleft()[1])
+        self._asked += 1
+
+    def give(self, buffer: int, how: Action) -> None:
+        """The program lets a buffer go, or the card is certain to be done with it."""
+        if how is Action.FREE_COMPLETED:
+            if buffer not in self.late:
+                self._back(buffer)
+            return
+        if buffer not in self.late:
+            self._used.add(buffer)
+            self._allocator.free(self._blocks[buffer], wait=True)
+        if self._behind is not None:
+            self._waiting.append((self._asked + self._behind, buffer))
+
+    def _back(self, buffer: int) -> None:
+        self.late.discard(buffer)
+        block = self._blocks.pop(buffer, None)
+        if block is None:
+            return
+        if buffer not in self._used:
+            self._allocator.free(block)
+        elif block in self._allocator.awaiting:  # else the cache was emptied, which waits for all
+            self._allocator.complete(block)
 
 
 def _served(allocator: Allocator, buffer: Buffer) -> Block:
@@ -130,11 +204,6 @@ def _served(allocator: Allocator, buffer: Buffer) -> Block:
     except OutOfMemory:
         allocator.capacity = _ENDLESS
         return allocator.malloc(buffer.size, buffer.stream)
-
-
-def _return_all(allocator: Allocator) -> None:
-    for block in list(allocator.awaiting):
-        allocator.complete(block)
 
 
 def _config(measured: Trace) -> AllocatorConfig:

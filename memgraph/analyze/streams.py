@@ -7,7 +7,7 @@ from bisect import bisect_right, insort
 from collections import Counter
 from typing import NamedTuple
 
-from memgraph.analyze.served import eagerly, lately
+from memgraph.analyze.served import eagerly, lately, reserved_between
 from memgraph.trace import Action, Trace
 from memgraph.trace.rows import numbers
 
@@ -15,7 +15,7 @@ from memgraph.trace.rows import numbers
 class Bounds(NamedTuple):
     """The highest bytes of a figure: blocks that other streams used, or that a library may hold for some time, come
     back somewhere between at once and when it is certain that they are done with. The trace has the latter of the
-    streams, and the former of libraries."""
+    streams, and the former of libraries. Of reserved, the lowest and the highest of the ends and of what is between."""
 
     kind: str
     """`requested`, `allocated`, `active`, `reserved`."""
@@ -34,7 +34,9 @@ def bounds(trace: Trace) -> tuple[Bounds, ...]:
     if not (trace.waits or trace.late) or trace.origin != "predicted":
         return ()
     early, late = eagerly(trace), lately(trace)
-    rows = (Bounds(kind, getattr(early, kind), getattr(late, kind)) for kind in early._fields)
+    rows = [Bounds(kind, getattr(early, kind), getattr(late, kind)) for kind in ("requested", "allocated", "active")]
+    reserved = (early.reserved, late.reserved, *reserved_between(trace))
+    rows.append(Bounds("reserved", min(reserved), max(reserved)))
     return tuple(row for row in rows if row.eager != row.lazy)
 
 

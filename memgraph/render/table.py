@@ -154,7 +154,8 @@ def _placements(trace: Trace) -> Iterator[str]:
     found = reserved_interval(trace)
     if found is not None:
         low, high = format_bytes(found.low), format_bytes(found.high)
-        yield f"Reserved is {low} to {high}, by where the driver puts segments: so torch {trace.torch} breaks ties."
+        why = "where the driver puts segments" + (" and when blocks come back" if trace.waits or trace.late else "")
+        yield f"Reserved is {low} to {high}, by {why}: so torch {trace.torch} breaks ties."
         if found.high > trace.memory >= found.low:
             yield f"It fits in some of these placements, and not in those above {format_bytes(trace.memory)}."
 

@@ -61,6 +61,29 @@ def test_where_no_wait_says_when_a_block_comes_back_there_are_two_bounds(open_ru
     assert open_run.peak.allocated == 28 * MIB
 
 
+def half_back() -> Trace:
+    """The card is done with 40 MiB when 22 are asked for, and with 22 MiB after that."""
+    with memgraph.virtual_gpu("h100") as gpu:
+        side = torch.cuda.Stream()
+        large, small = mebibytes(40), mebibytes(22)
+        large.record_stream(side), small.record_stream(side)
+        del large
+        between = torch.empty(1, device="cuda")  # an allocation: the card may be behind by one
+        del small
+        live = [mebibytes(22), mebibytes(40)]
+        torch.cuda.synchronize()
+        live += [mebibytes(40), mebibytes(22)]
+        del live, between
+    return gpu.trace
+
+
+def test_what_is_half_back_may_reserve_more_than_either_end() -> None:
+    """Early, 62 MiB serve two requests and two more need 62; late, the first two need 62. Between, 22 MiB are cut off
+    the 40, so that both requests of 40 MiB need a segment: 62 + 40 + 40. A segment of 2 MiB comes besides."""
+    reserved = bounds(half_back())[-1]
+    assert reserved == Bounds("reserved", (62 + 62 + 2) * MIB, (62 + 40 + 40 + 2) * MIB)
+
+
 def test_where_a_wait_says_so_there_is_nothing_open(known_run: Trace) -> None:
     assert known_run.waits and bounds(known_run) == ()
     assert (known_run.peak.active, known_run.peak.allocated, known_run.peak.reserved) == (28 * MIB,) * 3
