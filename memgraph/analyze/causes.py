@@ -10,9 +10,10 @@ from collections.abc import Callable
 
 from memgraph.analyze.causes_of_attention import attention_by_steps
 from memgraph.analyze.causes_of_compiling import compiled_order
-from memgraph.analyze.causes_of_copies import expanded_casts, expanded_masks, logits_in_fp32
+from memgraph.analyze.causes_of_copies import expanded_casts, logits_in_fp32
 from memgraph.analyze.causes_of_cycles import cycles
 from memgraph.analyze.causes_of_gradients import gradients_and_buckets, no_gradient
+from memgraph.analyze.causes_of_masks import expanded_masks
 from memgraph.analyze.causes_of_precision import autocast_copies
 from memgraph.analyze.causes_of_recurrence import recurrent_reserve
 from memgraph.analyze.causes_of_training import caches, foreach, not_the_batch, whole_checkpoint

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import chain
 
 from memgraph.analyze.finding import Finding
@@ -21,7 +21,7 @@ _LOGITS = 1 / 3
 _VOCABULARY = 8192
 _VIEWS = frozenset(("view", "unsqueeze", "squeeze", "transpose", "permute", "slice", "select", "t", "alias", "detach"))
 _FAR = 8
-"""Ops between a mask as the user made it and the attention that reads it: `convert_boolean_attn_mask`, padding."""
+"""Ops between a view and what is done with it."""
 _UPCASTS = (("float16", "float32"), ("bfloat16", "float32"))
 
 
@@ -73,85 +73,6 @@ def _cast(source: str, rows: Sequence[tuple[int, int]]) -> Finding:
         "cast before it is expanded, `x.to(dtype).expand(…)`, or let the op broadcast (matmul for bmm)",
         size,
     )
-
-
-def expanded_masks(trace: Trace) -> tuple[Finding, ...]:
-    """A boolean mask that is expanded over heads or queries before attention: `convert_boolean_attn_mask`
-    (aten/src/ATen/native/transformers/attention.cpp) makes a tensor of the query's dtype of it, in full."""
-    attentions = _attentions(trace)
-    alive = _by_op(trace, {trace.ops[number].source for number in attentions})
-    lines: defaultdict[str, dict[int, int]] = defaultdict(dict)
-    small: dict[str, TensorSpec] = {}
-    for number in attentions:
-        made, of = _mask(trace, number)
-        if of is not None:
-            source = trace.ops[number].source
-            small[source] = of
-            lines[source].update({buffer: size for one in made for buffer, size in alive.get(one, ())})
-    # The mask may be at work in an attention that has not run yet at the peak: what it reads is alive all the same.
-    return tuple(
-        _wide_mask(source, sum(sizes.values()), small[source]) for source, sizes in lines.items()
-        if sum(sizes.values()) >= _SHOWS * trace.peak.requested
-    )  # fmt: skip
-
-
-def _attentions(trace: Trace) -> list[int]:
-    """Those of a run in which something is expanded."""
-    if not named(trace.ops, lambda name: _base(name) == "expand"):
-        return []
-    return named(trace.ops, lambda name: "scaled_dot_product" in name and "backward" not in name)
-
-
-def _mask(trace: Trace, attention: int) -> tuple[set[int], TensorSpec | None]:
-    """The ops between an expanded boolean mask and the attention that reads it, at its line; and what was expanded."""
-    source, made, of = trace.ops[attention].source, set[int](), None
-    ahead = [(read, 0) for read in trace.ops[attention].reads[3:]]
-    while ahead:
-        number, far = ahead.pop()
-        op = trace.ops[number]
-        if number in made or far > _FAR:
-            continue
-        if _name(op) == "expand" and op.inputs and op.outputs and op.outputs[0].dtype == "bool":
-            large = op.outputs[0].bytes >= _LARGER * op.inputs[0].bytes
-            of = op.inputs[0] if large else of
-            continue
-        if op.source == source:
-            made.add(number)
-            ahead += [(read, far + 1) for read in op.reads]
-    return made | _alike(trace, made), of
-
-
-def _alike(trace: Trace, made: set[int]) -> set[int]:
-    """What was made of the same mask on the way, and is no argument of what reads it: ops of the same line between."""
-    if not made:
-        return set()
-    first, shape = min(made), trace.ops[max(made)].outputs[:1]
-    return {
-        number for number in range(max(0, first - _FAR), max(made))
-        if trace.ops[number].source == trace.ops[first].source and shape
-        and [spec.shape for spec in trace.ops[number].outputs] == [shape[0].shape]
-    }  # fmt: skip
-
-
-def _wide_mask(source: str, size: int, small: TensorSpec) -> Finding:
-    return Finding(
-        "expanded-mask",
-        f"{format_bytes(size)} at {source}: attention makes a mask of numbers of a boolean one that was expanded; "
-        f"before that it was {format_bytes(small.bytes)}, {list(small.shape)}.",
-        source,
-        "scaled_dot_product_attention converts the mask as it is given, each head and query of its own",
-        "give it without .expand(…): `mask[:, None, None, :]` broadcasts over heads and queries",
-        size,
-    )
-
-
-def _by_op(trace: Trace, sources: Collection[str]) -> dict[int, list[tuple[int, int]]]:
-    """What is alive at the peak and was made at these lines, by the op that made it: buffers and their bytes."""
-    found: defaultdict[int, list[tuple[int, int]]] = defaultdict(list)
-    for kind in trace.alike_at(trace.peak.event) if sources else ():
-        for index in kind.rows if kind.op and kind.op.source in sources else ():
-            found[trace.buffers[index].op].append((index, trace.sizes[index]))
-    return found
 
 
 def logits_in_fp32(trace: Trace) -> tuple[Finding, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable
 
 from memgraph.analyze.finding import Finding
-from memgraph.analyze.leaks import held_by, let_go
+from memgraph.analyze.held_in_words import held_by, remedy
 from memgraph.analyze.steps import in_words, kind_kept, kinds_kept, rows_of
 from memgraph.analyze.uses import makers
 from memgraph.trace import Held, Trace
@@ -35,7 +35,7 @@ def cycles(trace: Trace) -> tuple[Finding, ...]:
         f"{format_bytes(size)} at the peak are of objects that the program has let go of: {named}{more}.",
         trace.ops[first].source if first >= 0 else "",
         held_by(held),
-        f"{let_go(held)}; the collector counts objects, not bytes, and comes late",
+        f"{remedy(held)}; the collector counts objects, not bytes, and comes late",
         size,
     ),)  # fmt: skip
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+
 from memgraph.analyze.finding import Finding
+from memgraph.analyze.uses import first_readers
 from memgraph.trace import Buffer, Category, Fact, Trace
 from memgraph.units import format_bytes
 
@@ -18,21 +21,43 @@ def no_gradient(trace: Trace) -> tuple[Finding, ...]:
         return ()
     whole = [kind for kind in trace.alike_at(trace.peak.event) if kind.buffer.category is Category.PARAMETER]
     there, count = sum(kind.bytes for kind in whole), sum(kind.count for kind in whole)
-    found = [_told(trace, fact, count) for fact in trace.facts if fact.kind == "no gradient"]
-    return tuple(one for one in found if one.bytes >= _SHOWS * there > 0)
+    facts = [fact for fact in trace.facts if fact.kind == "no gradient"]
+    facts = [fact for fact in facts if _size(trace, fact.buffers) >= _SHOWS * there > 0]
+    used = first_readers(trace) if facts else {}  # which walks through the whole run
+    return tuple(_told(trace, fact, count, used) for fact in facts)
 
 
-def _told(trace: Trace, fact: Fact, count: int) -> Finding:
-    size = sum(trace.buffers[index].size for index in fact.buffers)
+def _size(trace: Trace, buffers: Iterable[int]) -> int:
+    return sum(map(trace.sizes.__getitem__, buffers))
+
+
+def _told(trace: Trace, fact: Fact, count: int, used: Mapping[int, int]) -> Finding:
+    """One optimizer's parameters: whether a step uses them at all decides what to do."""
+    size = _size(trace, fact.buffers)
+    reached = [used[made] for made in (trace.buffers[index].op for index in fact.buffers) if made in used]
+    name = trace.buffers[fact.buffers[0]].name
+    what = (
+        f"{len(fact.buffers):,} of {count:,} parameters, {format_bytes(size)}{f' (`{name}`, …)' if name else ''}, get "
+        f"no gradient at any step of {fact.text}: they are not trained"
+    )
+    leave = "requires_grad_(False) and leave them out of the optimizer"
+    if not reached:
+        return Finding(
+            "no-gradient",
+            f"{what}, and no step uses them.",
+            fact.source,
+            "what no forward calls is on the card all the same",
+            f"do not make or move them to the card (`del` the modules that nothing calls), or {leave}",
+            size,
+        )
     return Finding(
         "no-gradient",
-        f"{len(fact.buffers):,} of {count:,} parameters, {format_bytes(size)}, get no gradient at any step of "
-        f"{fact.text}: they are not trained, and a run that trains them takes more than this.",
-        fact.source,
+        f"{what}, and a run that trains them takes more than this.",
+        trace.ops[min(reached)].source or fact.source,
         "a checkpoint with use_reentrant=True makes no gradients where none of its inputs needs one; nor does what "
         "runs under no_grad or is detached",
-        "checkpoint(…, use_reentrant=False), or inputs.requires_grad_(); where they are meant to stay as they are, "
-        "requires_grad_(False) and leave them out of the optimizer",
+        f"checkpoint(…, use_reentrant=False), or inputs.requires_grad_(); where they are meant to stay as they are, "
+        f"{leave}",
         size,
     )
 

@@ -9,7 +9,7 @@ before it.
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterator, Sequence
 from itertools import chain, pairwise
@@ -25,6 +25,10 @@ FEWEST = 3
 _FAR = 100_000
 """A run that would fill the card in more steps than this is not told that it grows, unless it shows at the peak."""
 _SHARE = 0.01
+_SMALLEST = 512
+"""Bytes of the allocator's smallest block (`kMinBlockSize`, c10/core/AllocatorConfig.h): a figure, of any type."""
+_TOGETHER = 16
+"""Tensors that one line may append to at each step."""
 _NO_OP = Op("", -1)
 
 
@@ -58,13 +62,18 @@ class Steps(NamedTuple):
     """What grows, the fastest first."""
     steady: int
     """After which step neither what is kept nor the peak rises any more; 0 if they still do at the last."""
-    slow: int = 0
-    """Bytes that a step adds where that is too little to be told as growing."""
+    little: tuple[Kind, ...] = ()
+    """What grows where that is too little to be told as growing."""
 
     @property
     def rate(self) -> int:
         """Bytes that a step adds."""
         return round(sum(kind.rate for kind in self.kinds))
+
+    @property
+    def slow(self) -> int:
+        """Bytes that a step adds of what is too little."""
+        return round(sum(kind.rate for kind in self.little))
 
     def left(self, trace: Trace) -> int | None:
         """How many more steps fit; None if nothing grows, or it does not fit already."""
@@ -74,7 +83,8 @@ class Steps(NamedTuple):
 
 def steps(trace: Trace) -> Steps | None:
     """What the run keeps; None where it has too few steps to say so."""
-    found = [_judged(trace, "step", step_ends(trace)), *(_judged(trace, "call", ends) for ends in calls(trace))]
+    of_calls = (*calls(trace), without_steps(trace))
+    found = [_judged(trace, "step", step_ends(trace)), *(_judged(trace, "call", ends) for ends in of_calls)]
     known = [one for one in found if one is not None]
     return max(known, key=lambda one: (bool(one.kinds), one.unit == "step", one.rate)) if known else None
 
@@ -85,11 +95,19 @@ def _judged(trace: Trace, unit: str, ends: Sequence[int]) -> Steps | None:
     kinds = tuple(sorted(_without_late_state(trace, list(_growing(trace, ends))), key=lambda kind: -kind.rate))
     rate = sum(kind.rate for kind in kinds)
     far = not trace.memory or rate * _FAR < trace.memory  # where the card is not told, what shows counts alone
-    slow = far and rate * len(ends) < _SHARE * trace.peak.requested
-    if slow:
-        kinds = ()
+    little: tuple[Kind, ...] = ()
+    if far and rate * len(ends) < _SHARE * trace.peak.requested:
+        told = unit == "step" and any(_of_every_step(trace, ends, kind) for kind in kinds)
+        kinds, little = (kinds, ()) if told else ((), kinds)
     steady = 0 if kinds else _steady(trace, ends)
-    return Steps(len(ends), unit, tuple(ends), kinds, steady, round(rate) if slow and not steady else 0)
+    return Steps(len(ends), unit, tuple(ends), kinds, steady, () if steady else little)
+
+
+def _of_every_step(trace: Trace, ends: Sequence[int], kind: Kind) -> bool:
+    """Whether one of each step is still there, and more than figures: then it is a leak however slow it is."""
+    larger = [index for index in kind.buffers if trace.sizes[index] > _SMALLEST]
+    born = {bisect_left(ends, trace.spans[0][index]) for index in larger}
+    return len(ends) > FEWEST and born >= set(range(1, len(ends)))
 
 
 def step_ends(trace: Trace) -> list[int]:
@@ -115,6 +133,15 @@ def calls(trace: Trace) -> Iterator[list[int]]:
             plain = [not _any_between(through, one, other) for one, other in spans]
             if len(made) > FEWEST and sum(plain) >= len(plain) - 1:  # the last may be a step's own forward
                 yield [event - 1 for event, fine in zip(made[1:], plain, strict=True) if fine]
+
+
+def without_steps(trace: Trace) -> list[int]:
+    """Where calls of a model end that is differentiated and that no optimizer steps: gradients alone are wanted."""
+    if trace.origin == "measured" or len(trace.rounds) <= FEWEST or len(step_ends(trace)) >= FEWEST:
+        return []
+    through = [phase.start for phase in trace.phases if phase.name == "backward"]
+    each = all(_any_between(through, one, other) for one, other in pairwise(trace.rounds))
+    return [event - 1 for event in trace.rounds[1:]] if each else []
 
 
 def _differentiated(trace: Trace) -> list[int]:
@@ -179,11 +206,15 @@ def _kept_as(buffer: Buffer, op: Op | None) -> Hashable:
 
 
 def _accumulates(trace: Trace, ends: Sequence[int], kinds: Sequence[Alike]) -> bool:
-    """Whether one buffer is made, at every step, of the one before it and larger."""
-    if len(kinds) != 1 or kinds[0].count != 1 or len(ends) <= FEWEST:
+    """Whether each buffer is made, at every step, of the one before it and larger."""
+    rows = rows_of(kinds)
+    if len(rows) > _TOGETHER or len(ends) <= FEWEST:
         return False
-    made = kinds[0].buffer.op
-    for _ in range(len(ends) - 2):
+    return all(_grows_from_before(trace, len(ends) - 2, trace.buffers[index].op) for index in rows)
+
+
+def _grows_from_before(trace: Trace, times: int, made: int) -> bool:
+    for _ in range(times):
         before = [op for op in (trace.ops[made].reads if made >= 0 else ()) if _same_line(trace, op, made)]
         if not before or trace.ops[before[0]].outputs[0].bytes >= trace.ops[made].outputs[0].bytes:
             return False

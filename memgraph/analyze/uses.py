@@ -17,6 +17,17 @@ def makers(trace: Trace) -> list[int]:
     return found
 
 
+def first_readers(trace: Trace) -> dict[int, int]:
+    """By each op the first one of a step that reads its result, itself or through a view."""
+    made = makers(trace)
+    found: dict[int, int] = {}
+    for number, op in enumerate(trace.ops):
+        if trace.phases[op.phase].step and made[number] == number:
+            for read in op.reads:
+                found.setdefault(made[read], number)
+    return found
+
+
 def largest(trace: Trace, kinds: Sequence[Alike]) -> Op:
     """The op that made the largest single buffer of these kinds; all of them are made by ops."""
     sizes = trace.sizes.__getitem__

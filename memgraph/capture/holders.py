@@ -9,6 +9,7 @@ torch 2.11 to 2.15).
 from __future__ import annotations
 
 import contextvars
+import functools
 import gc
 import types
 from collections import deque
@@ -159,9 +160,15 @@ def children(value: Any, path: Path) -> Iterator[tuple[Any, Path]]:
         for key, item in list(dict.items(value)):
             yield item, path.item(value, key if isinstance(key, str) else None)
     elif sequence is not None:
-        yield from ((item, path.item(value)) for item in list(sequence.__iter__(value)))
+        items = list(sequence.__iter__(value))
+        alone = len(items) == 1 and isinstance(value, (list, tuple, deque)) and not isinstance(items[0], Tensor)
+        yield from ((item, path.item(value, 0 if alone else None)) for item in items)
     elif isinstance(value, nn.Module):
         yield from _of_module(value, path)
+    elif isinstance(value, functools._lru_cache_wrapper):
+        kept = path._replace(kind="cache", last=True)
+        yield from ((item, kept) for item in gc.get_referents(value) if type(item) is dict)
+        yield value.__wrapped__, path
     elif isinstance(value, types.FunctionType):
         yield from _of_function(value, path)
     elif isinstance(value, types.MethodType):

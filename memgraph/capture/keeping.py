@@ -10,7 +10,7 @@ from memgraph.capture.collecting import Collecting
 from memgraph.capture.holders import Found, holders
 from memgraph.capture.ledger import Ledger
 from memgraph.capture.provenance import ModulePaths, SourceLines
-from memgraph.capture.roots import Path
+from memgraph.capture.roots import UNNAMED_GRADIENT, Path
 from memgraph.capture.storages import Storages
 from memgraph.capture.tags import Tags
 from memgraph.capture.written import line_of_class, line_that_fills, line_that_passes
@@ -141,7 +141,8 @@ class Keeping:
         written = self._sources.at(path.file, line) if line else ""
         direct = path.kind in ("variable", "attribute", "buffer")
         source = (made or written) if direct and found.graph else (written or made)
-        return _Who(path.name, path.kind, found.graph, source, moment)
+        graph = found.graph or path.name == UNNAMED_GRADIENT
+        return _Who(path.name, path.kind, graph, source, moment)
 
 
 def _line(path: Path) -> int:

@@ -21,6 +21,8 @@ _OURS = ("memgraph.", "torch._", "torch.fx", "torch.utils.weak", "_pytest", "plu
 """Classes whose objects belong to the machinery, and not to the program."""
 _LOOKED_AT = {FakeTensor, types.GeneratorType, _SingleProcessDataLoaderIter, _MultiProcessingDataLoaderIter}
 """Kinds of objects that are looked at among all there are."""
+UNNAMED_GRADIENT = "grad"
+"""How a gradient is called whose tensor no name leads to: only the graph of that gradient holds it."""
 _OWNERS = 16
 """Tensors that no name leads to whose owners are looked for: each look goes through all objects there are."""
 
@@ -36,8 +38,8 @@ class Path(NamedTuple):
     last: bool = False
     """Whether what is below has no name of its own: it is in a list, somewhere."""
 
-    def item(self, container: Any, key: str | None = None) -> Path:
-        """Something inside a container, by its key or among the others."""
+    def item(self, container: Any, key: str | int | None = None) -> Path:
+        """Something inside a container, by its key or among the others; an object that is alone there by its place."""
         if self.last:
             return self
         name = self.name if key is None else f"{self.name}[{key!r}]"
@@ -146,7 +148,7 @@ def unnamed(known: Callable[[Any], bool]) -> Iterator[tuple[Any, Path]]:
     for tensor in lost:
         gradient, _ = behind(tensor)
         if gradient is not None and gradient.grad_fn is not None:
-            yield tensor, Path("grad", "gradient", file, last=True)
+            yield tensor, Path(UNNAMED_GRADIENT, "gradient", file, last=True)
     owners = _owners(lost[:_OWNERS])
     yield from ((tensor, owners[id(tensor)]) for tensor in lost if id(tensor) in owners and not known(tensor))
 

@@ -50,18 +50,19 @@ class Stage:
         return True
 
     def called_again(self, model: int) -> bool:
-        """Whether a model is called that was the first one of this forward: another round begins. To be asked before
-        `model_called`.
+        """Whether a model is called that was the first one of this forward: another round begins, in the same forward,
+        or after a backward while no optimizer has stepped. To be asked before `model_called`.
 
         Args:
             model: tells models apart.
         """
+        without_steps = self.step == 1 and self.name in ("backward", "update")
         if self.name != "forward":
             self._first = model
         if model != self._first:
             return False
         self.rounds.append(len(self._ledger))
-        return self.name == "forward"
+        return self.name == "forward" or without_steps
 
     def outside_autograd(self) -> int:
         """An op runs that is not a backward op; the index of its phase."""

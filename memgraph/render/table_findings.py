@@ -25,7 +25,8 @@ def blocks(found: Sequence[Finding], paint: Paint) -> list[str]:
 
 
 def _head(found: Finding) -> str:
-    per = {"growing": " a step", "growing-graph": " a step", "out-of-memory": " more than was left"}
+    often = " a call" if " a call: " in found.what else " a step"
+    per = {"growing": often, "growing-graph": often, "out-of-memory": " more than was left"}
     size = f"{format_bytes(found.bytes)}{per.get(found.name, '')}" if found.bytes else "in one piece"
     known = found.bytes or found.name == "out-of-memory"
     return f"{found.name}: {', '.join(filter(None, [size if known else '', found.where]))}"

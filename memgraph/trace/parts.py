@@ -152,7 +152,7 @@ class Held(NamedTuple):
     name: str
     """As the user wrote it: `running`, `net.1.rv`, `history['loss']`, `total in step`."""
     kind: str
-    """What that is: `variable`, `list`, `attribute`, `buffer`, `closure`, `hook`, `traceback`, `cycle`, …"""
+    """What that is: `variable`, `list`, `attribute`, `buffer`, `closure`, `hook`, `cache`, `traceback`, `cycle`, …"""
     graph: bool
     """Whether its autograd graph holds them, and not it itself."""
     source: str

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from memgraph.analyze.attribution import consumers, starred
 from memgraph.analyze.leaks import verdict_on_steps
 from memgraph.analyze.peak import Share, categories, verdict
-from memgraph.analyze.steps import Steps
+from memgraph.analyze.steps import Kind, Steps
 from memgraph.analyze.timeline import Bin, bins
 from memgraph.gpu.specs import find
-from memgraph.trace import Action, Category, Event, Role, Trace
+from memgraph.trace import Action, Category, Event, Held, Role, Trace
 from tests.conftest import Tape
 
 MIB = 2**20
@@ -276,5 +276,10 @@ def test_a_verdict_counts_the_steps(steady: int, said: str) -> None:
 
 def test_little_that_is_kept_is_said_too() -> None:
     """Figures of 20 KiB that a list collects beside a step of gigabytes."""
-    found = Steps(8, "step", tuple(range(8)), (), 0, 20480)
-    assert verdict_on_steps(found) == "20.00 KiB more are kept each step, which is little: 19.53 MiB in a thousand."
+    held = Held("classes", "list", False, "test.py:9", 8, (0,))
+    kind = Kind("argmax, test.py:8", "test.py:8", 8, 8 * 20480, 20480.0, held, (0,))
+    told = "20.00 KiB more are kept each call, which is little: 19.53 MiB in a thousand"
+    assert verdict_on_steps(Steps(8, "call", (1, 2), (), 0, (kind,))) == (
+        f"{told}; held by the list `classes`, filled at test.py:9."
+    )
+    assert verdict_on_steps(Steps(8, "call", (1, 2), (), 0, (kind._replace(held=None),))) == f"{told}."

@@ -51,7 +51,11 @@ def _attend(mask: str) -> Trace:
         q, k, v = (torch.randn(4, 8, 1024, 64, device="cuda") for _ in range(3))
         keep = torch.ones(4, 1024, device="cuda").bool()[:, None, None, :]
         wide = {"none": None, "as it is": keep, "expanded": keep.expand(4, 8, 1024, 1024),
-                "numbers": torch.zeros(4, 8, 1024, 1024, device="cuda") if mask == "numbers" else None}  # fmt: skip
+                "numbers": torch.zeros(4, 8, 1024, 1024, device="cuda") if mask == "numbers" else None,
+                "chosen": torch.zeros(4, 8, 1024, 1024, device="cuda").masked_fill(~keep, -1e4),
+                "repeated": (1 - keep.float()).mul(-1e4).repeat(1, 8, 1024, 1),
+                "learned": (torch.randn(8, 1024, 1024, device="cuda") + keep.float().log()),
+                "of a sample": keep.float().log() + torch.full((1024, 1024), -1e4, device="cuda").triu(1)}  # fmt: skip
         F.scaled_dot_product_attention(q, k, v, attn_mask=wide[mask])
     return gpu.trace
 
@@ -63,7 +67,15 @@ def test_a_mask_that_is_expanded_over_heads() -> None:
     assert "4.000 KiB, [4, 1, 1, 1024]" in one.what
 
 
-@pytest.mark.parametrize("mask", ["none", "as it is", "numbers"])
+@pytest.mark.parametrize("mask", ["chosen", "repeated"])
+def test_a_mask_of_numbers_that_says_no_more_than_one_row(mask: str) -> None:
+    """The same 4 × 8 × 1024 × 1024 numbers of four bytes."""
+    one = found(_attend(mask))["expanded-mask"]
+    assert one.bytes == 4 * 8 * 1024 * 1024 * 4
+    assert "[4, 8, 1024, 1024], that say no more than" in one.what and "[4, 1, 1, 1024]" in one.help
+
+
+@pytest.mark.parametrize("mask", ["none", "as it is", "numbers", "learned", "of a sample"])
 def test_other_masks_are_no_cause(mask: str) -> None:
     assert "expanded-mask" not in found(_attend(mask))
 

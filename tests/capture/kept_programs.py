@@ -280,6 +280,26 @@ QUIET: dict[str, str] = {
         for n in (64, 80, 32, 100, 48, 90, 70):
             net(torch.randn(n, 512, device="cuda")).mean().backward(); opt.step(); opt.zero_grad()
     """,
+    "gradients alone": """
+        for _ in range(6):
+            x = batch().requires_grad_()
+            net(x).mean().backward()
+            net.zero_grad()
+    """,
+    "the best weights, gone back to": """
+        for step in range(4):
+            net(batch()).mean().backward(); opt.step(); opt.zero_grad()
+            if step == 0: best = {name: value.detach().clone() for name, value in net.state_dict().items()}
+        net.load_state_dict(best)
+    """,
+    "figures of each step, of each class": """
+        counts = []
+        for _ in range(6):
+            out = net(batch())
+            out.mean().backward(); opt.step(); opt.zero_grad()
+            counts.append(out.detach().mean(0)[:100])
+            counts[-1] = counts[-1].clone()
+    """,
     "a gradient penalty": """
         for _ in range(6):
             x = batch().requires_grad_()

@@ -136,6 +136,21 @@ def test_one_that_an_object_holds_is_let_go_of_there(tmp_path: Path) -> None:
     assert "`del run.state` once" in found.help
 
 
+def test_weights_that_are_kept_and_never_read_are_told(tmp_path: Path) -> None:
+    """512 × 1024 + 1024 + 1024 × 512 + 512 floats, taken after the first of four steps."""
+    trace = ran(tmp_path, BEST)
+    found = only(trace)
+    assert (found.name, found.bytes) == ("loaded-and-unread", 4102 * KIB)
+    assert "between steps 1 and 2" in found.what and "`best`" in found.why and "`.cpu()`" in found.help
+
+
+BEST = """
+    for step in range(4):
+        net(batch()).mean().backward(); opt.step(); opt.zero_grad()
+        if step == 0: best = {name: value.detach().clone() for name, value in net.state_dict().items()}
+"""
+
+
 @pytest.mark.parametrize("release", ["del ck", "ck = ck['step']", "other = nn.Linear(512, 512).cuda(); del ck"])
 def test_one_that_was_let_go_is_not(release: str, tmp_path: Path) -> None:
     assert findings(ran(tmp_path, LOADED.replace("RELEASE", release))) == ()
