@@ -18,6 +18,7 @@ from memgraph.gpu.call import Call, Steps, Temporary, TensorMeta
 from memgraph.gpu.cublas import MATRIX_OPS
 from memgraph.gpu.rules.indexing import asks_for_a_count
 from memgraph.gpu.specs import GpuSpec
+from memgraph.virtual.draws import law_of
 from memgraph.virtual.ops.dispatch import is_composite, run_composite
 from memgraph.virtual.ops.placeless import is_placeless
 from memgraph.virtual.ops.sparse import parts_of
@@ -87,6 +88,7 @@ class Operator:
         "composite",
         "decomposes",
         "decomposes_on_host",
+        "draws",
         "factory",
         "func",
         "handler",
@@ -136,6 +138,7 @@ class Operator:
         self.tells_of_values = self.factory or self.source or bool(self.written)
         """Its results' values, or what it writes to, are of interest whatever is known of its arguments."""
         self.random = torch.Tag.nondeterministic_seeded in func.tags
+        self.draws = law_of(func)
         self.inside: Callable[[Sequence[Any], Mapping[str, Any], Sequence[Tensor]], Inside] = kinds.inside(func)
         self.ruled = not schema.returns and _is_ruled(func)
         """It returns nothing, and yet takes something inside."""

@@ -49,6 +49,7 @@ from memgraph.capture.tags import Arguments, GraphCall, Tags, name_parameter
 from memgraph.errors import MemgraphError, UsageError
 from memgraph.gpu.call import Call
 from memgraph.trace import Category, Op, Role, TensorSpec
+from memgraph.virtual import draws
 from memgraph.virtual.graphs import not_permitted
 from memgraph.virtual.ops.dispatch import run_composite
 from memgraph.virtual.ops.higher_order import eager_form
@@ -237,6 +238,8 @@ class Recorder(FakeTensorMode):
         try:
             outputs = self._run_fake(operator, types, args, kwargs, source)
             made = len(outputs) if isinstance(outputs, (list, tuple)) else 1
+            if operator.draws is not None:
+                draws.advance(operator.draws, outputs, args, kwargs)
             return outputs
         finally:
             self.collecting.ends(made)
@@ -506,7 +509,9 @@ class Recorder(FakeTensorMode):
 
 def _of_the_host(kwargs: Mapping[str, Any]) -> Mapping[str, Any]:
     """Without generators of a CUDA build, which nothing is drawn from."""
-    return {**kwargs, "generator": None} if type(kwargs.get("generator")) is VirtualGenerator else kwargs
+    generator = kwargs.get("generator")
+    ours = type(generator) is VirtualGenerator and generator.device.type == "cuda"
+    return {**kwargs, "generator": None} if ours else kwargs
 
 
 def _is_sparse(outputs: Any) -> bool:

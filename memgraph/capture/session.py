@@ -39,7 +39,12 @@ from memgraph.virtual.cuda_build import looks_built_for_cuda
 from memgraph.virtual.current_stream import current_number, streams_exist
 from memgraph.virtual.device import select_device, virtual_device
 from memgraph.virtual.dispatch_rules import dispatch_rules_are_found_quickly
-from memgraph.virtual.engine_threads import engine_threads_rest, ensure_engine_thread, settle_engine_thread
+from memgraph.virtual.engine_threads import (
+    engine_threads_rest,
+    ensure_engine_thread,
+    outside_functorch,
+    settle_engine_thread,
+)
 from memgraph.virtual.graphs import graphs_are_captured
 from memgraph.virtual.legacy_types import legacy_types_are_there
 from memgraph.virtual.ops import ctc, encoder, sparse
@@ -220,8 +225,9 @@ class VirtualGpu:
 
     def _prepare_backward(self) -> None:
         """What only a backward needs, and after which a forked process cannot run one of its own."""
-        ensure_engine_thread()
-        self.recorder.accumulation.sole = self._sole_references()
+        with outside_functorch():
+            ensure_engine_thread()
+            self.recorder.accumulation.sole = self._sole_references()
 
     def _sole_references(self) -> References:
         """Run the smallest case through a recorder of its own and read the counts: they depend on torch's version.

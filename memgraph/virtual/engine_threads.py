@@ -12,7 +12,8 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator
-from typing import NamedTuple
+from importlib import import_module
+from typing import Any, NamedTuple
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -71,6 +72,15 @@ def _begin() -> None:
         for index in range(_THREADS):
             _run(_task(index))
         _begun_in = os.getpid()
+
+
+def outside_functorch() -> contextlib.AbstractContextManager[Any]:
+    """No transform is in force while it is open: `torch.func.grad` may be what asks for a backward, and inside of it
+    torch runs no other."""
+    if torch._C._functorch.peek_interpreter_stack() is None:
+        return contextlib.nullcontext()
+    cleared: Any = import_module("torch._functorch.pyfunctorch").temporarily_clear_interpreter_stack
+    return cleared()  # type: ignore[no-any-return]
 
 
 def settle_engine_thread() -> None:

@@ -66,3 +66,18 @@ def test_a_fork_leaves_its_block_without_them() -> None:
         print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
     """
     assert output_of(program) == ["7"]
+
+
+def test_the_first_backward_of_a_process_may_be_inside_torch_func() -> None:
+    """Per-sample gradients, as differentially private training takes them before anything else."""
+    program = """
+        import torch, memgraph
+        from torch.func import grad, vmap
+        with memgraph.virtual_gpu("rtx3090"):
+            weight, rows = torch.zeros(4, device="cuda"), torch.zeros(3, 4, device="cuda")
+            print(vmap(grad(lambda w, x: (w * x).sum()), (None, 0))(weight, rows).shape)
+            weight.requires_grad_()
+            (weight * rows).sum().backward()
+            print(weight.grad.shape)
+        """
+    assert output_of(program) == ["torch.Size([3, 4])", "torch.Size([4])"]
