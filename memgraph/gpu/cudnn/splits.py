@@ -92,7 +92,9 @@ def with_clusters(config: Config, asked: Convolution, resident: dict[int, int]) 
     if work is None or work.blocks not in resident:
         return config
     described = parts(work, max(1, _ASSUMED_MULTIPROCESSORS // work.blocks))
-    return config._replace(workspace=max(0, config.workspace - described + parts(work, resident[work.blocks])))
+    if config.workspace < described:  # the library did not split where this law would
+        return config._replace(workspace=_counter(work, resident[work.blocks]))
+    return config._replace(workspace=config.workspace - described + parts(work, resident[work.blocks]))
 
 
 def work_of(config: Config, asked: Convolution) -> Work | None:
@@ -124,9 +126,14 @@ def parts(work: Work, resident: int) -> int:
     if work.may_split and 0 < left <= resident // 2:
         splits = _splits(work, resident // left, waves > 0)
     if splits == 1:
-        return _BESIDE if work.clusters > 2 * resident else 0
+        return _counter(work, resident)
     flags = left * work.blocks * _meetings(splits) + (1 if waves >= 2 else 0)
     return left * splits * work.blocks * work.tile * _FLOAT + _BESIDE + _FLAGS + _COUNTER * flags
+
+
+def _counter(work: Work, resident: int) -> int:
+    """Bytes where nothing is split: clusters that take a third turn count them."""
+    return _BESIDE if work.clusters > 2 * resident else 0
 
 
 def _splits(work: Work, most: int, after_others: bool) -> int:

@@ -75,6 +75,15 @@ def test_parts_and_flags(clusters: int, iterations: int, resident: int, expected
     assert parts(work, resident) == expected
 
 
+def test_what_the_library_did_not_split_is_not_split() -> None:
+    """83 clusters of seven blocks, 15 at once: the law would halve what is left over, the description's 131 bytes say
+    that cuDNN does not. An H200 took 131 (benchmarks/recordings/workloads/resnet_channels_last.json.gz)."""
+    x, w = dense((32, 64, 48, 48), "float16"), dense((64, 64, 3, 3), "float16")
+    asked = question("data", x, w, x, (1, 1), (1, 1), (1, 1), True)
+    config = Config(67, ((2, 1), (13, 0), (18, 0), (25, 0), (27, 7), (28, 1)), (), 131)
+    assert with_clusters(config, asked, H200).workspace == 131
+
+
 def test_a_kernel_without_such_splits_stays_as_it_is() -> None:
     image: TensorMeta = dense((8, 64, 56, 56), "float32")
     asked = question("forward", image, dense((64, 64, 3, 3), "float32"), image, (1, 1), (1, 1), (1, 1), False)
