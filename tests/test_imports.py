@@ -61,7 +61,7 @@ ROOMS = {
     "click": ("cli",),
     "tqdm": ("cli",),
     "scipy": ("plan",),
-    "numpy": ("plan", "analyze", "trace.columns"),
+    "numpy": ("plan", "analyze", "trace.columns", "trace.decimals", "trace.groups"),
     "transformers": ("models",),
     "safetensors": ("virtual",),
     "matplotlib": ("render",),

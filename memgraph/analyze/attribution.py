@@ -115,8 +115,8 @@ def _consumer(kinds: Sequence[Alike]) -> Consumer:
 
 def _common(paths: Iterable[str]) -> str:
     """The path that all have, with `*` for the layer's number only where they are of several layers."""
-    found = set(paths)
-    return found.pop() if len(found) == 1 else starred(found.pop())
+    path, *others = paths
+    return path if others.count(path) == len(others) else starred(path)
 
 
 def _phrase(buffer: Buffer, op: Op, name: str, module: str) -> str:

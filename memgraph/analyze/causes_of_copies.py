@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -137,5 +138,6 @@ def _name(op: Op) -> str:
     return _base(op.name)
 
 
+@functools.lru_cache(2**12)
 def _base(name: str) -> str:
     return name.removeprefix("aten.").partition(".")[0]

@@ -13,6 +13,7 @@ from memgraph.analyze.causes import causes
 from memgraph.analyze.finding import Finding
 from memgraph.analyze.leaks import leaks
 from memgraph.analyze.remedies import Remedy, told
+from memgraph.analyze.served import is_long
 from memgraph.gpu.allocator.caching import Allocator
 from memgraph.gpu.allocator.config import AllocatorConfig
 from memgraph.gpu.allocator.out_of_memory import OutOfMemory
@@ -52,7 +53,7 @@ class Failure(NamedTuple):
 def failure(trace: Trace) -> Failure | None:
     """The request that ended the run; None if none did: it fitted, or went on."""
     actions = trace.events.columns[0]
-    if Action.OUT_OF_MEMORY not in actions:
+    if trace.fits:
         return None
     event = len(actions) - 1 - actions[::-1].index(Action.OUT_OF_MEMORY)
     if Action.ALLOC in actions[event:]:
@@ -151,17 +152,15 @@ def _estimates(trace: Trace, found: Failure) -> list[str]:
 
 def _free_pieces(trace: Trace, event: int, *, small: bool) -> tuple[int, int]:
     """The largest free piece in the segments for such a request, and what is free in the others."""
+    addresses, sizes = trace.events.columns[3:]
     segments: dict[int, int] = {}
-    blocks: dict[int, int] = {}
-    for action, _, _, address, size in trace.events[:event]:
-        if action is Action.SEGMENT_ALLOC:
-            segments[address] = size
-        elif action is Action.SEGMENT_FREE:
-            segments.pop(address, None)
-        elif action is Action.ALLOC:
-            blocks[address] = size
-        elif action is Action.FREE:
-            blocks.pop(address, None)
+    for place in trace.places(Action.SEGMENT_ALLOC, Action.SEGMENT_FREE):
+        if place < event and trace.events[place].action is Action.SEGMENT_ALLOC:
+            segments[addresses[place]] = sizes[place]
+        elif place < event:
+            segments.pop(addresses[place], None)
+    born = map(trace.spans[0].__getitem__, trace.live_at(event))
+    blocks = {addresses[place]: sizes[place] for place in born}
     ordered = sorted(blocks)
     piece = other = 0
     for start, size in segments.items():
@@ -184,7 +183,9 @@ def _gaps(start: int, stop: int, inside: list[int], blocks: dict[int, int]) -> l
 
 
 def _served_if_growing(trace: Trace, event: int) -> bool | None:
-    """Whether the same requests, the refused one too, fit where segments grow."""
+    """Whether the same requests, the refused one too, fit where segments grow; not asked of a long trace."""
+    if is_long(trace):
+        return None
     allocator = Allocator(trace.memory, AllocatorConfig(expandable_segments=True), torch=_version(trace.torch))
     blocks = {}
     try:

@@ -16,12 +16,12 @@ from memgraph.trace.garbage import no_garbage_collection
 _RULES = (leaks, unread, causes)
 
 
+@no_garbage_collection()  # millions of rows are made and held for a while
 def findings(trace: Trace, tried: Sequence[Remedy] | None = None) -> tuple[Finding, ...]:
     """What is wrong with a run: why it failed, what grows, and what takes most; empty if nothing is wrong.
 
     Args:
         tried: what helps of the changes that a script was run with.
     """
-    with no_garbage_collection():  # millions of rows are made and held for a while
-        found = [one for rule in _RULES for one in rule(trace)]
+    found = [one for rule in _RULES for one in rule(trace)]
     return (*failures(trace, tried), *sorted(found, key=lambda one: (not one.name.startswith("growing"), -one.bytes)))

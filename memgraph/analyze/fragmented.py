@@ -6,7 +6,7 @@ from __future__ import annotations
 from itertools import islice
 
 from memgraph.analyze.finding import Finding
-from memgraph.analyze.served import version_of
+from memgraph.analyze.served import is_long, version_of
 from memgraph.gpu.allocator.blocks import Block
 from memgraph.gpu.allocator.caching import Allocator
 from memgraph.gpu.allocator.config import AllocatorConfig
@@ -20,8 +20,6 @@ _LEAST = 2**29
 """Bytes: a few segments of 20 MiB are no matter."""
 _IF_IT_VARIES = 0.5
 """Parts of both that do where sizes vary from step to step: then it is no matter of how a step begins."""
-_LONGEST = 500_000
-"""Events that are put through the model."""
 _LOOKED_AT = 100_000
 """Ops in which a line is looked for whose sizes vary."""
 _ENDLESS = 2**62
@@ -33,7 +31,7 @@ def fragmented(trace: Trace) -> tuple[Finding, ...]:
     wasted = peak.reserved - peak.allocated
     grows = "expandable_segments:True" in str(trace.settings.get("alloc_conf") or "")
     enough = max(_LEAST, _SHOWS * peak.reserved)
-    if grows or wasted < _IF_IT_VARIES * enough or len(trace.events) > _LONGEST:
+    if grows or wasted < _IF_IT_VARIES * enough or is_long(trace):
         return ()
     if any(buffer.stream for buffer in trace.buffers):
         return ()

@@ -41,7 +41,7 @@ class Verdict(NamedTuple):
 def has_no_history(trace: Trace) -> bool:
     """Whether it is a snapshot that says what was held when it was written, and nothing of what happened before."""
     quiet = all(phase.name in ("before", "recorded") for phase in trace.phases)
-    return "snapshot" in trace.settings and quiet and not any(action in trace.events.columns[0] for action in ENDS)
+    return "snapshot" in trace.settings and quiet and not any(trace.counts[end] for end in ENDS)
 
 
 def categories(trace: Trace) -> tuple[Share, ...]:

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from memgraph.analyze.served import BEHIND, through, version_of
+from memgraph.analyze.served import BEHIND, is_long, through, version_of
 from memgraph.analyze.streams import bounds
 from memgraph.gpu.allocator.caching import Allocator
 from memgraph.gpu.allocator.config import AllocatorConfig
@@ -22,11 +22,18 @@ class Interval(NamedTuple):
     high: int
 
 
+def depends_on_placement(trace: Trace) -> bool:
+    """Whether it may, by the torch whose allocator it is."""
+    version = version_of(trace.torch)
+    return trace.origin == "predicted" and version is not None and Ties.of(version) is Ties.ADDRESS and trace.fits
+
+
 def reserved_interval(trace: Trace) -> Interval | None:
     """What a prediction reserves, over placements of its segments; None where they change nothing: on another torch, or
-    in every placement alike. Where it is open too when blocks come back (`bounds`), over both."""
+    in every placement alike. Where it is open too when blocks come back (`bounds`), over both. None of a long
+    trace."""
     version = version_of(trace.torch)
-    if trace.origin != "predicted" or version is None or Ties.of(version) is not Ties.ADDRESS or not trace.fits:
+    if version is None or not depends_on_placement(trace) or is_long(trace):
         return None
     config = AllocatorConfig.parse(str(trace.settings.get("alloc_conf") or ""))
     known = [end for row in bounds(trace) if row.kind == "reserved" for end in (row.eager, row.lazy)]

@@ -35,7 +35,7 @@ def refusal(trace: Trace, measured: Trace) -> Refusal | None:
     if hooks == [False, True] and not measured.fits:
         return _refusal_by_requests(trace, measured.memory)
     actions = trace.events.columns[0]
-    if Action.OUT_OF_MEMORY not in actions:
+    if trace.fits:
         return None
     place = actions.index(Action.OUT_OF_MEMORY)
     phase, op = trace.phase_at(place), trace.op_at(place)

@@ -19,6 +19,8 @@ from memgraph.trace import Action, Buffer, Trace, Usage
 _ALLOC, _FREE = int(Action.ALLOC), int(Action.FREE)
 _GIVEN = frozenset((_FREE, int(Action.FREE_REQUESTED), int(Action.FREE_COMPLETED)))
 _ENDLESS = 2**62
+LONGEST = 500_000
+"""Events that are put through the model."""
 _TIES = (NEWEST, (2, 12), (2, 11))
 """Versions of torch whose allocators choose among equal blocks differently; all that a recording of an unknown one can
 be."""
@@ -111,6 +113,11 @@ def _placed(measured: Trace, version: tuple[int, int]) -> Placed:
     return Placed(same, actions.count(_ALLOC), allocator.peak_allocated, f"{version[0]}.{version[1]}")
 
 
+def is_long(trace: Trace) -> bool:
+    """Whether a trace has more events than are put through the model to say more of it."""
+    return len(trace.events) > LONGEST
+
+
 def through(allocator: Allocator, measured: Trace, *, behind: int | None = None, late: bool = False) -> int:
     """Put the recorded requests through it; how many blocks have the recorded address. Where PyTorch gave segments
     back, it emptied its cache: all at once, because a script said so or because the card was full. A card that is full
@@ -133,7 +140,7 @@ def through(allocator: Allocator, measured: Trace, *, behind: int | None = None,
                 held.ask()
             block = blocks[buffer] = _served(allocator, measured.buffers[buffer])
             same += block.address == address
-        elif action == _FREE and buffer not in held.late:
+        elif action == _FREE and buffer not in held.late and buffer in blocks:  # else a library let go of it before
             allocator.free(blocks.pop(buffer))
         elif action in _GIVEN and buffer in blocks:  # else it came back before
             held.give(buffer, Action(action))

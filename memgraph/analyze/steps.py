@@ -126,9 +126,10 @@ def calls(trace: Trace) -> Iterator[list[int]]:
         return
     through = _differentiated(trace)
     ops = trace.events.columns[2]
+    rounds = sorted(trace.rounds)
     for phase in trace.phases:
         if phase.name in ("forward", "recorded", "load"):  # a recording may not tell them apart
-            made = [event for event in trace.rounds if phase.start <= event < phase.stop]
+            made = rounds[bisect_left(rounds, phase.start) : bisect_left(rounds, phase.stop)]
             spans = [(ops[one], ops[other]) for one, other in pairwise(made)]
             plain = [not _any_between(through, one, other) for one, other in spans]
             if len(made) > FEWEST and sum(plain) >= len(plain) - 1:  # the last may be a step's own forward

@@ -5,9 +5,10 @@ from __future__ import annotations
 
 from bisect import bisect_right, insort
 from collections import Counter
+from itertools import pairwise
 from typing import NamedTuple
 
-from memgraph.analyze.served import eagerly, lately, reserved_between
+from memgraph.analyze.served import eagerly, is_long, lately, reserved_between
 from memgraph.trace import Action, Trace
 from memgraph.trace.rows import numbers
 
@@ -28,10 +29,15 @@ def uses_streams(trace: Trace) -> bool:
     return any(numbers(trace.buffers, "stream"))
 
 
+def leaves_open(trace: Trace) -> bool:
+    """Whether the order of streams may leave figures open. A recording knows when blocks came back, so nothing is open
+    there."""
+    return (trace.waits or bool(trace.late)) and trace.origin == "predicted"
+
+
 def bounds(trace: Trace) -> tuple[Bounds, ...]:
-    """The figures that the order of streams leaves open; none for most runs. A recording knows when blocks came back,
-    so nothing is open there."""
-    if not (trace.waits or trace.late) or trace.origin != "predicted":
+    """The figures that the order of streams leaves open; none for most runs, and none of a long trace."""
+    if not leaves_open(trace) or is_long(trace):
         return ()
     early, late = eagerly(trace), lately(trace)
     rows = [Bounds(kind, getattr(early, kind), getattr(late, kind)) for kind in ("requested", "allocated", "active")]
@@ -50,12 +56,14 @@ def reserved_by_stream(trace: Trace) -> dict[int, int]:
     held: Counter[int] = Counter()
     top = trace.usage[2].index(trace.peak.reserved)
     pieces = _Pieces()
-    for place in range(top + 1):
+    for place in trace.places(Action.SEGMENT_ALLOC, Action.SEGMENT_FREE):
         action, _, _, address, size = trace.events[place]
+        if place > top:
+            break
         if action is Action.SEGMENT_ALLOC:
             pieces.add(address, owners.get(place, 0))
             held[owners.get(place, 0)] += size
-        elif action is Action.SEGMENT_FREE:
+        else:
             held[pieces.at(address)] -= size
     return {stream: held[stream] for stream in sorted(held) if held[stream]}
 
@@ -67,10 +75,13 @@ class _Pieces:
         self._starts: list[int] = []
         self._of: dict[int, int] = {}
 
-    def add(self, start: int, known: int) -> None:
-        if start not in self._of:
+    def add(self, start: int, known: int) -> int:
+        """What was known of one at the same place; -1 if there was none."""
+        before = self._of.get(start, -1)
+        if before < 0:
             insort(self._starts, start)
         self._of[start] = known
+        return before
 
     def at(self, address: int) -> int:
         """What is known of the piece that an address lies in."""
@@ -89,11 +100,18 @@ def owners_of_segments(trace: Trace) -> dict[int, int]:
     owners: dict[int, int] = {}
     if not uses_streams(trace):
         return owners
-    pieces = _Pieces()
-    for place, (action, buffer, _, address, size) in enumerate(trace.events):
-        if action is Action.SEGMENT_ALLOC:
-            pieces.add(address, place)
-        elif action is Action.ALLOC:
-            for piece in (pieces.at(address), *pieces.between(address, address + size)):
-                owners.setdefault(piece, trace.buffers[buffer].stream)
+    actions, buffers, _, addresses, sizes = trace.events.columns
+    streams, taken = numbers(trace.buffers, "stream"), trace.places(Action.SEGMENT_ALLOC)
+    pieces, unused = _Pieces(), set[int]()
+    for place, stop in pairwise([*taken, len(actions)]):
+        unused.discard(pieces.add(addresses[place], place))
+        unused.add(place)
+        while unused and (place := place + 1) < stop:  # as a rule the block that it was taken for is the next event
+            if actions[place] != Action.ALLOC:
+                continue
+            start, end = addresses[place], addresses[place] + sizes[place]
+            for piece in (pieces.at(start), *pieces.between(start, end)):
+                if piece in unused:
+                    unused.remove(piece)
+                    owners[piece] = streams[buffers[place]]
     return owners

@@ -15,10 +15,13 @@ from memgraph.analyze.placements import reserved_interval
 from memgraph.analyze.remedies import Remedy
 from memgraph.analyze.steps import Steps, steps
 from memgraph.analyze.streams import bounds, reserved_by_stream, uses_streams
+from memgraph.analyze.unasked import unasked
 from memgraph.render.schema import SCHEMA
 from memgraph.trace import Compilation, Trace
+from memgraph.trace.garbage import no_garbage_collection
 
 
+@no_garbage_collection()  # as of `findings`
 def report(
     trace: Trace,
     top: int,
@@ -68,6 +71,7 @@ def report(
         **({"steps": _steps(trace, kept)} if (kept := steps(trace)) else {}),
         "assumptions": list(trace.assumptions),
         "unknown_ops": list(trace.unknown_ops),
+        **({"not_asked": list(texts)} if (texts := unasked(trace)) else {}),
     }  # fmt: skip
 
 

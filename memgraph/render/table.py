@@ -17,12 +17,14 @@ from memgraph.analyze.remedies import Remedy
 from memgraph.analyze.steps import steps
 from memgraph.analyze.streams import bounds, reserved_by_stream
 from memgraph.analyze.timeline import bins
+from memgraph.analyze.unasked import unasked
 from memgraph.errors import UsageError
 from memgraph.gpu.specs import GpuSpec, find
 from memgraph.render import table_findings, table_laws
 from memgraph.render.table_findings import Paint
 from memgraph.render.words import WIDTH, fill, shown, tabulate
 from memgraph.trace import Compilation, Saved, Trace
+from memgraph.trace.garbage import no_garbage_collection
 from memgraph.units import format_bytes
 
 _SAVED = 4
@@ -36,6 +38,7 @@ def plain(_colour: str, text: str) -> str:
     return text
 
 
+@no_garbage_collection()  # as of `findings`
 def report(
     trace: Trace,
     top: int,
@@ -66,6 +69,7 @@ def report(
     if trace.compilation:
         blocks.append(_compiled(trace.compilation))
     blocks += [_notes("assumed", trace.assumptions), _notes("unknown op", trace.unknown_ops)]
+    blocks += [_notes("not asked", unasked(trace))]
     return "\n\n".join(filter(None, blocks))
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import accumulate, chain, count
 from typing import NamedTuple
 
-from memgraph.trace import columns
+from memgraph.trace import columns, groups
 from memgraph.trace.parts import Buffer, Op
 from memgraph.trace.rows import Buffers, Column, Ops, Row, Rows
 
@@ -121,19 +121,19 @@ def alike(rows: Sequence[int], ops: Sequence[Op], buffers: Sequence[Buffer], siz
 def _groups(
     rows: Sequence[int], ops: Sequence[Op], buffers: Sequence[Buffer], sizes: Column
 ) -> tuple[Sequence[int], list[int], list[int]]:
-    """As `columns.alike`."""
+    """As `groups.alike`."""
     if isinstance(buffers, Buffers) and isinstance(ops, Ops):
         told = (buffers.roles, buffers.categories, buffers.names, buffers.specs)
         back = columns.from_0_on(ops.forwards)
         further = (ops.names, ops.phases, ops.modules, ops.sources, ops.inputs, ops.outputs, back)
-        return columns.alike(rows, told, buffers.ops, further, sizes)
-    groups: dict[object, list[int]] = {}
+        return groups.alike(rows, told, buffers.ops, further, sizes)
+    found: dict[object, list[int]] = {}
     makers = _kinds_of_makers(rows, ops, buffers)
     for index in rows:
-        groups.setdefault((makers[buffers[index].op], buffers[index][2:7]), []).append(index)
-    starts = [0, *accumulate(map(len, groups.values()))][:-1]
-    sums = [sum(map(sizes.__getitem__, members)) for members in groups.values()]
-    return list(chain.from_iterable(groups.values())), starts, sums
+        found.setdefault((makers[buffers[index].op], buffers[index][2:7]), []).append(index)
+    starts = [0, *accumulate(map(len, found.values()))][:-1]
+    sums = [sum(map(sizes.__getitem__, members)) for members in found.values()]
+    return list(chain.from_iterable(found.values())), starts, sums
 
 
 def _getter(rows: Sequence[Row]) -> Callable[[int], Row]:

@@ -8,10 +8,10 @@ from array import array
 from collections.abc import Sequence
 from typing import Any
 
+from memgraph.trace.decimals import decimals
+
 MANY = 500_000
 """Numbers from which on it pays: numpy takes a tenth of a second to be imported."""
-_PART = 2**20
-"""Bytes of text that are made numbers at once."""
 _SAFE = 2.0**62
 """Sums up to here fit their column, whatever rounding a float does."""
 
@@ -38,23 +38,15 @@ def taken_out(text: bytearray, key: str) -> list[array[int]] | None:
 
 
 def numbers_in(text: memoryview) -> array[int]:
-    """`1,-2,3`, in four bytes each if they fit. What is not plainly that is for JSON's reader to judge.
+    """`1,-2,3`, in one or four bytes each if they fit. What is not plainly that is for JSON's reader to judge.
 
     Raises:
         ValueError, TypeError, OverflowError: it is anything else.
     """
-    import numpy as np
-
-    parts = []
-    at = 0
-    while at <= len(text):
-        stop = bytes(text[at + _PART : at + _PART + 32]).find(b",")
-        end = at + _PART + stop if stop >= 0 else len(text)
-        parts.append(_decimals(bytes(text[at:end])))
-        at = end + 1
-    if any(part is None for part in parts):
+    values = decimals(text)
+    if values is None:
         return _narrow(array("q", json.loads(b"[%b]" % bytes(text))))
-    return _column(np.concatenate(parts), None)
+    return as_column(values, None)
 
 
 def _narrow(values: array[int]) -> array[int]:
@@ -62,40 +54,6 @@ def _narrow(values: array[int]) -> array[int]:
         return array("i", values)
     except OverflowError:
         return values
-
-
-def _decimals(text: bytes) -> Any:
-    """Eight digits at a time: a number's last eight bytes are one word, whose neighbours are joined to pairs, the pairs
-    to fours, the fours to eight. None where anything but numbers of sixteen digits at most stands there."""
-    import numpy as np
-
-    padded = b"0" * 15 + b"," + text + b","
-    letters = np.frombuffer(padded, np.uint8)
-    commas = np.flatnonzero(letters == ord(","))
-    first, ends = commas[:-1] + 1, commas[1:]
-    minus = letters[first] == ord("-")
-    first = first + minus
-    lengths = ends - first
-    digits = np.count_nonzero((letters >= ord("0")) & (letters <= ord("9"))) - 15
-    plain = digits + len(commas) + np.count_nonzero(minus) == len(letters) - 15
-    if not plain or lengths.min() < 1 or lengths.max() > 16 or ((letters[first] == ord("0")) & (lengths > 1)).any():
-        return None
-    words = np.ndarray((len(padded) - 7,), "<u8", padded, strides=(1,))
-    values = _eight(words[ends - 8], np.minimum(lengths, 8))
-    if (long := np.flatnonzero(lengths > 8)).size:
-        values[long] += 10**8 * _eight(words[ends[long] - 16], lengths[long] - 8)
-    np.negative(values, out=values, where=minus)
-    return values
-
-
-def _eight(words: Any, lengths: Any) -> Any:
-    """What the last `lengths` digits of each eight say."""
-    import numpy as np
-
-    words &= np.array([0x0F0F0F0F0F0F0F0F << 8 * (8 - length) & 2**64 - 1 for length in range(9)], np.uint64)[lengths]
-    for factor, shift, mask in ((10, 8, 0x00FF00FF00FF00FF), (100, 16, 0x0000FFFF0000FFFF), (10**4, 32, 2**32 - 1)):
-        words = (words * np.uint64(factor) + (words >> np.uint64(shift))) & np.uint64(mask)
-    return words.astype(np.int64)
 
 
 def spans(
@@ -109,7 +67,7 @@ def spans(
     born, dead = np.flatnonzero(acts == alloc), np.flatnonzero(np.isin(acts, ends))
     start[named[born]] = born
     stop[named[dead]] = dead
-    return _column(start), _column(stop)
+    return as_column(start), as_column(stop)
 
 
 def summed(actions: array[int], sizes: Any, signs: Sequence[int]) -> array[int] | None:
@@ -117,16 +75,18 @@ def summed(actions: array[int], sizes: Any, signs: Sequence[int]) -> array[int] 
     import numpy as np
 
     amounts = np.asarray(sizes, np.int64)
-    if float(np.abs(amounts.astype(np.float64)).sum()) > _SAFE:
+    largest = max(abs(float(amounts.max(initial=0))), abs(float(amounts.min(initial=0))))
+    if largest * len(amounts) > _SAFE and float(np.abs(amounts.astype(np.float64)).sum()) > _SAFE:
         return None
-    return _column(np.cumsum(amounts * np.asarray(signs, np.int64)[np.frombuffer(actions, np.int8)]))
+    changes = np.multiply(amounts, np.asarray(signs, np.int8)[view(actions)])
+    return as_column(np.cumsum(changes, out=changes))
 
 
 def of_buffers(sizes: array[int], buffers: array[int]) -> Any:
     """The size of the buffer that each event names; 0 where it names none."""
     import numpy as np
 
-    return np.append(_view(sizes), 0)[_view(buffers)]
+    return np.append(view(sizes), 0)[view(buffers)]
 
 
 def below(lower: array[int], upper: array[int], *, strictly: bool = False) -> bool:
@@ -145,23 +105,58 @@ def within(values: array[int], low: int, high: int) -> bool:
     return not len(found) or (int(found.min()) >= low and int(found.max()) < high)
 
 
+def waits_are_good(
+    actions: array[int], buffers: array[int], lives: tuple[array[int], array[int]], asked: int, done: int
+) -> bool:
+    """Whether each buffer that waits does once and within its life, and its life ends by that and no other's does.
+
+    Args:
+        lives: starts and stops that are known to be good otherwise.
+        asked, done: the actions with which a wait begins and ends.
+    """
+    import numpy as np
+
+    acts, born, dead = view(actions), *map(view, lives)
+    begins = np.flatnonzero(acts == asked)
+    at = np.full(len(born), -1, np.int64)
+    at[view(buffers)[begins]] = begins
+    waits, ended = at >= 0, dead < len(acts)
+    returned = np.append(acts, -1)[dead] == done
+    once = int(np.count_nonzero(waits)) == len(begins)
+    return once and bool((np.where(waits, (born < at) & (at < dead) & (returned | ~ended), ~returned)).all())
+
+
 def named(actions: array[int], buffers: array[int], names: Sequence[bool]) -> tuple[array[int], int]:
     """The buffers of the events whose actions name one; and how many others name none, which they should."""
     import numpy as np
 
     picked, columns = np.asarray(names)[np.frombuffer(actions, np.int8)], np.frombuffer(buffers, np.int64)
-    return _column(columns[picked]), int((columns[~picked] == -1).sum())
+    return as_column(columns[picked]), int((columns[~picked] == -1).sum())
 
 
 def alive(start: array[int], stop: array[int], event: int) -> array[int]:
     """As `TraceData.live_at`."""
-    born, dead = _view(start), _view(stop)
-    return _column(((born >= 0) & (born <= event) & (event < dead)).nonzero()[0])
+    born, dead = view(start), view(stop)
+    return as_column(((born >= 0) & (born <= event) & (event < dead)).nonzero()[0])
+
+
+def count(values: array[int], value: int) -> int:
+    """How many are this one."""
+    import numpy as np
+
+    return int(np.count_nonzero(view(values) == value))
+
+
+def total(values: array[int], rows: Sequence[int]) -> int:
+    """The sum of those at some places, of which that of all is known to fit a column."""
+    import numpy as np
+
+    return int(view(values)[np.asarray(rows, np.int64)].sum(dtype=np.int64))
 
 
 def between(values: array[int], low: int, high: int) -> list[int]:
     """The places of those that are one of `low`, …, `high` - 1."""
-    found: list[int] = ((_view(values) >= low) & (_view(values) < high)).nonzero()[0].tolist()
+    found: list[int] = ((view(values) >= low) & (view(values) < high)).nonzero()[0].tolist()
     return found
 
 
@@ -169,13 +164,13 @@ def those(values: array[int], wanted: Sequence[int]) -> list[int]:
     """The places of those that are one of some."""
     import numpy as np
 
-    found: list[int] = np.isin(_view(values), wanted).nonzero()[0].tolist() if wanted else []
+    found: list[int] = np.isin(view(values), wanted).nonzero()[0].tolist() if wanted else []
     return found
 
 
 def highest(values: array[int], start: int = 0, stop: int | None = None) -> int:
     """The largest of a stretch; 0 of none."""
-    part = _view(values)[start:stop]
+    part = view(values)[start:stop]
     return int(part.max()) if len(part) else 0
 
 
@@ -183,7 +178,7 @@ def distinct(values: array[int]) -> list[int]:
     """Each once, in order."""
     import numpy as np
 
-    found: list[int] = np.unique(_view(values)).tolist()
+    found: list[int] = np.unique(view(values)).tolist()
     return found
 
 
@@ -192,78 +187,50 @@ def ordered(places: array[int], nearest: Sequence[int], farthest: Sequence[int])
     before, and the farthest is there."""
     import numpy as np
 
-    near, far = np.asarray(nearest, np.int64)[_view(places)], np.asarray(farthest, np.int64)[_view(places)]
+    near, far = np.asarray(nearest, np.int64)[view(places)], np.asarray(farthest, np.int64)[view(places)]
     return bool((near >= 1).all() and (far <= np.arange(len(far))).all())
 
 
 def as_code(values: array[int], code: str) -> array[int]:
     """The same numbers as a column of another kind, in which they fit."""
-    return _column(_view(values), code)
+    return as_column(view(values), code)
 
 
-def _view(values: array[int]) -> Any:
+def view(values: array[int]) -> Any:
+    """A column as numpy sees it; do not change it."""
     import numpy as np
 
     return np.frombuffer(values, np.dtype(values.typecode))
 
 
-def _column(values: Any, code: str | None = "q") -> array[int]:
-    """An array of numpy's numbers; without a code in four bytes each if they fit.
+def as_column(values: Any, code: str | None = "q") -> array[int]:
+    """An array of numpy's numbers; without a code in one byte each if they are so already, in four if they fit.
 
     Raises:
         OverflowError: they do not fit what is asked for.
     """
     import numpy as np
 
-    low, high = (int(values.min()), int(values.max())) if len(values) else (0, 0)
-    small = np.iinfo(np.int32)
-    code = code or ("i" if low >= small.min and high <= small.max else "q")
+    if code is None:
+        code = "b" if values.dtype == np.int8 else "i" if _fits(values, np.dtype("i")) else "q"
     kind = np.dtype(code)
-    if low < np.iinfo(kind).min or high > np.iinfo(kind).max:
+    if not _fits(values, kind):
         raise OverflowError("a number is too large for its column")
     found = array(code)
     found.frombytes(values.astype(kind, copy=False).data.cast("B"))
     return found
 
 
-def alike(
-    rows: Sequence[int], told: Sequence[array[int]], of: array[int], further: Sequence[array[int]], sizes: array[int]
-) -> tuple[array[int], list[int], list[int]]:
-    """Rows that columns say the same of.
-
-    Args:
-        rows: their places in `told` and `of`.
-        of: a place in `further`, or -1.
-
-    Returns:
-        The rows, those that are alike together and in their order; where each group begins, in the order of their
-        first; and the sum of each group's sizes.
-    """
+def _fits(values: Any, kind: Any) -> bool:
+    """Whether each of some numbers is one of a kind's; asked of them only where their own kind has others."""
     import numpy as np
 
-    chosen = np.asarray(rows, np.int64)
-    makers = _view(of)[chosen].astype(np.int64)
-    key = np.zeros(len(chosen), np.int64)
-    for values, places in [*((one, chosen) for one in told), *((one, makers) for one in further)]:
-        key = _joined(key, np.where(places < 0, -1, _view(values)[places].astype(np.int64)) + 1)
-    _, first, group = np.unique(key, return_index=True, return_inverse=True)
-    begins = first[group.ravel()]
-    order = np.argsort(begins, kind="stable")
-    starts = np.flatnonzero(np.diff(begins[order], prepend=-1))
-    sums = np.add.reduceat(_view(sizes)[chosen[order]], starts) if len(starts) else starts
-    return _column(chosen[order]), starts.tolist(), sums.tolist()
-
-
-def _joined(key: Any, values: Any) -> Any:
-    """A number for each pair of a key and a value, neither of which is below 0."""
-    import numpy as np
-
-    wide = int(values.max(initial=0)) + 1
-    if int(key.max(initial=0)) >= _SAFE / wide:
-        key = np.unique(key, return_inverse=True)[1].ravel()
-    return key * wide + values
+    own, kept = np.iinfo(values.dtype) if values.dtype.kind in "iu" else np.iinfo(np.int8), np.iinfo(kind)
+    if (own.min >= kept.min and own.max <= kept.max) or not len(values):
+        return True
+    return int(values.min()) >= kept.min and int(values.max()) <= kept.max
 
 
 def from_0_on(values: array[int]) -> array[int]:
     """1 for each that is not below 0, else 0."""
-    return _column(_view(values) >= 0, "b")
+    return as_column(view(values) >= 0, "b")

@@ -32,23 +32,27 @@ def check(trace: TraceData) -> None:
 def _check_lifetimes(trace: TraceData) -> None:
     """Every buffer is allocated once; every free has its alloc, before it; what waited for streams was freed before."""
     start, stop = trace.spans
-    actions = trace.events.columns[0]
-    freed = len(stop) - stop.count(len(actions))
-    if -1 in start or actions.count(Action.ALLOC) != len(start) or sum(map(actions.count, ENDS)) != freed:
+    freed = len(stop) - _count(stop, len(trace.events))
+    counts = trace.counts
+    if _count(start, -1) or counts[Action.ALLOC] != len(start) or sum(counts[end] for end in ENDS) != freed:
         raise InvariantError(f"buffer {_culprit(trace)} is allocated or freed more than once, or never allocated")
     if not _below(start, stop, operator.lt):
         index = next(index for index, life in enumerate(trace.lives) if life.stop <= life.start)
         raise InvariantError(f"buffer {index} is freed before it is allocated")
-    if trace.waits or Action.FREE_COMPLETED in actions:
+    if trace.waits or counts[Action.FREE_COMPLETED]:
         _check_waiting(trace)
 
 
 def _check_waiting(trace: TraceData) -> None:
     """A block waits once, after its alloc; it is returned after it waited, and by nothing else."""
+    asked, done = int(Action.FREE_REQUESTED), int(Action.FREE_COMPLETED)
+    actions, buffers = trace.events.columns[:2]
+    if len(actions) >= columns.MANY and columns.waits_are_good(actions, buffers, trace.spans, asked, done):
+        return
     state: dict[int, int] = {}
     before = {Action.ALLOC: -1, Action.FREE: Action.ALLOC, Action.FREE_REQUESTED: Action.ALLOC,
               Action.FREE_COMPLETED: Action.FREE_REQUESTED}  # fmt: skip
-    for action, buffer in zip(*trace.events.columns[:2], strict=True):
+    for action, buffer in zip(actions, buffers, strict=True):
         if action in before:
             if state.get(buffer, -1) != before[Action(action)]:
                 raise InvariantError(f"buffer {buffer} is returned without having waited for streams, or waits twice")
@@ -76,8 +80,7 @@ def _check_conservation(trace: TraceData) -> None:
         name = "active" if trace.waits else "allocated"
         raise InvariantError(f"event {event}: not 0 <= {one} requested <= {two} {name} <= {three} reserved")
     if trace.events:
-        sizes = numbers(trace.buffers, "size")
-        live = sum(map(sizes.__getitem__, trace.live_at(trace.peak.event)))
+        live = _total(trace.sizes, trace.live_at(trace.peak.event))
         if live != trace.peak.requested:
             raise InvariantError(f"the buffers alive at the peak hold {live} bytes, the peak is {trace.peak.requested}")
 
@@ -134,6 +137,15 @@ def _below(lower: array[int], upper: array[int], than: Callable[[int, int], bool
     if len(lower) >= columns.MANY:
         return columns.below(lower, upper, strictly=than is operator.lt)
     return all(map(than, lower, upper))
+
+
+def _count(values: array[int], value: int) -> int:
+    return columns.count(values, value) if len(values) >= columns.MANY else values.count(value)
+
+
+def _total(values: array[int], rows: Sequence[int]) -> int:
+    """Of those at some places: bytes that are alive at once, whose sum the curve of requested bytes holds."""
+    return columns.total(values, rows) if len(rows) >= columns.MANY else sum(map(values.__getitem__, rows))
 
 
 def _within(values: Sequence[int], low: int, high: int) -> bool:

@@ -138,12 +138,27 @@ class TraceData:
         actions, sizes = self.events.columns[0], self.events.columns[4]
         if not self.waits:
             return self.usage[1]
-        return _summed(size * _ACTIVE[action] for action, size in zip(actions, sizes, strict=True))
+        many = columns.summed(actions, sizes, _ACTIVE) if len(actions) >= columns.MANY else None
+        return many or _summed(size * _ACTIVE[action] for action, size in zip(actions, sizes, strict=True))
 
     @functools.cached_property
+    def counts(self) -> tuple[int, ...]:
+        """How many events there are of each action, by its number."""
+        actions = self.events.columns[0]
+        counted = functools.partial(columns.count, actions) if len(actions) >= columns.MANY else actions.count
+        return tuple(map(counted, Action))
+
+    def places(self, *actions: Action) -> Sequence[int]:
+        """The events of some actions, by their numbers."""
+        happened = self.events.columns[0]
+        if len(happened) >= columns.MANY:
+            return columns.those(happened, actions)
+        return [place for place, action in enumerate(happened) if action in actions]
+
+    @property
     def waits(self) -> bool:
         """Whether blocks waited for other streams."""
-        return Action.FREE_REQUESTED in self.events.columns[0]
+        return self.counts[Action.FREE_REQUESTED] > 0
 
     @functools.cached_property
     def peak(self) -> Peak:
@@ -226,15 +241,15 @@ class TraceData:
         return alike(rows, self.ops, self.buffers, self.sizes)
 
     def _alive(self, event: int) -> Sequence[int]:
-        if len(self.buffers) >= columns.MANY:
+        if len(self.events) >= columns.MANY:
             return columns.alive(*self.spans, event)
         lives = enumerate(zip(*self.spans, strict=True))
         return tuple(index for index, (start, stop) in lives if 0 <= start <= event < stop)
 
-    @functools.cached_property
+    @property
     def fits(self) -> bool:
         """Whether the run stayed within the card."""
-        return Action.OUT_OF_MEMORY not in self.events.columns[0]
+        return not self.counts[Action.OUT_OF_MEMORY]
 
 
 def _summed(changes: Iterable[int]) -> array[int]:

@@ -34,6 +34,8 @@ class Category(enum.StrEnum):
     """Parameters whole, gathered from their shards for as long as they are used."""
     UNKNOWN = "unknown"
 
+    __hash__ = str.__hash__  # an enum's own is Python: it is asked for every tensor alive
+
 
 class Action(enum.IntEnum):
     """What the allocator did."""
@@ -60,6 +62,8 @@ class Role(enum.StrEnum):
     TEMPORARY = "temporary"
     LIBRARY = "library"
     """A workspace that a library keeps, such as cuBLAS's."""
+
+    __hash__ = str.__hash__
 
 
 _BITS = re.compile(r"\d+")

@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from itertools import product
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 import memgraph
+from memgraph.analyze import served as analyze_served
 from memgraph.analyze.compare import compare, within
 from memgraph.analyze.program import Irregular, requests_of
 from memgraph.analyze.replay_fast import Replayed, replay
 from memgraph.analyze.served import served
-from memgraph.analyze.streams import Bounds, bounds, reserved_by_stream
+from memgraph.analyze.streams import Bounds, bounds, owners_of_segments, reserved_by_stream
+from memgraph.analyze.unasked import unasked
+from memgraph.errors import InvariantError
 from memgraph.render import check_json, table, table_check
 from memgraph.render import json as as_json
-from memgraph.trace import Trace
+from memgraph.trace import Action, Buffer, Event, Events, Trace, columns
+from tests.fuzzing import seeded
 
 MIB = 2**20
 
@@ -193,3 +200,83 @@ def test_an_allocation_on_another_stream_is_another(known_run: Trace) -> None:
     assert (found.matched, found.measured) == (2, 3)
     assert [(row.kind, row.bytes) for row in found.differences] == [("stream", 0)]
     assert "on another stream" in table_check.report(found, 5)
+
+
+def test_of_a_long_trace_it_is_said_what_is_not_asked(open_run: Trace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(analyze_served, "LONGEST", 3)
+    assert bounds(open_run) == ()
+    assert "not asked: how far the order of streams leaves the figures open" in table.report(open_run, 8)
+    assert as_json.report(open_run, 8)["not_asked"] == list(unasked(open_run))
+    old = dataclasses.replace(open_run, torch="2.11.0")
+    assert ["placement" in text or "puts segments" in text for text in unasked(old)] == [True, False]
+
+
+def test_a_long_trace_says_the_same_of_its_streams(open_run: Trace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where a segment is given back and taken again in other pieces, and a block lies over two of them."""
+    few = reserved_by_stream(open_run), open_run.active, open_run.fits
+    again = dataclasses.replace(open_run)
+    monkeypatch.setattr(columns, "MANY", 1)
+    assert (reserved_by_stream(again), again.active, again.fits) == few
+    again.self_check()
+
+
+def one_after_the_other(trace: Trace) -> dict[int, int]:
+    """The owners of segments, by asking each block."""
+    owners: dict[int, int] = {}
+    taken: dict[int, int] = {}
+    for place, event in enumerate(trace.events):
+        if event.action is Action.SEGMENT_ALLOC:
+            taken[event.address] = place
+        elif event.action is Action.ALLOC:
+            stop = event.address + event.size
+            first = max((start for start in taken if start <= event.address), default=None)
+            own = [taken[start] for start in taken if event.address <= start < stop or start == first]
+            for piece in own:
+                owners.setdefault(piece, trace.buffers[event.buffer].stream)
+    return owners
+
+
+@seeded(60)
+@given(st.lists(st.tuples(st.sampled_from(["segment", "block", "block"]), st.integers(0, 9), st.integers(1, 3)),
+                min_size=1, max_size=25))  # fmt: skip
+def test_a_segment_is_the_stream_s_that_first_uses_it(rows: list[tuple[str, int, int]]) -> None:
+    events, buffers = Events(), []
+    for kind, address, size in [("segment", 0, 1), *rows]:
+        if kind == "segment":
+            events.append(Event(Action.SEGMENT_ALLOC, -1, -1, address, size))
+        else:
+            events.append(Event(Action.ALLOC, len(buffers), -1, address, size))
+            buffers.append(Buffer(size, -1, stream=1 + (address + len(buffers)) % 3))
+    trace = Trace("predicted", "h200", 100, "2.13.0", {}, (), tuple(buffers), events, ())
+    assert owners_of_segments(trace) == (one_after_the_other(trace) if buffers else {})
+
+
+def test_what_a_library_lets_go_of_before_or_without_its_time_is_no_fault(open_run: Trace) -> None:
+    """A file may say so of any buffer."""
+    for until in (0, 1, len(open_run.events)):
+        trace = dataclasses.replace(open_run, late=tuple((index, until) for index in range(len(open_run.buffers))))
+        trace.self_check()
+        bounds(trace)
+
+
+def test_waits_that_are_wrong_are_wrong_in_many_as_in_few(open_run: Trace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each event of each kind, and at each place."""
+    verdicts = []
+    for many in (10**9, 1):
+        monkeypatch.setattr(columns, "MANY", many)
+        verdicts.append([broken(open_run, *change) for change in product(range(len(open_run.events)), repeat=2)])
+    assert verdicts[0] == verdicts[1]
+    assert any(len(kinds) < len(Action) for kinds in verdicts[0])
+
+
+def broken(trace: Trace, place: int, other: int) -> list[Action]:
+    """The kinds that an event is not of, when it comes at another place."""
+    found = []
+    for action in Action:
+        rows = list(trace.events)
+        rows.insert(other, rows.pop(place)._replace(action=action))
+        try:
+            dataclasses.replace(trace, events=Events(rows)).self_check()
+        except InvariantError:
+            found.append(action)
+    return found

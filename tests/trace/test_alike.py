@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import memgraph
-from memgraph.trace import Buffer, Category, Op, Role, TensorSpec, Trace, columns, trace_file
+from memgraph.trace import Buffer, Category, Op, Role, TensorSpec, Trace, columns, groups, trace_file
 from memgraph.trace.rows import Buffers
 from tests.fuzzing import seeded
 
@@ -87,5 +87,5 @@ def test_keys_of_many_columns_stay_apart() -> None:
 
     one, two = array("q", [0, 2**40, 0, 2**40]), array("q", [2**40, 0, 0, 2**40])
     of, none = array("q", [-1] * 4), array("q", [7])
-    places, starts, sums = columns.alike(range(4), (one, two, one), of, (none,), array("q", [1, 2, 4, 8]))
+    places, starts, sums = groups.alike(range(4), (one, two, one), of, (none,), array("q", [1, 2, 4, 8]))
     assert (list(places), starts, sums) == ([0, 1, 2, 3], [0, 1, 2, 3], [1, 2, 4, 8])

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import memgraph
-from memgraph.trace import Buffer, Op, Trace, alike, columns, rows, trace_file
+from memgraph.trace import Buffer, Op, Trace, alike, columns, decimals, rows, trace_file
 from memgraph.trace.rows import Ops, Rows, numbers
 from tests.fuzzing import seeded
 
@@ -84,7 +84,7 @@ ODD = st.sampled_from(["", "-", "01", "-0", "1.0", "1e3", " 1", "1 ", "0x1", "--
 def test_numbers_are_what_json_says(texts: list[str], part: int) -> None:
     text = ",".join(texts).encode()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(columns, "_PART", part)
+        patch.setattr(decimals, "PART", part)
         assert read(text) == judged(text)
 
 
