@@ -172,7 +172,7 @@ class Compiling:
         """Modules among the arguments get their paths, if they have none yet."""
         for value in local.values():
             if isinstance(value, nn.Module) and not self._recorder.paths.knows(value):
-                self._recorder.mark_model(value)
+                self._recorder.marks.model(value)
 
     def broke(self, reason: Any) -> None:
         """Why a graph ended before the function did."""

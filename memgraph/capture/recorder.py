@@ -34,21 +34,21 @@ from memgraph.capture.accumulate import (
     References,
     puts_into_zeros,
 )
+from memgraph.capture.allocating import Allocating
 from memgraph.capture.collecting import Collecting
 from memgraph.capture.describing import Describing
 from memgraph.capture.following import Following
 from memgraph.capture.interrupts import interrupts_kept
 from memgraph.capture.ledger import Ledger
-from memgraph.capture.members import members, parts
+from memgraph.capture.marks import Marks
 from memgraph.capture.no_kernel import says_that_no_kernel_is_there, without_kernel
-from memgraph.capture.operators import NOTHING, Inside, Kinds, Operator
+from memgraph.capture.operators import Kinds, Operator
 from memgraph.capture.provenance import ModulePaths, SourceLines
 from memgraph.capture.stage import Stage
-from memgraph.capture.storages import Born, Storages, storages_of
-from memgraph.capture.tags import Arguments, GraphCall, Tags, name_parameter
+from memgraph.capture.storages import Storages, storages_of
+from memgraph.capture.tags import Arguments, GraphCall, Tags
 from memgraph.errors import MemgraphError, UsageError
-from memgraph.gpu.call import Call
-from memgraph.trace import Category, Op, Role, TensorSpec
+from memgraph.trace import Category, Op, TensorSpec
 from memgraph.virtual import draws
 from memgraph.virtual.graphs import not_permitted
 from memgraph.virtual.ops.dispatch import run_composite
@@ -56,7 +56,6 @@ from memgraph.virtual.ops.higher_order import eager_form
 from memgraph.virtual.ops.host_waits import host_waits
 from memgraph.virtual.ops.shapes import Recipe, Shapes
 from memgraph.virtual.random import VirtualGenerator
-from memgraph.virtual.raw import storage_of
 from memgraph.virtual.subclasses import has_fakes
 from memgraph.virtual.threads import ONE_AT_A_TIME, Here
 from memgraph.virtual.values import known as values
@@ -101,7 +100,6 @@ class Recorder(FakeTensorMode):
         self.assumptions = assumptions
         self.ops: list[Op] = []
         self.calls: list[GraphCall] = []
-        self.ruled: dict[int, Call] = {}
         self.sources = SourceLines()
         self.stage = Stage(ledger)
         self.paths = ModulePaths(self._entered)
@@ -109,6 +107,8 @@ class Recorder(FakeTensorMode):
         self.tags = Tags(self.shapes, self._adopt)
         self.collecting = Collecting()
         self.storages = Storages(ledger, self.shapes, self.collecting.died)
+        self.allocating = Allocating(ledger, operators, self.storages)
+        self.marks = Marks(ledger, self.storages, self.paths)
         self.accumulation = Accumulation(sole)
         self.describing = Describing(self.ops, self.stage, self.paths, self.accumulation, self._here)
         self.following = Following(assumptions, self.sources, self.paths)
@@ -121,8 +121,6 @@ class Recorder(FakeTensorMode):
         """Called when a model is called again with nothing between that trains it."""
         self.entries: list[Callable[..., Any]] = []
         """Functions outside this file that the run enters and that are no part of it."""
-        self.sent: set[int] = set()
-        """Buffers that collectives read or wrote."""
 
     @property
     def here(self) -> Here:
@@ -290,7 +288,7 @@ class Recorder(FakeTensorMode):
             outputs = self.shapes.make(recipe, self, arguments.tensors)
             known = Knowledge.NOTHING if operator.random else values.knowledge_of(arguments.tensors)
             if not recipe.quiet:
-                self._allocate(operator, outputs, args, kwargs, recipe)
+                self.allocating.op(operator, outputs, args, kwargs, recipe)
             if self.stage.name == "backward":
                 self._notice_gradient(outputs)
             if known or operator.tells_of_values or self.ledger.waiting or _CHECK_EACH_OP:
@@ -326,7 +324,10 @@ class Recorder(FakeTensorMode):
         known = Knowledge.NOTHING if operator.random else values.knowledge_of(arguments.tensors)
         outputs, recipe = self._infer(operator, types, args, kwargs, arguments, known)
         if outputs is not None or operator.resizes or operator.ruled:
-            self._account(operator, outputs, args, kwargs, recipe)
+            if recipe is None or not recipe.quiet:
+                self.allocating.op(operator, outputs, args, kwargs, recipe)
+            if self.stage.in_backward:
+                self._notice_gradient(outputs)
         self._afterwards(operator, args, kwargs, outputs, known)
         self._gives(index, self.tags.tag(index, outputs, recipe))
         return outputs
@@ -397,51 +398,6 @@ class Recorder(FakeTensorMode):
         self.accumulation.evaluating(node, len(self.ops))
         return self.accumulation.in_place(args, self.tags.made_by)
 
-    # What is allocated, and what for.
-
-    def _account(
-        self, operator: Operator, outputs: Any, args: Sequence[Any], kwargs: Mapping[str, Any], recipe: Recipe | None
-    ) -> None:
-        """Tell the ledger what the op allocates, and whether it was a gradient."""
-        if recipe is None or not recipe.quiet:
-            self._allocate(operator, outputs, args, kwargs, recipe)
-        if self.stage.in_backward:
-            self._notice_gradient(outputs)
-
-    def _allocate(
-        self, operator: Operator, outputs: Any, args: Sequence[Any], kwargs: Mapping[str, Any], recipe: Recipe | None
-    ) -> None:
-        """Its outputs, what it needs inside, what a library keeps."""
-        if recipe is not None and recipe.sole is not None and recipe.inside is NOTHING:
-            self.storages.hold(storage_of(outputs), recipe.sole)
-            return
-        born: Sequence[Born]
-        if operator.resizes:
-            born = self.storages.changed(operator.targets(args, kwargs))
-        elif recipe is not None:
-            born = [] if operator.only_aliases else self.storages.made(recipe, outputs)
-        else:
-            born = [] if operator.only_aliases and not _is_sparse(outputs) else self.storages.new(outputs)
-        inside: Inside | None = recipe.inside if recipe is not None else None
-        if inside is None:
-            inside = operator.inside(args, kwargs, [tensor for tensor, _, _ in born])
-            if recipe is not None and (inside.call is None or "selected" not in inside.call.kwargs):
-                self._learn(operator, recipe, inside)
-        if inside.call is not None:
-            self.ruled[self.ledger.op] = inside.call
-        self.storages.allocate(inside.steps, born)
-        if inside.needs:
-            for size in self.operators.libraries.first_uses(inside.needs, self.ledger.current_stream()):
-                self.ledger.allocate(size, Role.LIBRARY)
-
-    def _learn(self, operator: Operator, recipe: Recipe, inside: Inside) -> None:
-        """What such calls allocate is remembered."""
-        plain = inside == NOTHING and not operator.resizes
-        recipe.inside = NOTHING if inside == NOTHING else inside
-        recipe.quiet = plain and not recipe.births
-        if plain and not operator.only_aliases and recipe.container is None and recipe.births:
-            recipe.sole = recipe.births[0][1]
-
     def bear(self, tensor: Tensor) -> None:
         """A tensor that stands for one on the device, whatever it is itself."""
         if self.recording:
@@ -467,27 +423,6 @@ class Recorder(FakeTensorMode):
         if self.storages.take_over(run.storages):
             self.assumptions.state("what is left of an earlier virtual GPU is counted once a tensor of it is used")
 
-    def mark(self, tensor: Tensor, category: Category, name: str) -> None:
-        """This tensor's buffer is a parameter, a gradient, optimizer state, …; or those of a tensor that holds others,
-        as a DTensor does."""
-        for part in (tensor,) if isinstance(tensor, FakeTensor) else parts(tensor):
-            buffer = self.storages.buffer_of(part)
-            if buffer is not None:
-                self.ledger.categories[buffer] = category
-                if name:
-                    self.ledger.names[buffer] = name
-
-    def communicated(self, tensor: Tensor) -> None:
-        """A collective reads or writes this tensor."""
-        buffer = self.storages.buffer_of(tensor)
-        if buffer is not None:
-            self.sent.add(buffer)
-
-    def mark_model(self, root: torch.nn.Module) -> None:
-        """Its parameters and buffers, by their names."""
-        for category, name, tensor in members(root, self.paths.name(root)):
-            self.mark(tensor, category, name_parameter(tensor, name))
-
     def _entered(self, root: torch.nn.Module) -> None:
         if torch._C._current_autograd_node() is not None:  # a checkpoint recomputes a part of the forward
             return
@@ -497,14 +432,14 @@ class Recorder(FakeTensorMode):
         if self.stage.called_again(id(root)) and self.after_call is not None:
             self.after_call()
         if self.stage.model_called():
-            self.mark_model(root)
+            self.marks.model(root)
 
     def _notice_gradient(self, outputs: Any) -> None:
         node = torch._C._current_autograd_node()
         if node is not None and isinstance(outputs, FakeTensor):
             name = self.describing.accumulating(node)
             if name:
-                self.mark(outputs, Category.GRADIENT, f"gradient of {name}")
+                self.marks.mark(outputs, Category.GRADIENT, f"gradient of {name}")
 
 
 def _of_the_host(kwargs: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -512,8 +447,3 @@ def _of_the_host(kwargs: Mapping[str, Any]) -> Mapping[str, Any]:
     generator = kwargs.get("generator")
     ours = type(generator) is VirtualGenerator and generator.device.type == "cuda"
     return {**kwargs, "generator": None} if ours else kwargs
-
-
-def _is_sparse(outputs: Any) -> bool:
-    """Written to in place, a sparse tensor takes new storages."""
-    return isinstance(outputs, Tensor) and outputs.layout is torch.sparse_coo

@@ -213,7 +213,7 @@ class VirtualGpu:
                 held=self.keeping.held(), rounds=tuple(recorder.stage.rounds), late=tuple(ledger.late),
                 facts=self.facts.all(),
             ),
-            sent=recorder.sent, refilled=recorder.storages.refilled, saving=self.saving,
+            sent=recorder.marks.sent, refilled=recorder.storages.refilled, saving=self.saving,
         )  # fmt: skip
 
     @property

@@ -53,9 +53,9 @@ class Updates:
         recorder.stage.optimizer_starts()
         without, moved = [], []
         for name, parameter in _parameters(optimizer):
-            recorder.mark(parameter, Category.PARAMETER, name)
+            recorder.marks.mark(parameter, Category.PARAMETER, name)
             if parameter.grad is not None:
-                recorder.mark(parameter.grad, Category.GRADIENT, f"gradient of {name}" if name else "")
+                recorder.marks.mark(parameter.grad, Category.GRADIENT, f"gradient of {name}" if name else "")
                 moved.append(parameter)
             elif parameter.requires_grad:
                 without.append(parameter)
@@ -67,7 +67,7 @@ class Updates:
         for name, parameter in _parameters(optimizer):
             for key, value in optimizer.state.get(parameter, {}).items():
                 if isinstance(value, torch.Tensor):
-                    recorder.mark(value, Category.OPTIMIZER, f"{key} of {name}" if name else str(key))
+                    recorder.marks.mark(value, Category.OPTIMIZER, f"{key} of {name}" if name else str(key))
         recorder.storages.check()
         self._ended()
         recorder.stage.optimizer_ends(inside_autograd=torch._C._current_autograd_node() is not None)

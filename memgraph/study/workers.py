@@ -25,7 +25,7 @@ def traced(options: Options) -> Traced:
     from memgraph.study.run import run
 
     trace, gpu = run(options)
-    return trace, dict(gpu.recorder.ruled)
+    return trace, dict(gpu.recorder.allocating.ruled)
 
 
 def cores() -> int:

@@ -40,6 +40,13 @@ class Stated(Protocol):
         """Something is taken for granted."""
 
 
+class Marks(Protocol):
+    """What is needed of the recorder's."""
+
+    def communicated(self, tensor: Tensor) -> None:
+        """A collective reads or writes this tensor."""
+
+
 class Recorder(Protocol):
     """What a world needs of the recorder."""
 
@@ -47,8 +54,9 @@ class Recorder(Protocol):
     def here(self) -> Here:
         """As `memgraph.world.untraced.Recording`."""
 
-    def communicated(self, tensor: Tensor) -> None:
-        """A collective reads or writes this tensor."""
+    @property
+    def marks(self) -> Marks:
+        """Where it is written what a storage is to the step."""
 
     def record_stream(self, tensor: Tensor, stream: torch.Stream) -> None:
         """As `Tensor.record_stream`."""
@@ -85,7 +93,7 @@ def joined(
     Returns:
         What fake tensors need for the functional collectives; the operators of c10d; and what is called.
     """
-    calls, nccl = Calls(where, recorder.communicated), Nccl(recorder)
+    calls, nccl = Calls(where, recorder.marks.communicated), Nccl(recorder)
     hook = sys.excepthook
     with contextlib.ExitStack() as stack:
         stack.callback(setattr, sys, "excepthook", hook)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch._ops import OpOverload
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch.utils._python_dispatch import _disable_current_modes
 
 from memgraph.trace import TensorSpec
 from memgraph.virtual.ops.placeless import are_together, run_without_place
@@ -31,8 +32,10 @@ _throw_on_data_ptr = torch._C._set_throw_on_mutable_data_ptr
 
 @functools.cache
 def _nothing(dtype: torch.dtype) -> Tensor:
-    """An empty tensor without a place, whose copy is the quickest way to another one."""
-    with torch.inference_mode(False):
+    """An empty tensor without a place, whose copy is the quickest way to another one. Asked for while a compiler
+    traces, it is none of the tracer's: copies would be too, for good, and torch remembers the storages of such calls.
+    """
+    with _disable_current_modes(), torch.inference_mode(False):
         return torch.empty((0,), dtype=dtype, device=_META)
 
 
