@@ -29,7 +29,7 @@ from memgraph.errors import UsageError
 from memgraph.mesh import Mesh
 from memgraph.models.caches import keep_none
 from memgraph.models.job import Batch, Job, feed
-from memgraph.models.parts import Passing, Stage, attend_causally, shifted, tensor_plan
+from memgraph.models.parts import Passing, Stage, attend_causally, cut_itself, shifted, tensor_plan
 from memgraph.options import Options
 from memgraph.world import spread
 
@@ -79,7 +79,10 @@ def _load(job: Job, options: Options, mesh: Mesh, made: DeviceMesh) -> nn.Module
         stage = Stage(model, mesh.stage, mesh.pp, name)
         blocks = [block for block in blocks if any(block is module for module in model.modules())]
     if plan:
-        spread.cut_layers(model, made, _of(model, plan), name)
+        if foreign := spread.unknown_words(plan):
+            cut_itself(model, made["tp"], name, foreign)
+        else:
+            spread.cut_layers(model, made, _of(model, plan))
         _tie(tied)
     for block in blocks if options.checkpoint == "blocks" else ():
         checkpoint_block(block)

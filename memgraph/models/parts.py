@@ -6,7 +6,9 @@ Its `base_model_tp_plan` and `base_model_pp_plan` are joined with those of its h
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from inspect import signature
 from typing import Any
 
 import torch
@@ -15,6 +17,7 @@ from torch import Tensor, nn
 from memgraph.errors import UsageError
 
 _WAY_OUT = "leave {name} out, or write a script and use memgraph run --world"
+_TENSOR_PARALLEL = "transformers.distributed.tensor_parallel"
 _SPLIT = ("colwise", "rowwise")
 
 
@@ -37,6 +40,39 @@ def tensor_plan(model: nn.Module, name: str, tp: int) -> Mapping[str, str]:
         if isinstance(count, int) and count % tp and set(plan.values()) & set(_SPLIT):
             raise UsageError(f"tp={tp} does not divide the {count} {words} of {name}")
     return dict(plan)
+
+
+def own_words() -> frozenset[str]:
+    """Of a tensor plan, those that transformers follows itself, by DTensors. None in a release that has no such
+    module."""
+    try:
+        return frozenset(import_module(_TENSOR_PARALLEL).ALL_PARALLEL_STYLES)
+    except ImportError:
+        return frozenset()
+
+
+def cut_itself(model: nn.Module, over: Any, name: str, words: Sequence[str]) -> None:
+    """Tensor parallel by transformers' own hands, as `from_pretrained(tp_plan="auto")` does it on a model without
+    storage: for plans with words that torch has no style for, such as those for experts.
+
+    Args:
+        over: the mesh, of one dimension.
+        words: those of the plan that torch does not know.
+
+    Raises:
+        UsageError: this transformers cannot.
+    """
+    if unknown := sorted(set(words) - own_words()):
+        raise UsageError(
+            f"the tp plan of {name} has {', '.join(unknown)}, which neither torch nor this transformers has a style "
+            f"for: {_WAY_OUT.format(name='tp')}"
+        )
+    apply = import_module(_TENSOR_PARALLEL).apply_tensor_parallelism
+    elsewhere = {path for path, module in model.named_modules() if isinstance(module, Passing)}
+    plan = {path: word for path, word in model._tp_plan.items() if path not in elsewhere}  # type: ignore[operator, union-attr]
+    model._tp_plan = plan  # type: ignore[assignment]
+    expanded = () if len(signature(apply).parameters) == 2 else (model._expand_parallel_plan(plan),)  # type: ignore[operator]
+    apply(model, over, *expanded)  # transformers 5.17 takes the model's own plan
 
 
 def shifted(batch: Mapping[str, Any]) -> dict[str, Any]:

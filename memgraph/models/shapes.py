@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from memgraph.mesh import TP_STYLES
 from memgraph.models.from_config import PREFIX, find_class, read_config, set_field
+from memgraph.models.parts import own_words
 
 DIVIDED = ("num_attention_heads", "num_key_value_heads", "intermediate_size")
 """Fields of a configuration: what tensor parallel divides."""
@@ -19,8 +20,8 @@ class Shape(NamedTuple):
     parameters: int
     """Numbers in all."""
     divided: tuple[int, ...]
-    """What tensor parallel divides: heads, key-value heads, features of the MLP. Empty without a plan that torch can
-    follow."""
+    """What tensor parallel divides: heads, key-value heads, features of the MLP. Empty without a plan that torch or
+    transformers can follow."""
     layers: int
     """What a pipeline divides; 0 without a plan."""
     words: int
@@ -58,6 +59,6 @@ def shape_of(target: str, task: str | None, settings: Mapping[str, str]) -> Shap
 
 
 def _cuts(model: object) -> bool:
-    """Whether it has a plan all of whose words torch has a style for."""
-    plan = getattr(model, "_tp_plan", None) or {}
-    return bool(plan) and set(plan.values()) <= set(TP_STYLES)
+    """Whether it has a plan all of whose words torch or transformers has a style for."""
+    words = set((getattr(model, "_tp_plan", None) or {}).values())
+    return bool(words) and (words <= set(TP_STYLES) or words <= own_words())

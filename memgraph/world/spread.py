@@ -13,7 +13,6 @@ from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, Replicate
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, SequenceParallel, parallelize_module
 
-from memgraph.errors import UsageError
 from memgraph.mesh import Mesh
 
 TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -50,18 +49,13 @@ def shards_of(made: DeviceMesh, mesh: Mesh) -> DeviceMesh:
     return made["replicate", name] if mesh.replicate > 1 else made[name]
 
 
-def cut_layers(model: nn.Module, made: DeviceMesh, plan: Mapping[str, str], name: str) -> None:
-    """Tensor parallel, by the model's own plan: `{"layers.*.mlp.up_proj": "colwise"}`.
+def unknown_words(plan: Mapping[str, str]) -> list[str]:
+    """Those of a tensor plan that torch has no style for."""
+    return sorted({word for word in plan.values() if word not in _STYLES})
 
-    Raises:
-        UsageError: torch has no style for a word of the plan.
-    """
-    unknown = sorted({word for word in plan.values() if word not in _STYLES})
-    if unknown:
-        raise UsageError(
-            f"the tp plan of {name} has {', '.join(unknown)}, which torch's parallelize_module has no style for: leave "
-            "tp out, or write a script and use memgraph run --world"
-        )
+
+def cut_layers(model: nn.Module, made: DeviceMesh, plan: Mapping[str, str]) -> None:
+    """Tensor parallel, by the model's own plan, whose words torch knows: `{"layers.*.mlp.up_proj": "colwise"}`."""
     styles = {path: style() for path, word in plan.items() if (style := _STYLES[word]) is not None}
     parallelize_module(model, made["tp"], styles, src_data_rank=None)
 

@@ -64,24 +64,32 @@ def scripted(
         with torch.device("meta"):
             model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**LLAMA))
         model.config.use_cache = False
-        model = spread(model.train(), mesh)
-        parts = [p for p in model.parameters() if isinstance(p, DTensor)]
-        others = [p for p in model.parameters() if not isinstance(p, DTensor)]
-        optimizer = torch.optim.AdamW([{"params": group} for group in (parts, others) if group])
-        inputs: dict[str, Any] = {}
-        for _ in range(2):
-            tokens = torch.arange(BATCH * SEQ).remainder(160).view(BATCH, SEQ)
-            made = {"attention_mask": torch.ones_like(tokens), "position_ids": torch.arange(SEQ).repeat(BATCH, 1)}
-            for name in wanted:
-                inputs[name] = made.get(name, tokens).to("cuda")
-            optimizer.zero_grad()
-            with around(mesh, inputs):
-                with torch.autocast("cuda", dtype=torch.bfloat16, enabled=autocast):
-                    outputs = model(**inputs)
-                    loss = outputs.loss
-                loss.backward()
-            optimizer.step()
+        train(spread(model.train(), mesh), mesh, autocast, around, wanted)
     return gpu.trace
+
+
+def train(
+    model: nn.Module, mesh: DeviceMesh | None, autocast: bool = True,
+    around: Callable[..., Any] = lambda _mesh, _inputs: contextlib.nullcontext(),
+    wanted: tuple[str, ...] = ("input_ids", "attention_mask", "labels"),
+) -> None:  # fmt: skip
+    """Two steps."""
+    parts = [p for p in model.parameters() if isinstance(p, DTensor)]
+    others = [p for p in model.parameters() if not isinstance(p, DTensor)]
+    optimizer = torch.optim.AdamW([{"params": group} for group in (parts, others) if group])
+    inputs: dict[str, Any] = {}
+    for _ in range(2):
+        tokens = torch.arange(BATCH * SEQ).remainder(160).view(BATCH, SEQ)
+        made = {"attention_mask": torch.ones_like(tokens), "position_ids": torch.arange(SEQ).repeat(BATCH, 1)}
+        for name in wanted:
+            inputs[name] = made.get(name, tokens).to("cuda")
+        optimizer.zero_grad()
+        with around(mesh, inputs):
+            with torch.autocast("cuda", dtype=torch.bfloat16, enabled=autocast):
+                outputs = model(**inputs)
+                loss = outputs.loss
+            loss.backward()
+        optimizer.step()
 
 
 def ddp(model: nn.Module, _: DeviceMesh) -> nn.Module:
@@ -153,6 +161,38 @@ def test_it_is_what_a_script_does(mesh: Mesh, script: Callable[[], Trace], llama
     ours, theirs = predicted(llama, mesh), script()
     assert ours.peak[:3] == theirs.peak[:3]
     assert happened(ours) == happened(theirs)
+
+
+MIXTRAL = LLAMA | {
+    "architectures": ["MixtralForCausalLM"], "model_type": "mixtral", "num_local_experts": 4, "num_experts_per_tok": 2,
+}  # fmt: skip
+QWEN = LLAMA | {
+    "architectures": ["Qwen3MoeForCausalLM"], "model_type": "qwen3_moe", "num_experts": 4, "num_experts_per_tok": 2,
+    "moe_intermediate_size": 32, "head_dim": 16,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("config", [MIXTRAL, QWEN], ids=["mixtral", "qwen3 moe"])
+def test_experts_are_cut_as_from_pretrained_cuts_them(
+    config: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their plan has words that torch has no style for; transformers' own hands follow it, in both."""
+    from transformers.distributed import DistributedConfig
+
+    # from_pretrained wants accelerate there, and does not use it
+    monkeypatch.setattr("transformers.integrations.accelerate.is_accelerate_available", lambda: True)
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    made = transformers.AutoModelForCausalLM.from_config(transformers.AutoConfig.from_pretrained(tmp_path))
+    made.save_pretrained(tmp_path / "weights")
+    ours = predicted(f"transformers:{tmp_path}", Mesh(tp=2))
+    with memgraph.virtual_gpu("h100", world=2) as gpu:
+        torch.cuda.set_device(0)
+        dist.init_process_group("nccl", device_id=torch.device("cuda", 0))
+        model = transformers.AutoModelForCausalLM.from_pretrained(
+            tmp_path / "weights", distributed_config=DistributedConfig(tp_size=2), use_cache=False
+        )
+        train(model.train(), None)
+    assert happened(ours) == happened(gpu.trace)
 
 
 PIPELINE = """
