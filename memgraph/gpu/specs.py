@@ -1,11 +1,12 @@
 """The catalogue of GPUs: memory, compute capability, and what kernels and rooflines depend on.
 
 Memory is what `torch.cuda.get_device_properties().total_memory` reports, which is less than the nominal figure. The
-H200's and H100's were measured; the others are the "total capacity" that torch's out-of-memory messages print for these
-cards, to two decimals of a GiB, or what logs of training on Linux print of `total_memory` (Ultralytics' banner: an RTX
-4060 Laptop GPU has 7806 MiB, an RTX 4070 Ti SUPER 16069; an RTX 3050 Laptop GPU 3953393664 bytes, an RTX 4060
-8318222336), those of slices NVIDIA's MIG User Guide's. Newer drivers keep more for themselves: an RTX 3080 Ti was seen
-with 12054 and with 11911 MiB. Where neither was found it is what the nearest card of the same size has
+H200's and H100's were measured; the others are the "total capacity" that torch's out-of-memory messages print for
+these cards, to two decimals of a GiB, or what logs of training on Linux print of `total_memory` (Ultralytics' banner:
+an RTX 4060 Laptop GPU has 7806 MiB, an RTX 4070 Ti SUPER 16069, an RTX 4070 Ti 12007, a 4080 SUPER 15944, a 4060 Ti
+of 8 GB 7806, a 5060 Ti of 16 GB 15848, a TITAN RTX 24220; an RTX 3050 Laptop GPU 3953393664 bytes, an RTX 4060
+8318222336), those of slices NVIDIA's MIG User Guide's. Newer drivers keep more for themselves: an RTX 3080 Ti was
+seen with 12054 and with 11911 MiB. Where neither was found it is what the nearest card of the same size has
 (`from_nearest`): a machine's own figure is better, see `card_file.py`. Rates are the makers' dense figures with fp32
 accumulation.
 """
@@ -62,7 +63,7 @@ _WHOLE = (
     _card("rtx2070", "GeForce RTX 2070", 7.79, (7, 5), 36, 4, 448, 29.9, 7.5),
     _card("rtx2080", "GeForce RTX 2080", 7.79, (7, 5), 46, 4, 448, 40.3, 10.1),
     _card("rtx2080ti", "GeForce RTX 2080 Ti", 10.76, (7, 5), 68, 5, 616, 53.8, 13.4),
-    _card("titan-rtx", "TITAN RTX", 23.65, (7, 5), 72, 6, 672, 130.5, 16.3, True),
+    _card("titan-rtx", "TITAN RTX", 23.65, (7, 5), 72, 6, 672, 130.5, 16.3),
     _card("quadro-rtx8000", "Quadro RTX 8000", 47.46, (7, 5), 72, 6, 672, 130.5, 16.3, True),
     _card("titan-v", "TITAN V", 11.78, (7, 0), 80, 4, 653, 110.0, 14.9),
     _card("rtx3050", "GeForce RTX 3050", 7.79, (8, 6), 20, 2, 224, 18.2, 9.1, True),
@@ -77,16 +78,16 @@ _WHOLE = (
     _card("rtx4050-laptop", "GeForce RTX 4050 Laptop GPU", 5.80, (8, 9), 20, 12, 192, 24.0, 12.1, True),
     _card("rtx4060", "GeForce RTX 4060", 7.74, (8, 9), 24, 24, 272, 30.2, 15.1),
     _card("rtx4060-laptop", "GeForce RTX 4060 Laptop GPU", 7.62, (8, 9), 24, 32, 256, 29.0, 14.6),
-    _card("rtx4060ti-8gb", "GeForce RTX 4060 Ti 8GB", 7.63, (8, 9), 34, 32, 288, 44.1, 22.1, True),
+    _card("rtx4060ti-8gb", "GeForce RTX 4060 Ti 8GB", 7.62, (8, 9), 34, 32, 288, 44.1, 22.1),
     _card("rtx4070-laptop", "GeForce RTX 4070 Laptop GPU", 7.62, (8, 9), 36, 32, 256, 40.0, 20.0),
     _card("rtx4070super", "GeForce RTX 4070 SUPER", 11.72, (8, 9), 56, 48, 504, 71.0, 35.5, True),
-    _card("rtx4070ti", "GeForce RTX 4070 Ti", 11.72, (8, 9), 60, 48, 504, 80.2, 40.1, True),
+    _card("rtx4070ti", "GeForce RTX 4070 Ti", 11.72, (8, 9), 60, 48, 504, 80.2, 40.1),
     _card("rtx4070tisuper", "GeForce RTX 4070 Ti SUPER", 15.69, (8, 9), 66, 48, 672, 88.2, 44.1),
     _card("rtx4080-laptop", "GeForce RTX 4080 Laptop GPU", 11.72, (8, 9), 58, 48, 432, 66.0, 33.0, True),
-    _card("rtx4080super", "GeForce RTX 4080 SUPER", 15.70, (8, 9), 80, 64, 736, 104.4, 52.2, True),
+    _card("rtx4080super", "GeForce RTX 4080 SUPER", 15.57, (8, 9), 80, 64, 736, 104.4, 52.2),
     _card("rtx4090-laptop", "GeForce RTX 4090 Laptop GPU", 15.70, (8, 9), 76, 64, 576, 79.0, 39.7, True),
     _card("rtx5060", "GeForce RTX 5060", 7.63, (12, 0), 30, 32, 448, 38.4, 19.2, True),
-    _card("rtx5060ti", "GeForce RTX 5060 Ti", 15.47, (12, 0), 36, 32, 448, 47.4, 23.7, True),
+    _card("rtx5060ti", "GeForce RTX 5060 Ti", 15.47, (12, 0), 36, 32, 448, 47.4, 23.7),
     _card("rtx5070ti", "GeForce RTX 5070 Ti", 15.47, (12, 0), 70, 64, 896, 87.9, 43.9),
     _card("rtx5090-laptop", "GeForce RTX 5090 Laptop GPU", 23.64, (12, 0), 82, 64, 896, 96.0, 48.0, True),
     _card("a2", "A2", 14.58, (8, 6), 10, 2, 200, 18.0, 4.5, True),

@@ -65,7 +65,9 @@ class Asker:
         )
 
     def start(self) -> None:
-        """Let the process load the library while others work."""
+        """Let the process load the library while others work, unless it was asked before: its answers are on disk."""
+        if self.version:
+            return
         with self._lock, contextlib.suppress(OSError):
             self._running()
 

@@ -49,6 +49,19 @@ def test_an_answer_is_asked_for_once_and_kept(tmp_path: Path) -> None:
     assert second.asked_for == 3
 
 
+def test_a_library_that_was_asked_before_is_not_loaded_beforehand(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    begun: list[object] = []
+    monkeypatch.setattr(Asker, "_running", lambda self: begun.append(self))
+    memory = tmp_path / "one.jsonl"
+    Asker(NOWHERE, memory).start()
+    assert len(begun) == 1
+    memory.write_text('{"version": 91900}\n')
+    Asker(NOWHERE, memory).start()
+    assert len(begun) == 1
+
+
 def test_a_memory_that_is_cut_off_is_read_as_far_as_it_goes(tmp_path: Path) -> None:
     memory = tmp_path / "one.jsonl"
     Answered(NOWHERE, memory).configs(asked(), H200)
