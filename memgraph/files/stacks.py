@@ -12,6 +12,8 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from memgraph.files.composed import COMPOSED
+
 _OP = re.compile(r"^at::_ops::(\w+)::(call|redispatch)\(")
 _NODE = re.compile(r"^torch::autograd::(?:generated::)?(\w+)::apply\(")
 _OUTPUT = re.compile(
@@ -154,15 +156,21 @@ def _op(native: list[str]) -> str:
         inside = native[seen[number - 1][0] + 1 : place] if number else native[:place]
         if how == "redispatch" or (number and seen[number - 1][1:] == (name, "redispatch")):
             return _OVERLOAD.sub("", name)
-        if not any(map(_ABOVE.search, inside)) and not _asks_others(seen[:number], inside):
-            return _OVERLOAD.sub("", name)
+        plain = _OVERLOAD.sub("", name)
+        composed = bool(number) and plain in COMPOSED
+        if not composed and not any(map(_ABOVE.search, inside)) and not _asks_others(plain, seen[:number], inside):
+            return plain
     return ""
 
 
-def _asks_others(below: Sequence[tuple[int, str, str]], inside: Iterable[str]) -> bool:
+def _asks_others(name: str, below: Sequence[tuple[int, str, str]], inside: Iterable[str]) -> bool:
     """Whether autograd's kernel of an op calls another op before its own: a copy of what an op in place is about to
-    change (`original_self`, tools/autograd/gen_variable_type.py), which is an op of its own below autograd."""
-    return bool(below) and below[-1][2] == "call" and any("torch::autograd::VariableType::" in name for name in inside)
+    change (`original_self`, tools/autograd/gen_variable_type.py), which is an op of its own below autograd. Autograd's
+    kernels are not exported, so `dladdr` does not name them (torch/csrc/profiler/unwind/unwind.cpp)."""
+    if not below or below[-1][2] != "call":
+        return False
+    copies = name.endswith("_") and below[-1][1] == "clone"
+    return copies or any("torch::autograd::VariableType::" in one for one in inside)
 
 
 def _phase_of(file: str, name: str) -> str:

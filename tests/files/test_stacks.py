@@ -47,6 +47,18 @@ def test_what_autograd_copies_before_an_op_in_place_is_a_copy() -> None:
     assert site([*ALLOCATE, *called("silu_"), *IN_MODULE]).op == "aten.silu_"
 
 
+def test_where_only_exported_names_are_known_the_op_is_the_same() -> None:
+    """As `dladdr` names them: autograd's kernels and what the dispatcher calls have no names."""
+    unnamed, inside = native("??"), native("at::_ops::convolution::redispatch(at::Tensor const&)")
+    above = native("at::_ops::convolution::call(at::Tensor const&)", "at::native::conv2d_symint(at::Tensor const&)")
+    conv = [*ALLOCATE, *inside, *unnamed, *above, *unnamed, *native("at::_ops::conv2d::call(at::Tensor const&)")]
+    assert site(conv).op == "aten.convolution"
+    norm = native("at::_ops::native_group_norm::call(at::Tensor const&)", "at::_ops::group_norm::call(at::Tensor const&)")
+    assert site([*ALLOCATE, *norm]).op == "aten.native_group_norm"
+    copied = native("at::_ops::clone::call(at::Tensor const&)", "??", "at::_ops::silu_::call(at::Tensor&)")
+    assert site([*ALLOCATE, *copied]).op == "aten.clone"
+
+
 def test_clipping_is_no_optimizer() -> None:
     """Its `_foreach` ops look like one's; its frames say what it is."""
     clip = python((f"{TORCH}/nn/utils/clip_grad.py", "_get_total_norm", 97), (USER, "train", 5))
