@@ -7,12 +7,14 @@ from collections.abc import Sequence
 from memgraph.analyze.finding import Finding
 from memgraph.analyze.held_in_words import held_by, remedy
 from memgraph.analyze.steps import FEWEST, Kind, Steps, calls, holder, in_words, kinds_kept, rows_of, step_ends, steps
-from memgraph.trace import Held, Role, Trace, columns
+from memgraph.trace import Category, Held, Role, Trace, columns
 from memgraph.units import format_bytes
 
 _NAMED = 3
 _SHOWS = 0.05
 """Share of the peak from which on what is left of the step before is told."""
+_STAY = (Category.PARAMETER, Category.GRADIENT, Category.OPTIMIZER)
+"""What a step has of those before it; in a recording it has no name."""
 _PILES = 0.001
 """The same where two steps cannot say whether it grows, and a container or an attribute holds a graph of both."""
 
@@ -91,7 +93,10 @@ def _left_over(trace: Trace) -> tuple[Finding, ...]:
     if begun is None:
         return ()
     early = [index for index in trace.live_at(trace.peak.event) if begun[0] <= trace.spans[0][index] < begun[1]]
-    results = [kind for kind in trace.alike(early) if kind.buffer.role is Role.OUTPUT and not kind.buffer.name]
+    results = [
+        kind for kind in trace.alike(early) if kind.buffer.role is Role.OUTPUT and not kind.buffer.name
+        and kind.buffer.category not in _STAY
+    ]  # fmt: skip
     if not results:
         return ()
     again = kinds_kept(trace.alike(_born_within(trace, begun[1], begun[2])))

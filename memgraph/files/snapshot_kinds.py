@@ -20,6 +20,8 @@ _PRODUCTS = frozenset(f"aten.{name}" for name in (
     "_scaled_dot_product_attention_math",
 ))  # fmt: skip
 """Ops that call cuBLAS, which has a workspace from the first of them on."""
+_CACHES = "transformers/cache_utils.py:"
+"""Where the cache classes of transformers make what they keep."""
 _BEFORE = ("load", "before", "recorded")
 _STATE = 2
 """Tensors of a parameter's size that an optimizer keeps of it at most, Adam's moments; three with `amsgrad`."""
@@ -51,11 +53,38 @@ def with_categories(
     stays = [index for index, (start, stop) in enumerate(spans) if start < last < stop]
     for index, category in _by_sizes(buffers, told, born, stays):
         told[index] = category, Role.OUTPUT
+    for index in _left_gradients(buffers, told, born, spans, len(events)):
+        told[index] = Category.GRADIENT, Role.OUTPUT
     for index in _workspaces(buffers, told, born, spans, len(events)):
         told[index] = Category.WORKSPACE, Role.LIBRARY
     return tuple(
         buffer._replace(category=category, role=role) for buffer, (category, role) in zip(buffers, told, strict=True)
     )
+
+
+def _left_gradients(
+    buffers: Sequence[Buffer], told: Sequence[tuple[Category, Role]], born: Sequence[Phase],
+    spans: Sequence[tuple[int, int]], end: int,
+) -> Iterator[int]:  # fmt: skip
+    """Gradients of the step before a recording began, which its first step lets go of: what nothing else tells and was
+    there before, of the sizes that one backward leaves and as many of each."""
+    left = _of_one_backward(buffers, told, born)
+    for index, (buffer, (category, _), phase) in enumerate(zip(buffers, told, born, strict=True)):
+        there = category is Category.UNKNOWN and phase.name == "before" and spans[index][1] < end
+        if there and left[buffer.size] > 0:
+            left[buffer.size] -= 1
+            yield index
+
+
+def _of_one_backward(
+    buffers: Sequence[Buffer], told: Sequence[tuple[Category, Role]], born: Sequence[Phase]
+) -> Counter[int]:
+    """How many gradients of each size a backward leaves, of the one that leaves most."""
+    gradients: dict[int, Counter[int]] = {}
+    for buffer, (category, _), phase in zip(buffers, told, born, strict=True):
+        if category is Category.GRADIENT:
+            gradients.setdefault(phase.start, Counter())[buffer.size] += 1
+    return max(gradients.values(), key=Counter.total, default=Counter[int]()).copy()
 
 
 def _workspaces(
@@ -91,6 +120,8 @@ def _one(buffer: Buffer, site: Site, phase: Phase, stop: int, end: int) -> tuple
         return Category.WORKSPACE, Role.LIBRARY
     if site.kind == "raw":
         return Category.WORKSPACE, Role.TEMPORARY
+    if site.inner.startswith(_CACHES) and phase.name == "forward":
+        return (Category.CACHE if stop >= phase.stop else Category.TEMPORARY), Role.OUTPUT
     lasting = {"forward": Category.ACTIVATION, "backward": Category.GRADIENT, "optimizer": Category.OPTIMIZER}
     if phase.name in lasting:
         return lasting[phase.name] if stop >= phase.stop else Category.TEMPORARY, Role.OUTPUT
@@ -127,11 +158,7 @@ def _by_sizes(
     buffers: Sequence[Buffer], told: Sequence[tuple[Category, Role]], born: Sequence[Phase], stays: Sequence[int]
 ) -> Iterator[tuple[int, Category]]:
     """Parameters and optimizer state among what nothing else tells, by the sizes of gradients."""
-    gradients: dict[int, Counter[int]] = {}
-    for buffer, (category, _), phase in zip(buffers, told, born, strict=True):
-        if category is Category.GRADIENT:
-            gradients.setdefault(phase.start, Counter())[buffer.size] += 1
-    most = max(gradients.values(), key=Counter.total, default=Counter[int]())
+    most = _of_one_backward(buffers, told, born)
     made = any(category is Category.OPTIMIZER for category, _ in told)
     wanted = most.copy()
     wanted.subtract(buffer.size for buffer, (category, _) in zip(buffers, told, strict=True)

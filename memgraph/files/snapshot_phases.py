@@ -20,6 +20,8 @@ _ARITHMETIC = frozenset(f"aten.{name}" for name in (
     "norm", "linalg_vector_norm", "maximum", "clamp", "view", "copy_", "expand", "reshape", "mean", "square",
 ))  # fmt: skip
 """Ops that optimizers call as well as models."""
+_ADDS = 100
+"""Parts of what a backward leaves of which another leaves less than one: it adds to gradients that are there."""
 _ASKS = (int(Action.ALLOC), int(Action.OUT_OF_MEMORY))
 
 
@@ -48,7 +50,7 @@ def phases(events: Events, sites: Sequence[Site], before: int) -> tuple[Phase, .
     if rows and rows[0][0] != "before":
         rows[0] = (*rows[0][:2], 0)
     found = _closed(rows or [("recorded", 1, before)], len(events))
-    return found if labels.script else _cut(found, events, sites)
+    return _joined(found if labels.script else _cut(found, events, sites), events)
 
 
 def _first(actions: Sequence[int], place: int, before: int) -> int:
@@ -148,6 +150,35 @@ def _numbered(rows: Sequence[tuple[str, int]], length: int) -> tuple[Phase, ...]
         told.append((name, step, start))
         before = name
     return _closed(told, length)
+
+
+def _joined(found: Sequence[Phase], events: Events) -> tuple[Phase, ...]:
+    """Micro-batches as one step, where no optimizer shows, as SGD's without momentum does not: a backward that adds to
+    gradients leaves nothing, and one that finds none leaves them all. Where only one leaves any, they are set to zero
+    and not let go of, and each backward is taken to be a step's."""
+    backwards = [phase for phase in found if phase.name == "backward"]
+    left = [_left(phase, events) for phase in backwards]
+    adds = [_ADDS * one < max(left) for one in left]
+    if any(phase.name == "optimizer" for phase in found) or adds.count(False) < 2 or not any(adds):
+        return tuple(found)
+    rows, step, ahead = [], backwards[0].step, list(adds[1:])
+    for before, phase in zip([None, *found], found, strict=False):
+        if before is not None and before.name == "backward":
+            step += not (ahead and ahead.pop(0))
+        rows.append(phase._replace(step=min(phase.step, step)))
+    return tuple(rows)
+
+
+def _left(phase: Phase, events: Events) -> int:
+    """Bytes of what is made in a phase and outlives it."""
+    rows = zip(*(column[phase.start : phase.stop] for column in events.columns), strict=True)
+    made: dict[int, int] = {}
+    for action, _, _, address, size in rows:
+        if action == Action.ALLOC:
+            made[address] = size
+        elif action in _ENDS:
+            made.pop(address, None)
+    return sum(made.values())
 
 
 @functools.cache

@@ -66,6 +66,23 @@ def test_of_an_ordinary_run_nothing_is_told(adam: bool, old: bool, tmp_path: Pat
     assert found is not None and found.count >= 5 and found.steady
 
 
+@pytest.mark.parametrize(("zeros", "counted"), [(False, 4), (True, 8)])
+def test_micro_batches_of_sgd_are_one_step(zeros: bool, counted: int, tmp_path: Path) -> None:
+    """Nothing shows of SGD without momentum. Of two backwards one leaves gradients and one adds to them; where these
+    are set to zero nobody can say."""
+    with memgraph.virtual_gpu("rtx3090") as gpu:
+        net = nn.Sequential(nn.Linear(1024, 4096), nn.ReLU(), nn.Linear(4096, 1024)).cuda()
+        update = torch.optim.SGD(net.parameters())
+        for _ in range(4):
+            for _ in range(2):
+                net(torch.randn(2048, 1024, device="cuda")).square().mean().backward()
+            update.step()
+            update.zero_grad(set_to_none=not zeros)
+    trace = read(gpu.trace, True, tmp_path)
+    assert max(phase.step for phase in trace.phases if phase.name == "backward") == counted
+    assert findings(trace) == ()
+
+
 def test_a_relu_as_large_as_cublass_workspace_is_none(tmp_path: Path) -> None:
     """32 MiB are what Hopper's workspace takes, and what the hidden layer does: six of them are kept."""
     sizes = {row.category: row.bytes for row in categories(read(_trained("hook", True), True, tmp_path))}

@@ -188,6 +188,36 @@ def test_what_was_there_before_is_told_apart_by_the_sizes_of_gradients(tmp_path:
     assert [phase.name for phase in trace.phases] == ["before", "forward", "backward", "optimizer"]
 
 
+def test_gradients_of_the_step_before_are_let_go_of_in_the_window(tmp_path: Path) -> None:
+    """`zero_grad` stands before the backward: of 3 KiB there are a parameter, its state, and the gradient before, which
+    dies first; of 7 KiB, of which no gradient comes, nobody knows."""
+    sizes = [3072, 3072, 3072, 3072, 7168]
+    at = sum(sizes)
+    here = python((f"{TORCH}/nn/modules/module.py", "_call_impl", 1), ("/me/t.py", "f", 2))
+    update = python((f"{TORCH}/optim/adam.py", "step", 1), ("/me/t.py", "f", 3))
+    died = [(9216, 3072), (12288, 7168)]
+    blocks = [
+        {"address": 3072 * n, "size": 3072, "requested_size": 3072, "state": "active_allocated"} for n in range(3)
+    ]
+    blocks += [
+        {"address": 9216, "size": at - 9216, "requested_size": 0, "state": "inactive"},
+        {"address": at, "size": 3072, "requested_size": 3072, "state": "active_allocated"},
+        {"address": at + 3072, "size": 2 * MIB - at - 3072, "requested_size": 0, "state": "inactive"},
+    ]
+    entries = [
+        entry("alloc", at + 3072, 1024, here),
+        *(entry(f"free_{how}", *one) for one in died for how in ("requested", "completed")),
+        entry("alloc", at, 3072), entry("free_requested", at + 3072, 1024), entry("free_completed", at + 3072, 1024),
+        entry("alloc", at + 3072, 512, update), entry("free_requested", at + 3072, 512),
+        entry("free_completed", at + 3072, 512),
+    ]  # fmt: skip
+    segment = {"address": 0, "total_size": 2 * MIB, "device": 0, "stream": 0, "blocks": blocks}
+    trace = written(tmp_path, {"segments": [segment], "device_traces": [entries]})
+    assert Counter((buffer.category.name, buffer.size) for buffer in trace.buffers[3:]) == {
+        ("PARAMETER", 3072): 1, ("OPTIMIZER", 3072): 2, ("GRADIENT", 3072): 1, ("UNKNOWN", 7168): 1,
+    }  # fmt: skip
+
+
 def test_a_block_is_as_large_as_the_file_has_it(tmp_path: Path) -> None:
     """19.5 MiB of a segment of 20: the block is the segment. And 19 MiB, dead by the end, at the same place."""
     size, other = 39 * MIB // 2, 19 * MIB

@@ -53,7 +53,9 @@ def test_where_only_exported_names_are_known_the_op_is_the_same() -> None:
     above = native("at::_ops::convolution::call(at::Tensor const&)", "at::native::conv2d_symint(at::Tensor const&)")
     conv = [*ALLOCATE, *inside, *unnamed, *above, *unnamed, *native("at::_ops::conv2d::call(at::Tensor const&)")]
     assert site(conv).op == "aten.convolution"
-    norm = native("at::_ops::native_group_norm::call(at::Tensor const&)", "at::_ops::group_norm::call(at::Tensor const&)")
+    norm = native(
+        "at::_ops::native_group_norm::call(at::Tensor const&)", "at::_ops::group_norm::call(at::Tensor const&)"
+    )
     assert site([*ALLOCATE, *norm]).op == "aten.native_group_norm"
     copied = native("at::_ops::clone::call(at::Tensor const&)", "??", "at::_ops::silu_::call(at::Tensor&)")
     assert site([*ALLOCATE, *copied]).op == "aten.clone"
