@@ -23,6 +23,7 @@ from memgraph.virtual.values import known as values
 from memgraph.world.calls import MESSAGES, Calls
 from memgraph.world.mail import Mail
 from memgraph.world.nccl import Nccl
+from memgraph.world.refused import check
 from memgraph.world.works import made
 
 Kernel = Callable[..., Any]
@@ -84,6 +85,7 @@ def _run(
     if not any(isinstance(tensor, FakeTensor) for tensor in (*results, *sources)) and name != "barrier":
         return func(*args, **kwargs)
     group = c10d_cpp.ProcessGroup.unbox(given["process_group"])
+    check(name, given, results, sources, group.size())
     peer = calls.made(name, group, results, sources, _peer(given))
     with mode:
         _move(name, given, results, sources, group)
