@@ -95,7 +95,7 @@ class _Search:
             self._queue.append((value, path))
 
     def _tensor(self, tensor: Tensor, path: Path) -> None:
-        self._hit(tensor, Found(path, tensor, graph=False))
+        self._hit(_inner(tensor), Found(path, tensor, graph=False))
         gradient, node = behind(tensor)
         if gradient is not None:
             self._add(gradient, path if path.last else Path(f"{path.name}.grad", "gradient", path.file))
@@ -119,15 +119,22 @@ class _Search:
         self._seen[id(node)] = node
         for saved in _saved(node):
             if isinstance(saved, Tensor):
-                self._hit(saved, Found(path, root, graph=True))
+                self._hit(_inner(saved), Found(path, root, graph=True))
             elif saved is not None:
                 self._add(saved, path)
         variable = getattr(node, "variable", None)  # what an AccumulateGrad adds to
         if isinstance(variable, Tensor) and id(variable) not in self._seen:
-            self._hit(variable, Found(path, root, graph=True))
+            self._hit(_inner(variable), Found(path, root, graph=True))
         for before, _ in node.next_functions:
             if before is not None:
                 self._graphs.append((before, path, root))
+
+
+def _inner(tensor: Tensor) -> Tensor:
+    """What a tensor inside a transform of `torch.func` wraps: it has no storage itself."""
+    while torch._C._functorch.is_functorch_wrapped_tensor(tensor):
+        tensor = torch._C._functorch.get_unwrapped(tensor)
+    return tensor
 
 
 def _saved(node: Any) -> Iterator[Any]:

@@ -26,6 +26,8 @@ EVERY_RUN = (
     "torch._C._disabled_torch_dispatch_impl",
     "torch._C._dispatch_dump",
     "torch._C._dispatch_has_kernel_for_dispatch_key",
+    "torch._C._functorch.get_unwrapped",
+    "torch._C._functorch.is_functorch_wrapped_tensor",
     "torch._C._functorch.peek_interpreter_stack",
     "torch._C._get_cudnn_allow_tf32",
     "torch._C._get_cudnn_deterministic",

@@ -109,6 +109,21 @@ def test_looking_keeps_nothing_alive(tmp_path: Path) -> None:
     assert all(trace.lives[x].stop < trace.lives[probe].start for x, probe in zip(inputs, probes, strict=True))
 
 
+def test_tensors_inside_a_transform_are_looked_into(tmp_path: Path) -> None:
+    """A search may fall into `torch.func.grad`, whose tensors have no storage themselves."""
+    program = """
+        from torch.func import functional_call, grad
+        layer = nn.Linear(8, 4).cuda()
+        weights, kept = {name: value.detach() for name, value in layer.named_parameters()}, []
+        for _ in range(5):
+            g = grad(lambda w: functional_call(layer, w, (torch.ones(2, 8, device="cuda"),)).sum())(weights)
+            kept.append(torch.ones(1000, device="cuda"))
+            weights = {name: value - 0.1 * g[name] for name, value in weights.items()}
+    """
+    trace = ran(tmp_path, program)
+    assert trace.ops[-1].name == "aten.sub.Tensor"
+
+
 def test_what_is_held_is_kept_in_the_file(tmp_path: Path) -> None:
     from memgraph import load
 

@@ -62,6 +62,7 @@ def kernels(state: Callable[[str], None]) -> Mapping[OpOverload, Kernel]:
         aten._embedding_bag.default: _embedding_bag,
         aten._embedding_bag_forward_only.default: _embedding_bag,
         aten._scaled_dot_product_cudnn_attention.default: _cudnn_attention,
+        aten._index_put_impl_.default: _put,
         aten.col2im.default: _col2im,
         aten.multi_margin_loss_backward.default: _like_second,
         aten.multilabel_margin_loss_backward.default: _like_second,
@@ -98,6 +99,13 @@ def _loss_backward(_grad: Tensor, source: Tensor, *_: Any) -> Tensor:
     over. torch's own formula keeps the strides, and divides by a number of elements that may be none. Measured:
     `diffusion` of the recorded runs."""
     return torch.empty_like(source, memory_format=torch.contiguous_format)
+
+
+def _put(target: Tensor, indices: Sequence[Tensor | None], *_: Any) -> Tensor:
+    """aten/src/ATen/native/cuda/Indexing.cu (`makeLinearIndex`): indices may be on the host, as those of a forward
+    whose gradient is put. torch's formula for tensors without values allows that in the forward alone."""
+    elsewhere = any(index is not None and index.device != target.device for index in indices)
+    return target if elsewhere else NotImplemented
 
 
 def _col2im(columns: Tensor, size: Sequence[int], kernel: Sequence[int], *_: Any) -> Tensor:

@@ -22,6 +22,9 @@ from memgraph.virtual.values.partly import LIMIT
 aten = torch.ops.aten
 FEW = 1024
 """Choices among which a module's own maximum is taken to route, although there are fewer rows than choices."""
+MAP = 2**21
+"""Integers up to which their bounds are kept: a class for each pixel of eight pictures of 512 x 512, of which metrics
+ask how many classes there are. They are followed through views and copies alone, from `partly.LIMIT` on."""
 
 Bounds = Callable[[Sequence[Any], Mapping[str, Any], Tensor], tuple[int, int]]
 
@@ -73,7 +76,7 @@ def follow(
         values.value_of(output) is not None
         or output.dtype not in values.EXACT
         or output.numel() == 0
-        or output.numel() > LIMIT
+        or output.numel() > MAP
     ):
         return
     if func in _ALONG_A_DIMENSION:
@@ -108,7 +111,8 @@ def _places(
         return
     among = source.numel() if dim is None else source.shape[dim]
     guess = choice = None
-    if func in _ROUTING and dim is not None and (output.numel() >= among or (among <= FEW and inside_a_module())):
+    routes = func in _ROUTING and dim is not None and output.numel() <= LIMIT
+    if routes and (output.numel() >= among or (among <= FEW and inside_a_module())):
         rows = source.numel() // among
         choice = values.Choice(rows, output.numel() // rows, among, line())
         guess = _shared_out(output, dim, source.dim(), among)

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch._ops import OpOverload
 from torch._subclasses.fake_tensor import FakeTensor
 
-from memgraph.virtual.values import counted, partly
+from memgraph.virtual.values import chosen, counted, partly
 from memgraph.virtual.values import known as values
 from memgraph.virtual.values.known import Choice
 
@@ -54,8 +55,11 @@ def guess(func: OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any]) -> t
     return (values.run_on(values.supposed, func, args, kwargs), choice) if choice else (None, None)
 
 
+_COPIES = frozenset({torch.ops.aten._to_copy.default, torch.ops.aten.clone.default})
+
+
 def _bounds(func: OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any], output: Tensor) -> partly.Between | None:
-    if output.numel() > partly.LIMIT:
+    if output.numel() > (chosen.MAP if func in _COPIES else partly.LIMIT):
         return None
     pair = partly.between(func, args, kwargs)
     return pair if pair is not None and pair[0].shape == output.shape == pair[1].shape else None

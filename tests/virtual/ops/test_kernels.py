@@ -38,3 +38,12 @@ def test_infinite_losses_of_ctc_are_left_out() -> None:
         F.ctc_loss(logits, labels, torch.full((8,), 20), lengths, zero_infinity=True, reduction="none")
     sizes = [buffer.size for buffer in gpu.trace.buffers]
     assert sizes[-3:] == [4, 8, 32]
+
+
+def test_gradients_are_put_by_indices_on_the_host_too() -> None:
+    """As Informer picks queries: rows by an `arange` of the host, columns by places on the card."""
+    with memgraph.virtual_gpu("rtx3090"):
+        x = torch.randn(8, 16, 4, device="cuda", requires_grad=True)
+        columns = x.sum(-1).topk(3, dim=1).indices
+        x[torch.arange(8)[:, None], columns].sum().backward()
+        assert x.grad is not None and x.grad.shape == x.shape and x.grad.is_cuda

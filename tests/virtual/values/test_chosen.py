@@ -115,3 +115,14 @@ def test_the_largest_k_are_k_different_ones() -> None:
         kept = torch.zeros(4, 100, dtype=torch.bool, device="cuda")
         kept.scatter_(1, torch.randn(4, 100, device="cuda").topk(32, dim=1).indices, True)
         assert torch.randn(4, 100, device="cuda")[kept].shape == (128,)
+
+
+def test_classes_of_many_pixels_are_as_many_as_there_are() -> None:
+    """As metrics check that predictions have no more values than there are classes: 5, of 8 x 96 x 96 pixels."""
+    with memgraph.virtual_gpu("rtx3090"):
+        classes = torch.randn(8, 5, 96, 96, device="cuda").argmax(1)
+        assert len(torch.unique(classes)) == 5
+        assert len(torch.unique(classes.flatten().to(torch.int32))) == 5
+        assert torch.bincount(classes.flatten()).shape == (5,)
+        classes[0] = 7
+        assert len(torch.unique(classes)) == 8  # from 0 to 7
