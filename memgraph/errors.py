@@ -68,7 +68,18 @@ class InvariantError(TraceError):
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> UsageError:
     """The error for a mistyped name, with the closest known ones: `unknown GPU 'h20': did you mean h200?`"""
     options = sorted(known)
-    folded = {option.lower(): option for option in options}
-    close = [folded[hit] for hit in difflib.get_close_matches(name.lower(), folded, n=3, cutoff=0.5)]
+    close = _continued(name, options) or _alike(name, options)
     hint = f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(options)}"
     return UsageError(f"unknown {kind} {name!r}: {hint}")
+
+
+def _continued(name: str, options: Iterable[str]) -> list[str]:
+    """Three of the shortest names that begin so: `a100-40gb` and `a100-80gb` for `a100`, which is no less close to
+    `a10`."""
+    longer = [option for option in options if option.lower().startswith(name.lower())] if len(name) > 2 else []
+    return [option for option in longer if len(option) == min(map(len, longer))][:3]
+
+
+def _alike(name: str, options: Iterable[str]) -> list[str]:
+    folded = {option.lower(): option for option in options}
+    return [folded[hit] for hit in difflib.get_close_matches(name.lower(), folded, n=3, cutoff=0.5)]

@@ -21,6 +21,7 @@ from tests.commands import Result, Run, is_one_line, process
     [
         ("--model nanovlm-223m", "unknown model 'nanovlm-223m': did you mean nanovlm-222m"),
         ("--model xyzzy", "unknown model 'xyzzy': known: nanovlm-222m, nanovlm-460m"),
+        ("--gpu a100", "unknown GPU 'a100': did you mean a100-40gb or a100-80gb?"),
         ("--gpu rtx309", "unknown GPU 'rtx309': did you mean rtx3090"),
         ("--dtype float23", "unknown dtype 'float23': did you mean float32"),
         ("--amp bf61", "unknown amp 'bf61': did you mean bf16"),
