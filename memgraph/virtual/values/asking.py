@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dis
 import functools
+import linecache
 import sys
 from pathlib import Path
 from types import CodeType, FrameType
@@ -32,6 +33,10 @@ _FAR = 400
 _GO_ON = {"GenerationMixin._beam_search": True}
 """Functions whose condition has an answer of its own. transformers, generation/utils.py: whether there are unfinished
 beams, which is known to be False at the length that was asked for."""
+_LBFGS = str(_TORCH / "optim" / "lbfgs.py")
+_WELL = ("ys > 1e-10", "abs(gtd_new) <= -c2 * gtd")
+"""Of its conditions, those that hold where it works: the step says something of the curvature and is remembered, and a
+line search is content with its first point. The others would end it."""
 
 
 def slices() -> bool:
@@ -49,8 +54,16 @@ def goes_on(usual: bool) -> bool:
         return usual
     if frame.f_code.co_qualname in _GO_ON:
         return _GO_ON[frame.f_code.co_qualname]
+    if frame.f_code.co_filename == _LBFGS:
+        return any(well in linecache.getline(_LBFGS, frame.f_lineno) for well in _WELL)
     raising = tuple(_raises_after(frame.f_code, frame.f_lasti, answer) for answer in (False, True))
     return usual if raising[0] == raising[1] else raising[0]
+
+
+def minimises() -> bool:
+    """Whether a loss is asked for by an optimizer that is done once it falls no more (torch/optim/lbfgs.py)."""
+    frame = _asking()
+    return frame is not None and frame.f_code.co_filename == _LBFGS
 
 
 def _asking() -> FrameType | None:

@@ -22,7 +22,7 @@ from memgraph.errors import MemgraphError, UsageError
 from memgraph.virtual.patches import replaced
 from memgraph.virtual.values import counted, follow
 from memgraph.virtual.values import known as values
-from memgraph.virtual.values.asking import goes_on, slices
+from memgraph.virtual.values.asking import goes_on, minimises, slices
 from memgraph.virtual.values.known import Knowledge
 
 aten = torch.ops.aten
@@ -85,6 +85,7 @@ class Assumptions:
         self.fraction = fraction
         self._stated: dict[str, int] = {}
         self._asked: dict[tuple[str, str], tuple[int, int, int]] = {}
+        self._falls = 0
 
     @property
     def stated(self) -> tuple[str, ...]:
@@ -192,6 +193,10 @@ class Assumptions:
     def _scalar(self, tensor: Tensor, where: str, step: int) -> bool | int | float:
         if tensor.dtype is torch.bool:
             return self._condition(where, step)
+        if minimises():
+            self._falls += 1
+            self.state(f"what LBFGS reads{where} is taken to fall each time: no step of it ends early")
+            return 1 / self._falls
         value = self._patiently(1.0 if tensor.dtype.is_floating_point else 1, where, step)
         if (pair := values.bounds(tensor)) is not None:
             most = pair[1].item()

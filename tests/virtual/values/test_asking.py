@@ -167,3 +167,29 @@ def test_a_size_that_a_custom_op_leaves_open_is_its_bound_or_a_share_of_it(share
         assert boxes[suppress(boxes, boxes[:, 0], 0.5)].shape == (kept, 4)
         assert at_most(boxes).shape == (rows, 4)
     assert gpu.trace.assumptions[0].startswith(f"{kept} of at most 100 for memgraph_values.suppress.default at ")
+
+
+@pytest.mark.parametrize("search", [None, "strong_wolfe"])
+def test_lbfgs_remembers_as_many_steps_as_on_a_cpu(search: str | None) -> None:
+    """6 iterations a step, of which the last 4 are kept: none ends early where the loss falls. (A search along a line
+    finds this minimum at once on a CPU.)"""
+
+    def iterated(device: str) -> tuple[int, int]:
+        weight = torch.full((40,), 3.0, device=device, requires_grad=True)
+        scale = torch.linspace(0.5, 2, 40, device=device)
+        optimizer = torch.optim.LBFGS([weight], lr=0.1, max_iter=6, history_size=4, line_search_fn=search)
+
+        def closure() -> torch.Tensor:
+            optimizer.zero_grad()
+            loss = ((weight - 1) * scale).pow(4).sum()
+            loss.backward()  # type: ignore[no-untyped-call]
+            return loss
+
+        for _ in range(2):
+            optimizer.step(closure)  # type: ignore[arg-type]
+        state = optimizer.state[weight]
+        return state["n_iter"], len(state["old_dirs"])
+
+    assert search or iterated("cpu") == (12, 4)
+    with memgraph.virtual_gpu("rtx3090"):
+        assert iterated("cuda") == (12, 4)
