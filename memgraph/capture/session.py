@@ -275,9 +275,11 @@ class VirtualGpu:
     def _elsewhere(self) -> list[str]:
         if self.release in (None, torch_version()):
             return []
+        compiled = self.compiling.compilation()
         return [
             f"it is as on torch {self._torch}: its allocator, and what its libraries take; where torch {self._torch} "
-            f"calls other ops than {torch.__version__}, which is installed here, they are the installed one's"
+            f"calls other ops than {torch.__version__}, which is installed here, they are the installed one's",
+            *([_COMPILED_BY.format(torch.__version__, self._torch)] if compiled else []),
         ]
 
     def _estimates(self) -> list[str]:
@@ -348,6 +350,12 @@ def _asked(version: int, some_estimated: bool) -> str:
     name = f"{version // 10_000}.{version // 100 % 100}.{version % 100}"
     rest = ", but for 1 x 1 and depthwise kernels, which are an estimate" if some_estimated else ""
     return f"the workspaces of convolutions are what cuDNN {name}, found here, takes on this GPU{rest}"
+
+
+_COMPILED_BY = (
+    "what torch.compile makes is {}'s: torch {} fuses, keeps and times other kernels, and a compiled step's peak may "
+    "be another by a tenth; predict it with that torch installed"
+)
 
 
 def torch_version() -> tuple[int, int]:

@@ -101,6 +101,8 @@ def test_depthwise_kernels() -> None:
     weight = asked("weight", groups=32, dtype="bfloat16", last=True)
     found = choose(Proposes(TENSOR_CORES), weight, H200, Settings())  # type: ignore[arg-type]
     assert found == Choice(8 * 8 * 32 * 9 * 4, False, Without())
+    larger = asked("weight", kernel=15, groups=32, dtype="bfloat16", last=True)  # than its images of 14 x 14
+    assert choose(Proposes(TENSOR_CORES), larger, H200, Settings()) == Choice(0, False, Without())  # type: ignore[arg-type]
     fp32 = choose(Proposes(TENSOR_CORES), asked("weight", groups=32), H200, Settings())  # type: ignore[arg-type]
     assert fp32 is not None
     assert (fp32.workspace, fp32.asked) == (4096, True)
