@@ -66,9 +66,10 @@ def record(
     A run that fails or is interrupted is written as far as it came. While the hook records, its log lies beside the
     output as OUTPUT.log; a process that is killed leaves it there, and it can be read in the place of a trace.
     """
-    log = output.with_name(f"{output.name}.log")
-    for path in filter(None, (output, log, times)):
+    for path in filter(None, (output, times)):
         check_free(path, force=force)
+    log = output.with_name(f"{output.name}.log")
+    check_free(log, force=force)
     size = parse_bytes(cap) if cap is not None else None
     _refuse_what_means_nothing(script, module, via, ops)
     _refuse_times(times, output, script, chosen["compile"])

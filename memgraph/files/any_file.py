@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Callable
 from pathlib import Path
 
@@ -25,9 +26,12 @@ def load(path: str | os.PathLike[str], *, libraries: bool = False) -> Trace:
         libraries: of a snapshot, give the lines of the libraries that call torch, and not the first outside of them.
 
     Raises:
-        TraceError: it is not there, none of the three, damaged, or not plain data.
+        TraceError: it is not there, no plain file, none of the three, damaged, or not plain data.
     """
     try:
+        kind = stat.S_IFMT(Path(path).stat().st_mode)
+        if kind not in (stat.S_IFREG, stat.S_IFDIR):  # a pipe can be read once, or never
+            raise TraceError(f"{path} is not a plain file: write what it gives into one")
         with open(path, "rb") as file:
             start = file.read(len(hook_log.MAGIC))
     except OSError as error:

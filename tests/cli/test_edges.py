@@ -21,6 +21,11 @@ LONG = "x" * 5000
     [
         ("analyze FILE -o ''", "is not a plain file"),
         ("timeline FILE -o ''", "unknown kind of file"),
+        ("record -o ''", "is not a plain file"),
+        ("record -o /", "is a directory"),
+        ("record -o real.memgraph --times ''", "is not a plain file"),
+        ("monitor --baseline '' --update", "is not a plain file"),
+        ("analyze /dev/zero", "/dev/zero is not a plain file: write what it gives into one"),
         ("checkpoint --host-cost nan", "nan is not a number"),
         ("checkpoint --host-cost inf", "not in the range"),
         ("run --select nan x.py", "nan is not a number"),
@@ -49,6 +54,17 @@ def test_one_line_and_the_code_of_usage(line: str, said: str, saved: Path, monke
     result = CliRunner().invoke(main, words)
     assert result.exit_code in (1, 2) and result.output.startswith("memgraph: ") and result.output.count("\n") == 1
     assert said in result.output and len(result.output) < 1600 and LONG[:250] not in result.output
+
+
+@pytest.mark.parametrize("words", ["analyze PIPE", "diff PIPE FILE", "check FILE PIPE", "timeline PIPE -o OUT"])
+def test_a_pipe_is_no_trace_and_nobody_waits_for_it(words: str, saved: Path, tmp_path: Path) -> None:
+    """A trace is read twice, to see what it is and whole."""
+    os.mkfifo(tmp_path / "pipe")
+    places = {"PIPE": tmp_path / "pipe", "FILE": saved, "OUT": tmp_path / "a.json"}
+    line = [sys.executable, "-m", "memgraph", *(str(places.get(word, word)) for word in words.split())]
+    done = subprocess.run(line, capture_output=True, text=True, check=False, timeout=60)
+    said = f"memgraph: {tmp_path / 'pipe'} is not a plain file: write what it gives into one\n"
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", said)
 
 
 @pytest.mark.parametrize(
