@@ -1,13 +1,14 @@
 """Sizes of what cuDNN's recurrent layers need: the flat weights, the reserve space, the workspace, the dropout state.
 
 cuDNN answers for these itself (`cudnnGetRNNWeightSpaceSize`, `cudnnGetRNNTempSpaceSizes`, `cudnnDropoutGetStatesSize`),
-but only through a handle, which needs a card; so what is written here was read off an H200 with cuDNN 9.19
-(`tests/data/recurrent_h200.json.gz`: 486 settings of LSTM, GRU and RNN, and `ops_h200_layers.json.gz`). Where it is not
-exact is said in `workspace_is_measured`. All sizes in bytes.
+but only through a handle, which needs a card; so what is written here was read off an H200 with cuDNN 9.19: through its
+handle in 48,564 settings of LSTM, GRU and RNN in three types (`benchmarks/single_ops/recurrent_sizes.py`), of which the
+reserves are these in all and the workspaces in 48,502, and through PyTorch in 443 others
+(`tests/data/recurrent_h200.json.gz`), where 880 of 886 workspaces are. All sizes in bytes.
 
-What the copies of `_COPIES` are for cuDNN does not tell: their counts are read off. Read off half of the settings of
-each kind they give 554 of the 592 workspaces of the other half to the byte, each half in turn, where those here give
-564; of kinds that are not called measured 136 of 294 (`benchmarks/single_ops/recurrent_halves.py`).
+A workspace is the largest of what two or three moments of the work hold (`_MOMENTS`): copies of the hidden states and
+of the input for each step, and hidden states for each layer. Several layers in one direction work on some steps at a
+time.
 """
 
 from __future__ import annotations
@@ -30,40 +31,55 @@ _ALWAYS, _LENGTHS = 256, 8
 """Bytes of any workspace, and of each sequence, for its length on both sides."""
 
 
-class _Copies(NamedTuple):
-    """How often a workspace holds what goes through the layers."""
+_GATES_KEPT = 256
+"""Steps whose gates' gradients are there at once."""
+
+
+class _Moment(NamedTuple):
+    """What a workspace holds at once, besides the weights."""
 
     hidden: int
     """Hidden states of one direction, for each step."""
     inputs: int
     """The input, for each step."""
-    wider: int
-    """The wider of the two."""
     states: int
     """Hidden states, for each layer and direction."""
-    wider_states: int = 0
-    """The wider of hidden state and input, for each layer and direction."""
-    exact: bool = True
-    """Whether nine in ten of the recorded sizes are these to the byte."""
+    at_a_time: bool = False
+    """Whether those of the steps that layers work on at a time come on top."""
+    gates: int = 0
+    """Hidden states for each step of so many as have their gates' gradients at once."""
+    dropped: bool = False
+    """Whether dropout between layers needs one more hidden state for each step."""
 
 
-_COPIES = {  # by kind, whether in two directions, whether there are several layers
-    ("RNN", False, False): _Copies(2, 2, 2, 3, 2), ("RNN", False, True): _Copies(3, 1, 1, 5, exact=False),
-    ("RNN", True, False): _Copies(6, 2, 4, 4, 3), ("RNN", True, True): _Copies(8, 2, 4, 7),
-    ("LSTM", False, False): _Copies(3, 1, 2, 5, 5, exact=False),
-    ("LSTM", False, True): _Copies(4, 1, 1, 5, 5, exact=False),
-    ("LSTM", True, False): _Copies(12, 1, 2, 7, 5), ("LSTM", True, True): _Copies(13, 1, 1, 12),
-    ("GRU", False, False): _Copies(3, 2, 1, 5), ("GRU", False, True): _Copies(3, 1, 1, 5, exact=False),
-    ("GRU", True, False): _Copies(9, 1, 3, 4, 3), ("GRU", True, True): _Copies(8, 2, 4, 7),
+_Moments = dict[tuple[str, bool, bool], tuple[_Moment, ...]]
+_MOMENTS: _Moments = {  # by kind, whether in two directions, whether there are several layers
+    ("RNN", False, False): (_Moment(4, 2, 5), _Moment(3, 3, 5)),
+    ("RNN", False, True): (_Moment(3, 2, 5, True), _Moment(2, 3, 5, True)),
+    ("RNN", True, False): (_Moment(10, 2, 7), _Moment(6, 6, 7)),
+    ("RNN", True, True): (_Moment(12, 2, 7), _Moment(8, 6, 7)),
+    ("LSTM", False, False): (_Moment(1, 1, 10, gates=4, dropped=True), _Moment(4, 2, 11), _Moment(3, 3, 11)),
+    ("LSTM", False, True): (_Moment(1, 1, 10, gates=4, dropped=True), _Moment(3, 2, 11, True), _Moment(2, 3, 11, True)),
+    ("LSTM", True, False): (_Moment(14, 1, 12), _Moment(6, 6, 13)),
+    ("LSTM", True, True): (_Moment(14, 1, 12), _Moment(12, 2, 13), _Moment(8, 6, 13)),
+    ("GRU", False, False): (_Moment(4, 2, 5), _Moment(3, 3, 5)),
+    ("GRU", False, True): (_Moment(1, 1, 5, gates=3, dropped=True), _Moment(3, 2, 5, True), _Moment(2, 3, 5, True)),
+    ("GRU", True, False): (_Moment(12, 1, 7), _Moment(6, 6, 7)),
+    ("GRU", True, True): (_Moment(12, 2, 7), _Moment(8, 6, 7)),
 }  # fmt: skip
-_SMALL_COPIES = {
-    ("RNN", False, False): _Copies(12, 2, 1, 6), ("RNN", False, True): _Copies(13, 2, 1, 6, exact=False),
-    ("RNN", True, False): _Copies(15, 2, 4, 7), ("RNN", True, True): _Copies(17, 2, 4, 7),
-    ("LSTM", False, False): _Copies(21, 1, 0, 8, exact=False), ("LSTM", False, True): _Copies(21, 1, 1, 8, exact=False),
-    ("LSTM", True, False): _Copies(30, 1, 0, 9, exact=False),
-    ("LSTM", True, True): _Copies(30, 1, 0, 5, 4, exact=False),
-    ("GRU", False, False): _Copies(18, 2, 0, 6), ("GRU", False, True): _Copies(18, 2, 1, 6, exact=False),
-    ("GRU", True, False): _Copies(20, 2, 4, 7, exact=False), ("GRU", True, True): _Copies(22, 2, 4, 7, exact=False),
+_SMALL_MOMENTS: _Moments = {
+    ("RNN", False, False): (_Moment(13, 2, 6), _Moment(12, 3, 6)),
+    ("RNN", False, True): (_Moment(14, 2, 6), _Moment(13, 3, 6)),
+    ("RNN", True, False): (_Moment(19, 2, 7), _Moment(15, 6, 7)),
+    ("RNN", True, True): (_Moment(21, 2, 7), _Moment(17, 6, 7)),
+    ("LSTM", False, False): (_Moment(21, 1, 8), _Moment(15, 3, 12)),
+    ("LSTM", False, True): (_Moment(21, 1, 8, dropped=True), _Moment(16, 3, 12)),
+    ("LSTM", True, False): (_Moment(30, 1, 9), _Moment(18, 6, 13)),
+    ("LSTM", True, True): (_Moment(30, 1, 9), _Moment(20, 6, 13)),
+    ("GRU", False, False): (_Moment(18, 2, 6), _Moment(17, 3, 6)),
+    ("GRU", False, True): (_Moment(19, 2, 6), _Moment(18, 3, 6)),
+    ("GRU", True, False): (_Moment(24, 2, 7), _Moment(20, 6, 7)),
+    ("GRU", True, True): (_Moment(26, 2, 7), _Moment(22, 6, 7)),
 }  # fmt: skip
 """The same of the algorithm for small hidden sizes."""
 
@@ -137,23 +153,34 @@ def reserve_bytes(layers: Layers, dropout: float) -> int:
 
 
 def workspace_bytes(layers: Layers, small: bool, dropout: bool = False) -> int:
-    """Scratch of one call: 8 MiB a layer and direction, a copy of the weights, and copies of what goes through; one
-    more where several layers in one direction have dropout between them."""
+    """Scratch of one call: 8 MiB a layer and direction, a copy of the weights, the lengths, and the largest of its
+    moments."""
     if layers.packed and layers.kind[0] in _PACKED:
         return _packed_bytes(layers, dropout)
-    fixed, parts = workspace_parts(layers, dropout)
-    return fixed + sum(count * part for count, part in zip(_copies(layers, small)[:5], parts, strict=True))
+    stack = layers.layers * layers.directions
+    fixed = 8 * _MIB * stack + _aligned(layers.matrix_elements * layers.itemsize)
+    moments = (_SMALL_MOMENTS if small else _MOMENTS)[layers.kind]
+    held = max(_held(moment, layers, dropout) for moment in moments)
+    return fixed + _ALWAYS + _aligned(_LENGTHS * layers.batch) + held
 
 
-def workspace_parts(layers: Layers, dropout: bool) -> tuple[int, tuple[int, ...]]:
-    """What any workspace holds, and the bytes of one copy of each thing that `_Copies` counts, in its order."""
-    row, stack = layers.batch * layers.itemsize, layers.layers * layers.directions
-    wider = max(layers.inputs, layers.hidden)
-    dropped = dropout and layers.layers > 1 and layers.directions == 1
-    fixed = 8 * _MIB * stack + layers.matrix_elements * layers.itemsize + _ALWAYS + _up(_LENGTHS * layers.batch, 32)
-    step, state = layers.steps * row, row * stack
-    parts = (step * layers.hidden, step * layers.inputs, step * wider, state * layers.hidden, state * wider)
-    return fixed + dropped * step * layers.hidden, parts
+def _held(moment: _Moment, layers: Layers, dropout: bool) -> int:
+    steps, row = layers.steps, layers.batch * layers.itemsize
+    states = (moment.hidden + (dropout and moment.dropped and layers.layers > 1)) * steps
+    states += moment.gates * min(steps, _GATES_KEPT) + moment.states * layers.layers * layers.directions
+    states += moment.at_a_time * min(steps, _at_a_time(layers))
+    return _aligned(states * row * layers.hidden + moment.inputs * _aligned(steps * row * layers.inputs))
+
+
+def _at_a_time(layers: Layers) -> int:
+    """Steps that layers in one direction work on together: a power of two for each, fewer the more sequences there
+    are. For 17 to 96 sequences eight are seen with 200 steps and four with up to 100."""
+    sequences = layers.batch
+    if sequences <= 16:
+        each = 32 if sequences == 1 else 16 if sequences <= 8 else 8
+    else:
+        each = 2 if sequences > 96 else 8 if layers.steps >= 200 else 4
+    return max(each, 8) + each * layers.layers
 
 
 def _packed_bytes(layers: Layers, dropout: bool) -> int:
@@ -165,15 +192,9 @@ def _packed_bytes(layers: Layers, dropout: bool) -> int:
     return size + layers.matrix_elements * layers.itemsize + layers.packed * hidden * row + _ALWAYS
 
 
-def workspace_is_measured(layers: Layers, small: bool) -> bool:
+def workspace_is_measured(layers: Layers) -> bool:
     """Whether calls of this kind were measured and nearly all of the sizes above are theirs to the byte."""
-    if layers.packed:
-        return layers.kind[0] in _PACKED and not layers.projected
-    return _copies(layers, small).exact and not layers.projected
-
-
-def _copies(layers: Layers, small: bool) -> _Copies:
-    return (_SMALL_COPIES if small else _COPIES)[layers.kind]
+    return not layers.projected and (not layers.packed or layers.kind[0] in _PACKED)
 
 
 def takes_small_algorithm(mode: int, hidden: int, *, forward: bool) -> bool:
@@ -187,6 +208,10 @@ def takes_small_algorithm(mode: int, hidden: int, *, forward: bool) -> bool:
 def dropout_state_bytes(sms: int, threads_per_sm: int) -> int:
     """The random states that dropout between layers keeps, one for each thread the card can run."""
     return sms * threads_per_sm * _CURAND_STATE
+
+
+def _aligned(value: int) -> int:
+    return _up(value, 32)
 
 
 def _up(value: int, to: int) -> int:

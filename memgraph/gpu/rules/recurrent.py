@@ -89,7 +89,8 @@ def _workspace(
 ) -> int:
     own_algorithm = layers.projected or packed or source.dtype == "float64"
     small = not own_algorithm and takes_small_algorithm(layers.mode, layers.hidden, forward=forward)
-    known = gpu.capability == (9, 0) and workspace_is_measured(layers, small)
+    small = small and source.dtype != "bfloat16"  # cuDNN's sizes are those of the standard algorithm there
+    known = gpu.capability == (9, 0) and workspace_is_measured(layers)
     name = "cuDNN workspace" if known else "cuDNN workspace (estimate)"
     return plan.temporary(workspace_bytes(layers, small, dropout), name)
 
