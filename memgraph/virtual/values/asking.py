@@ -76,9 +76,10 @@ def _asking() -> FrameType | None:
 @functools.lru_cache(maxsize=1024)
 def _hands_on(code: CodeType, offset: int) -> bool:
     """Whether the answer is returned as it is, so that the caller goes by it, as `_all_true_or_runtime_assert` of
-    torch 2.15's distributions does."""
+    torch 2.15's distributions does; or is one of a generator's, of which the caller asks for `all` or `any`."""
     after = (step.opname for step in dis.get_instructions(code) if step.offset > offset)
-    return next((name for name in after if name not in _IN_BETWEEN), "") == "RETURN_VALUE"
+    last = "YIELD_VALUE" if code.co_name == "<genexpr>" else "RETURN_VALUE"
+    return next((name for name in after if name not in _IN_BETWEEN), "") == last
 
 
 @functools.lru_cache(maxsize=1024)

@@ -24,6 +24,7 @@ def tensors_are_read(assume: Assume) -> Iterator[None]:
     changes: list[tuple[Any, str, Any]] = [
         (FakeTensor, "__format__", format_fake),
         (FakeTensor, "numpy", _numpy(assume)),
+        (FakeTensor, "tolist", _tolist(FakeTensor.tolist, assume)),
         (Tensor, "pin_memory", pinned),
         (torch, "tensor", _of_numbers(torch.tensor)),
         (torch, "as_tensor", _of_numbers(torch.as_tensor)),
@@ -95,6 +96,25 @@ def _numpy(assume: Assume) -> Callable[..., Any]:
         return torch.ones((), dtype=self.dtype).expand(self.shape).numpy()
 
     return numpy
+
+
+_FEW = 1000
+"""Elements of a list up to which each is asked for, and gets what is known of it."""
+
+
+def _tolist(original: Callable[[FakeTensor], Any], assume: Assume) -> Callable[[FakeTensor], Any]:
+    def tolist(self: FakeTensor) -> Any:
+        """As `Tensor.tolist`. A long list is no loop that waits: embeddings that are handed out, scores of a test."""
+        known = values.known(self)
+        if known is not None:
+            return known.tolist()
+        if self.numel() <= _FEW:
+            return original(self)
+        assume("the values of a tensor that is turned into a list are taken to be 1")
+        with unset_fake_temporarily():
+            return torch.ones((), dtype=self.dtype).expand(self.shape).tolist()
+
+    return tolist
 
 
 def _isfinite(original: Callable[[Tensor], Tensor], assume: Assume) -> Callable[[Tensor], Tensor]:

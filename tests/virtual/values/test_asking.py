@@ -193,3 +193,27 @@ def test_lbfgs_remembers_as_many_steps_as_on_a_cpu(search: str | None) -> None:
     assert search or iterated("cpu") == (12, 4)
     with memgraph.virtual_gpu("rtx3090"):
         assert iterated("cuda") == (12, 4)
+
+
+def test_a_long_list_is_no_loop_that_waits() -> None:
+    """As `pipeline("feature-extraction")` hands out its embeddings: 40,000 numbers."""
+    with memgraph.virtual_gpu("rtx3090") as gpu:
+        rows = floats(100, 400).cpu().tolist()
+        assert torch.arange(6, device="cuda").view(2, 3).tolist() == [[0, 1, 2], [3, 4, 5]]
+    assert (len(rows), len(rows[0]), rows[99][399]) == (100, 400, 1.0)
+    assert any("turned into a list" in text for text in gpu.trace.assumptions)
+
+
+def test_a_check_of_all_or_any_is_passed() -> None:
+    """As gpytorch asks whether a model is given what it was made with."""
+
+    def checked(made: list[Tensor], given: list[Tensor]) -> str:
+        if not all(torch.equal(a, b) for a, b in zip(made, given, strict=True)):
+            raise RuntimeError("You must train on the training inputs!")
+        if any(bool((a < 0).any()) for a in given):
+            raise RuntimeError("negative")
+        return "passed"
+
+    with memgraph.virtual_gpu("rtx3090"):
+        x = floats(4)
+        assert checked([x, x], [x.clone(), x * 1]) == "passed"
