@@ -52,6 +52,21 @@ def test_what_is_drawn_after_a_model_is_as_on_the_host(name: str) -> None:
             assert after(OPS[name], torch.float32, columns) == real
 
 
+@pytest.mark.parametrize("rows", [25_000, 40_013])
+def test_many_draws_are_jumped_over(rows: int) -> None:
+    """5,200,000 and 8,322,704 words: from 8,192 blocks of 624 on they are not made one after the other."""
+
+    def drawn() -> list[float]:
+        torch.manual_seed(5)
+        torch.rand(3)
+        nn.Embedding(rows, 208)
+        return torch.rand(700).tolist()
+
+    real = drawn()
+    with memgraph.virtual_gpu("h200"):
+        assert drawn() == real
+
+
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
 def test_types_take_draws_of_their_own(dtype: torch.dtype) -> None:
     for name in ("uniform", "normal", "columns"):
