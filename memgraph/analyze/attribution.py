@@ -5,10 +5,11 @@ from __future__ import annotations
 import functools
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
 from typing import NamedTuple
 
+from memgraph.analyze.lines import both, own_lines
 from memgraph.trace import Buffer, Category, Op, Role, Trace
 from memgraph.trace.alike import Alike
 
@@ -37,15 +38,17 @@ class Consumer(NamedTuple):
 def consumers(trace: Trace, event: int | None = None) -> tuple[Consumer, ...]:
     """What is alive after an event, by default at the requested peak, grouped over equal layers; the largest first."""
     moment = trace.peak.event if event is None else event
-    found = map(_consumer, _groups(trace, moment).values())
+    lines = own_lines(trace)
+    found = (_with_both(_consumer(kinds), lines) for kinds in _groups(trace, moment).values())
     return tuple(sorted(found, key=_order))
 
 
 def grouped(trace: Trace, event: int | None = None) -> tuple[tuple[Consumer, tuple[int, ...]], ...]:
     """As `consumers`, each with the indices of its buffers."""
     moment = trace.peak.event if event is None else event
+    lines = own_lines(trace)
     rows = [
-        (_consumer(kinds), tuple(sorted(chain.from_iterable(kind.rows for kind in kinds))))
+        (_with_both(_consumer(kinds), lines), tuple(sorted(chain.from_iterable(kind.rows for kind in kinds))))
         for kinds in _groups(trace, moment).values()
     ]
     return tuple(sorted(rows, key=lambda row: _order(row[0])))
@@ -111,6 +114,12 @@ def _consumer(kinds: Sequence[Alike]) -> Consumer:
         name, op.name, module, op.source, sum(kind.bytes for kind in kinds), sum(kind.count for kind in kinds),
         first.shape, first.dtype, first.category, _phrase(first, op, name, module),
     )  # fmt: skip
+
+
+def _with_both(row: Consumer, lines: Mapping[str, str]) -> Consumer:
+    if row.name or row.source not in lines:
+        return row
+    return row._replace(provenance=row.provenance.removesuffix(row.source) + both(lines, row.source))
 
 
 def _common(paths: Iterable[str]) -> str:

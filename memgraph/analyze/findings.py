@@ -8,6 +8,7 @@ from memgraph.analyze.causes import causes
 from memgraph.analyze.failures import failures
 from memgraph.analyze.finding import Finding
 from memgraph.analyze.leaks import leaks
+from memgraph.analyze.lines import both, own_lines
 from memgraph.analyze.remedies import Remedy
 from memgraph.analyze.unread import unread
 from memgraph.trace import Trace
@@ -23,5 +24,6 @@ def findings(trace: Trace, tried: Sequence[Remedy] | None = None) -> tuple[Findi
     Args:
         tried: what helps of the changes that a script was run with.
     """
-    found = [one for rule in _RULES for one in rule(trace)]
+    lines = own_lines(trace)
+    found = [one._replace(where=both(lines, one.where)) for rule in _RULES for one in rule(trace)]
     return (*failures(trace, tried), *sorted(found, key=lambda one: (not one.name.startswith("growing"), -one.bytes)))

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import islice
 
 from memgraph.analyze.finding import Finding
 from memgraph.analyze.held_in_words import held_by, remedy
 from memgraph.analyze.steps import FEWEST, Kind, Steps, calls, holder, in_words, kinds_kept, rows_of, step_ends, steps
+from memgraph.analyze.uses import makers
 from memgraph.trace import Category, Held, Role, Trace, columns
 from memgraph.units import format_bytes
 
@@ -110,7 +112,18 @@ def _left_over(trace: Trace) -> tuple[Finding, ...]:
     piling = few and held is not None and held.graph and held.kind != "variable"
     if not rows or size < (_PILES if piling else _SHOWS) * trace.peak.requested:
         return ()
+    if held is not None and not held.graph and _carried_over(trace, rows, begun[1]):
+        return ()
     return (_left(trace, rows, size, held, few),)
+
+
+def _carried_over(trace: Trace, rows: Sequence[Sequence[int]], start: int) -> bool:
+    """Whether a later step reads what is left, itself or through a view, from its first event on: an optimizer's own
+    state, an average, which a step makes anew of that of the one before it."""
+    made = makers(trace)
+    first = next((op for op in trace.events.columns[2][start:] if op >= 0), len(trace.ops))
+    read = {made[other] for op in islice(trace.ops, first, None) for other in op.reads}
+    return all(trace.buffers[index].op in read for row in rows for index in row)
 
 
 def _begun(trace: Trace) -> tuple[int, int, int] | None:

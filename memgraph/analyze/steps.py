@@ -27,6 +27,7 @@ _FAR = 100_000
 _SHARE = 0.01
 _SMALLEST = 512
 """Bytes of the allocator's smallest block (`kMinBlockSize`, c10/core/AllocatorConfig.h): a figure, of any type."""
+_LATE = (Category.OPTIMIZER, Category.GRADIENT)
 _TOGETHER = 16
 """Tensors that one line may append to at each step."""
 _NO_OP = Op("", -1)
@@ -92,7 +93,9 @@ def steps(trace: Trace) -> Steps | None:
 def _judged(trace: Trace, unit: str, ends: Sequence[int]) -> Steps | None:
     if len(ends) < FEWEST:
         return None
-    kinds = tuple(sorted(_without_late_state(trace, list(_growing(trace, ends))), key=lambda kind: -kind.rate))
+    found = _without_late_state(trace, list(_growing(trace, ends)))
+    kinds = tuple(sorted((kind for kind in found if unit == "step" or _of_most(trace, ends, kind)),
+                         key=lambda kind: -kind.rate))  # fmt: skip
     rate = sum(kind.rate for kind in kinds)
     far = not trace.memory or rate * _FAR < trace.memory  # where the card is not told, what shows counts alone
     little: tuple[Kind, ...] = ()
@@ -101,6 +104,13 @@ def _judged(trace: Trace, unit: str, ends: Sequence[int]) -> Steps | None:
         kinds, little = (kinds, ()) if told else ((), kinds)
     steady = 0 if kinds else _steady(trace, ends)
     return Steps(len(ends), unit, tuple(ends), kinds, steady, () if steady else little)
+
+
+def _of_most(trace: Trace, ends: Sequence[int], kind: Kind) -> bool:
+    """Whether something of most calls is still there, or of one what all before it were made into: a model that is
+    called for each term of a sum leaves the terms so far, and no more."""
+    born = {bisect_left(ends, trace.spans[0][index]) for index in kind.buffers}
+    return len(born) == 1 or 2 * len(born) >= len(ends)
 
 
 def _of_every_step(trace: Trace, ends: Sequence[int], kind: Kind) -> bool:
@@ -138,7 +148,8 @@ def calls(trace: Trace) -> Iterator[list[int]]:
 
 def without_steps(trace: Trace) -> list[int]:
     """Where calls of a model end that is differentiated and that no optimizer steps: gradients alone are wanted."""
-    if trace.origin == "measured" or len(trace.rounds) <= FEWEST or len(step_ends(trace)) >= FEWEST:
+    stepped = any(phase.name == "optimizer" for phase in trace.phases)
+    if trace.origin == "measured" or stepped or len(trace.rounds) <= FEWEST:
         return []
     through = [phase.start for phase in trace.phases if phase.name == "backward"]
     each = all(_any_between(through, one, other) for one, other in pairwise(trace.rounds))
@@ -174,14 +185,14 @@ def _growing(trace: Trace, ends: Sequence[int]) -> Iterator[Kind]:
 
 
 def _without_late_state(trace: Trace, kinds: Sequence[Kind]) -> list[Kind]:
-    """An optimizer makes the state of a parameter when its first gradient comes, which is no growth unless there are
-    more parameters too, or more optimizers: then there is more of it than parameters of its name."""
+    """A parameter's gradient, and its state in an optimizer, are made when its first gradient comes, which is no growth
+    unless there are more parameters too, or more optimizers: then there is more of it than parameters of its name."""
     of = {kind: trace.buffers[kind.buffers[0]] for kind in kinds}
     more = any(buffer.category is Category.PARAMETER for buffer in of.values())
-    if more or not any(buffer.category is Category.OPTIMIZER for buffer in of.values()):
+    if more or not any(buffer.category in _LATE for buffer in of.values()):
         return list(kinds)
     names = Counter(buffer.name for buffer in trace.buffers if buffer.category is Category.PARAMETER)
-    return [kind for kind in kinds if of[kind].category is not Category.OPTIMIZER
+    return [kind for kind in kinds if of[kind].category not in _LATE
             or kind.count > names[of[kind].name.partition(" of ")[2]] > 0]  # fmt: skip
 
 

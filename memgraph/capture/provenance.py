@@ -196,6 +196,8 @@ class SourceLines:
         self._codes: list[CodeType] = []
         """Kept, so that no other code has its `id`."""
         self._texts: dict[tuple[str, int], str] = {}
+        self.callers: dict[str, str] = {}
+        """Of lines of installed libraries the one of the program itself from which it was first reached."""
 
     def current(self, depth: int = 2) -> str:
         """The user's line that is running now; empty in autograd's threads, and where a step of memgraph's own runs an
@@ -229,7 +231,19 @@ class SourceLines:
         filename = frame.f_code.co_filename
         text = "" if filename == RUNNER else self._text(_display_name(filename), frame.f_lineno)
         lines[frame.f_lasti] = text
+        if _is_installed(filename) and text not in self.callers and (caller := self._caller(frame)):
+            self.callers[text] = caller
         return text
+
+    def _caller(self, frame: FrameType) -> str:
+        """The innermost line above a library's that is the program's own; empty where memgraph calls the library."""
+        above = frame.f_back
+        while above is not None and (filename := above.f_code.co_filename) != RUNNER:
+            file = _display_name(filename)
+            if file and not _is_installed(filename):
+                return self._text(file, above.f_lineno)
+            above = above.f_back
+        return ""
 
     def at(self, file: str, line: int) -> str:
         """A line of the user's, as it is shown."""
@@ -257,6 +271,10 @@ def _display_name(filename: str) -> str:
     if filename.startswith("<") or (filename.startswith(_INTERNAL) and not filename.startswith(_MODELS)):
         return ""
     return "/".join(Path(filename).parts[-2:])
+
+
+def _is_installed(filename: str) -> bool:
+    return "site-packages" in filename or "dist-packages" in filename
 
 
 def is_users(filename: str) -> bool:

@@ -211,7 +211,7 @@ class VirtualGpu:
                 phases=ledger.finished_phases(), assumptions=self._assumed(),
                 unknown_ops=tuple(sorted(self.kinds.unknown)), compilation=self.compiling.compilation(),
                 held=self.keeping.held(), rounds=tuple(recorder.stage.rounds), late=tuple(ledger.late),
-                facts=self.facts.all(),
+                facts=self.facts.all(), callers=tuple(recorder.sources.callers.items()),
             ),
             sent=recorder.marks.sent, refilled=recorder.storages.refilled, saving=self.saving,
         )  # fmt: skip

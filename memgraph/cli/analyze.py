@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     type=click.Choice(["own", "library"]),
     default="own",
     show_default=True,
-    help="Of a snapshot: your own lines, or those of the libraries that they call.",
+    help="Of a run in a file: your own lines beside those of the libraries that they call, or the latter alone.",
 )
 @click.option("--ranks", metavar="WHICH", help="Several ranks of a mesh: all, distinct, or numbers like 0,3.")
 @click.option("--one-gpu/--no-one-gpu", default=True, help="With a mesh, what the step takes on one GPU.")

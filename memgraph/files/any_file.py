@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import stat
 from collections.abc import Callable
@@ -23,7 +24,7 @@ def load(path: str | os.PathLike[str], *, libraries: bool = False) -> Trace:
     """Read a run.
 
     Args:
-        libraries: of a snapshot, give the lines of the libraries that call torch, and not the first outside of them.
+        libraries: give the lines of the libraries that call torch alone, without those that call the libraries.
 
     Raises:
         TraceError: it is not there, no plain file, none of the three, damaged, or not plain data.
@@ -40,4 +41,5 @@ def load(path: str | os.PathLike[str], *, libraries: bool = False) -> Trace:
     with no_garbage_collection():
         if reader is snapshot_file.load_snapshot:
             return snapshot_file.load_snapshot(Path(path), libraries=libraries)
-        return reader(Path(path))
+        trace = reader(Path(path))
+        return dataclasses.replace(trace, callers=()) if libraries and trace.callers else trace

@@ -32,7 +32,7 @@ def load_snapshot(path: Path, *, libraries: bool = False) -> Trace:
     `torch.cuda.memory_snapshot()`.
 
     Args:
-        libraries: give the lines of the libraries that call torch, and not the first outside of them.
+        libraries: give the lines of the libraries that call torch alone, without those that call the libraries.
 
     Raises:
         TraceError: it is not plain data, damaged, or no snapshot.
@@ -62,13 +62,14 @@ def _trace(path: Path, data: Any, libraries: bool) -> Trace:
     config, notes = _config(whole, rows)
     segments = [_segment(row, history) for row in rows if int(row.get("device", 0)) == device]
     read_ = history.read(segments, config)
-    if libraries:
-        read_ = read_._replace(sites=tuple(site._replace(source=site.inner) for site in read_.sites))
+    callers = {} if libraries else {site.inner: site.source for site in read_.sites if site.inner != site.source}
+    read_ = read_._replace(sites=tuple(site._replace(source=site.inner) for site in read_.sites))
     others = sorted({int(row.get("device", 0)) for row in rows} | {n for n, one in enumerate(traces) if len(one)})
     more = (f"devices {', '.join(map(str, others))} are in the snapshot; this is device {device}",) * (len(others) > 1)
     return explained(Trace(
         origin="measured", gpu="unknown", memory=0, torch="unknown", settings=_settings(path, whole), ops=(),
         buffers=read_.buffers, events=read_.events, phases=(), assumptions=(*read_.notes, *notes, *more),
+        callers=tuple(callers.items()),
     ), read_)  # fmt: skip
 
 

@@ -10,6 +10,7 @@ from memgraph.analyze.attribution import Consumer, consumers
 from memgraph.analyze.compilation import by_layer, saved_bytes
 from memgraph.analyze.findings import findings
 from memgraph.analyze.laws import Growth, Law
+from memgraph.analyze.lines import own_lines
 from memgraph.analyze.peak import categories, verdict
 from memgraph.analyze.placements import reserved_interval
 from memgraph.analyze.remedies import Remedy
@@ -36,7 +37,7 @@ def report(
         grown: the peak by degree, where it was asked for.
         tried: what helps of the changes that a script was run with.
     """
-    peak, after, fit = trace.peak, trace.after_load, verdict(trace)
+    peak, after, fit, lines = trace.peak, trace.after_load, verdict(trace), own_lines(trace)
     return {
         "schema": SCHEMA,
         "origin": trace.origin,
@@ -58,7 +59,8 @@ def report(
         "categories": {str(row.category): row.bytes for row in categories(trace)},
         "top": [
             {
-                "name": row.name, "op": row.op, "module": row.module, "source": row.source, "bytes": row.bytes,
+                "name": row.name, "op": row.op, "module": row.module, "source": lines.get(row.source, row.source),
+                "library": row.source if row.source in lines else None, "bytes": row.bytes,
                 "count": row.count, "shape": list(row.shape), "dtype": row.dtype,
                 "law": laws[row].text if row in laws else None,
                 "category": str(row.category), "provenance": row.provenance,

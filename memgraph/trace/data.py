@@ -69,6 +69,8 @@ class TraceData:
     rounds: tuple[int, ...] = ()
     """Indices of the events at which the first model of a forward was called, and called again; empty where that is not
     known."""
+    callers: tuple[tuple[str, str], ...] = ()
+    """Lines of installed libraries, and of each the line of the program itself from which it was first reached."""
     late: tuple[tuple[int, int], ...] = ()
     """Buffers that a library may hold for longer than the program does, and the number of events by which it has let
     go of each. In `events` they die with the program's own."""

@@ -138,6 +138,7 @@ def _decode(data: dict[str, Any]) -> Trace:
         compilation=_compilation(data["compilation"]) if "compilation" in data else None,
         held=tuple(starmap(_held, data.get("held", ()))), facts=tuple(starmap(_fact, data.get("facts", ()))),
         rounds=tuple(_signed(data.get("rounds", ()))),
+        callers=tuple((_text(one), _text(other)) for one, other in data.get("callers", ())),
         late=tuple((buffer, event) for buffer, event in map(_signed, data.get("late", ()))),
     )  # fmt: skip
 

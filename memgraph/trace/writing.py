@@ -88,6 +88,7 @@ def _encode(trace: TraceData) -> dict[str, Any]:
         **({"held": trace.held} if trace.held else {}),
         **({"facts": trace.facts} if trace.facts else {}),
         **({"rounds": trace.rounds} if trace.rounds else {}),
+        **({"callers": trace.callers} if trace.callers else {}),
         **({"late": trace.late} if trace.late else {}),
     }  # fmt: skip
 

@@ -280,6 +280,47 @@ QUIET: dict[str, str] = {
         for n in (64, 80, 32, 100, 48, 90, 70):
             net(torch.randn(n, 512, device="cuda")).mean().backward(); opt.step(); opt.zero_grad()
     """,
+    "two networks of the same names, of which one begins late": """
+        other = nn.Sequential(nn.Linear(512, 512), nn.ReLU(), nn.Linear(512, 512)).cuda()
+        two = torch.optim.Adam(other.parameters())
+        for step in range(6):
+            net(batch()).mean().backward(); opt.step()
+            if step > 2: other(batch()).mean().backward(); two.step()
+    """,
+    "an average made anew of the one before": """
+        average = {}
+        for _ in range(6):
+            x = batch()
+            average["rows"] = 0.9 * average["rows"] + x if average else x
+            net(x).mean().backward(); opt.step(); opt.zero_grad()
+    """,
+    "an integration in a backward": """
+        class Twice(torch.autograd.Function):
+            @staticmethod
+            def forward(ctx, x):
+                ctx.save_for_backward(x)
+                return net(x)
+            @staticmethod
+            def backward(ctx, g):
+                (x,) = ctx.saved_tensors
+                for _ in range(4):
+                    with torch.enable_grad():
+                        leaf = x.detach().requires_grad_()
+                        (g,) = torch.autograd.grad(net(leaf), leaf, g)
+                return g
+        for _ in range(2):
+            y = Twice.apply(batch().requires_grad_())
+            y.mean().backward(); opt.step(); opt.zero_grad()
+    """,
+    "an integration by four terms": """
+        with torch.no_grad():
+            x = batch()
+            for _ in range(6):
+                a = net(x)
+                b = net(x + a)
+                c = net(x + b)
+                x = x + (a + b + c + net(x + c))
+    """,
     "gradients alone": """
         for _ in range(6):
             x = batch().requires_grad_()
