@@ -62,6 +62,18 @@ def _is_all_true(source: Tensor) -> Tensor:
     return source.all()
 
 
+def _is_any_true(source: Tensor) -> Tensor:
+    """The same of `any`; `torch.autograd.set_detect_anomaly` asks it of each gradient."""
+    return source.any()
+
+
+def _allclose(
+    source: Tensor, other: Tensor, rtol: float = 1e-05, atol: float = 1e-08, equal_nan: bool = False
+) -> bool:  # fmt: skip
+    """aten/src/ATen/native/TensorCompare.cpp: whether all are close is read on the host."""
+    return bool(torch.isclose(source, other, rtol, atol, equal_nan).all())
+
+
 def _one_hot(source: Tensor, classes: int = -1) -> Tensor:
     """aten/src/ATen/native/Onehot.cpp: ones are scattered into zeros; for fakes each class is compared."""
     if not source.numel() or source.dtype is not torch.int64:
@@ -132,6 +144,8 @@ COMPOSITES: dict[OpOverload, Callable[..., Any]] = {
     aten.value_selecting_reduction_backward.default: _value_selecting_reduction_backward,
     aten._embedding_bag_backward.default: _embedding_bag_backward,
     aten._is_all_true.default: _is_all_true,
+    aten._is_any_true.default: _is_any_true,
+    aten.allclose.default: _allclose,
     aten.one_hot.default: _one_hot,
     aten.cov.default: _cov,
     **batch_norm.COMPOSITES,

@@ -33,7 +33,6 @@ BY_VALUE = frozenset(
         aten.nonzero.default,
         aten.masked_select.default,
         aten.equal.default,
-        aten.allclose.default,
         aten._unique.default,
         aten._unique2.default,
         aten.unique_dim.default,
@@ -44,7 +43,7 @@ BY_VALUE = frozenset(
 )
 """Ops whose result, or its size, depends on values."""
 
-_CONDITIONS = frozenset({aten.equal.default, aten.allclose.default})
+_CONDITIONS = frozenset({aten.equal.default})
 _FLAGS = {
     aten._unique.default: 2, aten._unique2.default: 2, aten.unique_consecutive.default: 1, aten.unique_dim.default: 3,
 }  # fmt: skip

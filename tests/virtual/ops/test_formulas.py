@@ -139,3 +139,17 @@ def test_one_hot_scatters_ones_into_zeros() -> None:
         assert given.argmax(1).tolist() == [3, 5]
         assert torch.nn.functional.one_hot(labels[:0], 8).shape == (0, 8)
     assert [buffer.size for buffer in gpu.trace.buffers[1:4]] == [8, 2 * 6 * 8, 2 * 8 * 8]
+
+
+def test_whether_all_are_close_takes_what_it_compares_with() -> None:
+    """As TensorCompare.cpp: of 1,000 floats the flags of equality (1,000 bytes), the error allowed and the actual one
+    (4,000 each), which of those are finite and which small enough, and the answer."""
+    with memgraph.virtual_gpu("h200") as gpu:
+        x, y = (torch.zeros(1000, device="cuda") for _ in range(2))
+        assert not torch.allclose(x * 1.5, y.cos())
+        torch._is_any_true(x > 0)
+        trace = gpu.trace
+    assert not trace.unknown_ops
+    names = [op.name for op in trace.ops]
+    assert "aten.allclose.default" not in names and "aten.any.default" in names
+    assert sum(buffer.size == 4000 for buffer in trace.buffers) >= 2 + 2 + 2
