@@ -10,6 +10,10 @@ from typing import NamedTuple
 _OURS = str(Path(__file__).parent.parent)
 
 
+class OwnEnd(BaseException):
+    """Ends a script from outside. Not an `Exception`: scripts must not catch it."""
+
+
 class Ended(NamedTuple):
     """How a script ended."""
 
@@ -19,6 +23,14 @@ class Ended(NamedTuple):
     """What `sys.exit` was given, if that was a text."""
     error: BaseException | None = None
     """An exception that nobody caught."""
+
+
+def in_words(error: BaseException) -> str:
+    """An exception's own text; some have none that can be had."""
+    try:
+        return str(error)
+    except Exception:
+        return "<exception str() failed>"  # as a traceback says it
 
 
 def users_traceback(error: BaseException) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import os
 import runpy
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -11,14 +12,15 @@ from pathlib import Path
 
 import torch
 
-from memgraph.capture.ended import Ended
+from memgraph.capture.ended import Ended, OwnEnd
 from memgraph.capture.session import VirtualGpu
+from memgraph.capture.surroundings import leave, surroundings_kept
 from memgraph.errors import UsageError
 from memgraph.gpu.allocator.out_of_memory import OutOfMemory
 
 
-class StepsDone(BaseException):
-    """Ends a script after as many optimizer steps as were asked for. Not an `Exception`: scripts must not catch it."""
+class StepsDone(OwnEnd):
+    """Ends a script after as many optimizer steps as were asked for."""
 
 
 def raise_out_of_memory(gpu: VirtualGpu) -> None:
@@ -58,6 +60,15 @@ def run_script(
 
 def ended(target: str, module: bool) -> Ended:
     """Run it in this process, and say how it ended."""
+    process = os.getpid()
+    with surroundings_kept():
+        how = _ran(target, module)
+    if os.getpid() != process:
+        leave(how)
+    return how
+
+
+def _ran(target: str, module: bool) -> Ended:
     try:
         if module:
             runpy.run_module(target, run_name="__main__", alter_sys=True)
@@ -67,7 +78,9 @@ def ended(target: str, module: bool) -> Ended:
         return Ended(0)
     except SystemExit as exit_:
         return _exit(exit_.code)
-    except Exception as error:
+    except (KeyboardInterrupt, OwnEnd):
+        raise
+    except BaseException as error:  # Python shows these too
         return Ended(1, error=error)
     return Ended(0)
 

@@ -72,6 +72,7 @@ def _exit_code(run: Callable[[], Any]) -> int:
     streams_are_there()
     try:
         code = run()
+        streams_are_there()
         sys.stdout.flush()  # a reader that went away is noticed here and not at the interpreter's end
         return code if isinstance(code, int) else 0
     except click.exceptions.NoArgsIsHelpError as error:

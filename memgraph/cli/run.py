@@ -14,9 +14,10 @@ from typing import Any
 import click
 
 from memgraph.analyze.remedies import Remedy
-from memgraph.capture.ended import Ended, users_traceback
+from memgraph.capture.ended import Ended, in_words, users_traceback
 from memgraph.cli.numbers import a_number
 from memgraph.cli.progress import ProgressBar
+from memgraph.cli.streams import streams_are_there
 from memgraph.errors import MemgraphError, UsageError
 from memgraph.render import json as render_json
 from memgraph.render import table
@@ -119,6 +120,7 @@ def run(
         script, arguments, module=module, gpu=gpu, memory=size, alloc_conf=alloc_conf, steps=steps, fraction=select,
         torch=torch, place=here, change=changes, plan=load_plan(planned) if planned else None, go_on=go_on,
     )  # fmt: skip
+    streams_are_there()
     sys.stdout.flush()
     if output is not None:
         trace.save(output, force=force)
@@ -181,6 +183,7 @@ def _run_ranks(
     from memgraph.api import run_ranks
 
     rows, ended = run_ranks(script, arguments, which, here, **how)
+    streams_are_there()
     sys.stdout.flush()
     heaviest = max((trace for _, trace in rows), key=lambda trace: trace.peak.reserved)
     if output is not None:
@@ -217,7 +220,7 @@ def end(ended: Ended) -> None:
     """End as the script did: with its exit code, its message or its traceback."""
     if ended.error is not None:
         click.echo(users_traceback(ended.error), err=True)
-        raise MemgraphError(f"the script failed: {type(ended.error).__name__}: {ended.error}")
+        raise MemgraphError(f"the script failed: {type(ended.error).__name__}: {in_words(ended.error)}")
     if ended.message:
         click.echo(ended.message, err=True)
     if ended.code:

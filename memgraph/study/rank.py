@@ -10,6 +10,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
+from memgraph.capture.ended import in_words
 from memgraph.errors import MemgraphError
 from memgraph.study.ranks import noted, start
 from memgraph.study.run import run_script_on
@@ -43,7 +44,7 @@ def _run(folder: Path, rank: int, mail: Mail) -> dict[str, Any]:
     trace.save(folder / f"rank-{rank}.memgraph")
     error = ended.error
     return {
-        "error": "" if error is None else f"the script failed: {type(error).__name__}: {error}",
+        "error": "" if error is None else f"the script failed: {type(error).__name__}: {in_words(error)}",
         "traceback": "" if error is None else "".join(traceback.format_exception(error)),
         "code": ended.code, "message": ended.message,
         "peers": sorted({call.peer for call in calls if call.peer is not None}),

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import torch
 
-from memgraph.capture.ended import Ended
+from memgraph.capture.ended import Ended, OwnEnd
 from memgraph.capture.real.history import record_history
 from memgraph.capture.real.hook import Hook, record_hook, require_gpu
 from memgraph.capture.real.marks import OpsMarked, StepsMarked
@@ -168,7 +168,7 @@ def record_script(
     return record.trace, how
 
 
-class Stopped(BaseException):
+class Stopped(OwnEnd):
     """The process was told to end."""
 
 
