@@ -34,6 +34,7 @@ from memgraph.trace import Buffer, Category, TensorSpec, Trace
 from memgraph.trace.garbage import no_garbage_collection
 from memgraph.virtual import cuda, patches
 from memgraph.virtual.after_import import changed_when_imported
+from memgraph.virtual.autocast import autocast_as_in
 from memgraph.virtual.becoming import tensors_become_others
 from memgraph.virtual.cuda_build import looks_built_for_cuda
 from memgraph.virtual.current_stream import current_number, streams_exist
@@ -322,6 +323,7 @@ class VirtualGpu:
             **encoder.composites(functools.partial(backend_of, self.spec)),
             **recurrent.composites(),
         }
+        stack.enter_context(autocast_as_in(self.kinds.torch_version))
         stack.enter_context(composites_are(self.kinds.composites))
         stack.enter_context(attention_kernels_of(self.spec))
 
