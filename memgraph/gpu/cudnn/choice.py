@@ -5,13 +5,14 @@ Measured: in 468 of 471 convolutions recorded on an H200, in 2,154 of 2,154 with
 H100, the workspace that PyTorch allocated is that of the first configuration through a handle. Asked without a card,
 378 of 385 others are its to the byte.
 
-Three kinds of kernels answer only where there is a driver, and are known from those recordings instead: matrix products
-through cuBLASLt, which serve 1 x 1 kernels without stride and padding (2,001 of 2,154 of them; engines 58, 62 and 63),
-the kernels for depthwise convolutions, and without TF32 those that work on transformed tiles: Winograd's for the
-weight's gradient, and Fourier's, which are not followed. cuBLASLt would not tell: it makes no handle without a driver,
-and through one its first proposal for the same product has another workspace in 1,076 of 1,969. What is written here
-gives 1,335 of 2,095 to the byte, of weight gradients with the channels last 197 of 280 in half types and 48 of 148 in
-fp32; of 567 that it was not read off, 281.
+Three kinds of kernels answer only where there is a driver, and are known from those recordings instead: matrix
+products through cuBLASLt, which serve 1 x 1 kernels without stride and padding (2,001 of 2,154 of them; engines 58,
+62 and 63), the kernels for depthwise convolutions, and without TF32 those that work on transformed tiles: Winograd's
+for the weight's gradient, and Fourier's, which are not followed. cuBLASLt would not tell: it makes no handle without
+a driver, and through one its first proposal for the same product has another workspace in 1,076 of 1,969. What is
+written here gives 1,335 of 2,095 to the byte, of weight gradients with the channels last 197 of 280 in half types and
+48 of 148 in fp32; of 567 that it was not read off, 281, and of 5,369 such weight gradients on a grid 2,586 (254 by
+the rule before). Sizes alone do not tell: of 892 products asked in images of two sizes 125 have two workspaces.
 """
 
 from __future__ import annotations
