@@ -7,7 +7,19 @@ from itertools import islice
 
 from memgraph.analyze.finding import Finding
 from memgraph.analyze.held_in_words import held_by, remedy
-from memgraph.analyze.steps import FEWEST, Kind, Steps, calls, holder, in_words, kinds_kept, rows_of, step_ends, steps
+from memgraph.analyze.steps import (
+    FEWEST,
+    SMALLEST,
+    Kind,
+    Steps,
+    calls,
+    holder,
+    in_words,
+    kinds_kept,
+    rows_of,
+    step_ends,
+    steps,
+)  # fmt: skip
 from memgraph.analyze.uses import makers
 from memgraph.trace import Category, Held, Role, Trace, columns
 from memgraph.units import format_bytes
@@ -49,10 +61,12 @@ def verdict_on_steps(found: Steps) -> str:
 
 
 def _by_holder(kinds: Sequence[Kind]) -> list[list[Kind]]:
+    """Figures, which are little beside other things, are left out there."""
     groups: dict[object, list[Kind]] = {}
     for kind in kinds:
         groups.setdefault(_name(kind.held), []).append(kind)
-    return sorted(groups.values(), key=lambda group: -sum(kind.rate for kind in group))
+    more = [group for group in groups.values() if any(kind.rate > SMALLEST for kind in group)] or groups.values()
+    return sorted(more, key=lambda group: -sum(kind.rate for kind in group))
 
 
 def _name(held: Held | None) -> object:

@@ -25,7 +25,7 @@ FEWEST = 3
 _FAR = 100_000
 """A run that would fill the card in more steps than this is not told that it grows, unless it shows at the peak."""
 _SHARE = 0.01
-_SMALLEST = 512
+SMALLEST = 512
 """Bytes of the allocator's smallest block (`kMinBlockSize`, c10/core/AllocatorConfig.h): a figure, of any type."""
 _LATE = (Category.OPTIMIZER, Category.GRADIENT)
 _TOGETHER = 16
@@ -115,7 +115,7 @@ def _of_most(trace: Trace, ends: Sequence[int], kind: Kind) -> bool:
 
 def _of_every_step(trace: Trace, ends: Sequence[int], kind: Kind) -> bool:
     """Whether one of each step is still there, and more than figures: then it is a leak however slow it is."""
-    larger = [index for index in kind.buffers if trace.sizes[index] > _SMALLEST]
+    larger = [index for index in kind.buffers if trace.sizes[index] > SMALLEST]
     born = {bisect_left(ends, trace.spans[0][index]) for index in larger}
     return len(ends) > FEWEST and born >= set(range(1, len(ends)))
 

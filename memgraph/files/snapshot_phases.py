@@ -157,9 +157,11 @@ def _joined(found: Sequence[Phase], events: Events) -> tuple[Phase, ...]:
     gradients leaves nothing, and one that finds none leaves them all. Where only one leaves any, they are set to zero
     and not let go of, and each backward is taken to be a step's."""
     backwards = [phase for phase in found if phase.name == "backward"]
+    if any(phase.name == "optimizer" for phase in found):
+        return tuple(found)
     left = [_left(phase, events) for phase in backwards]
     adds = [_ADDS * one < max(left) for one in left]
-    if any(phase.name == "optimizer" for phase in found) or adds.count(False) < 2 or not any(adds):
+    if adds.count(False) < 2 or not any(adds):
         return tuple(found)
     rows, step, ahead = [], backwards[0].step, list(adds[1:])
     for before, phase in zip([None, *found], found, strict=False):
