@@ -280,19 +280,19 @@ QUIET: dict[str, str] = {
         for n in (64, 80, 32, 100, 48, 90, 70):
             net(torch.randn(n, 512, device="cuda")).mean().backward(); opt.step(); opt.zero_grad()
     """,
-    "two networks of the same names, of which one begins late": """
-        other = nn.Sequential(nn.Linear(512, 512), nn.ReLU(), nn.Linear(512, 512)).cuda()
-        two = torch.optim.Adam(other.parameters())
+    "networks of the same names that begin one after another": """
+        nets = [nn.Sequential(nn.Linear(512, 512), nn.ReLU(), nn.Linear(512, 512)).cuda() for _ in range(3)]
+        opts = [torch.optim.SGD(one.parameters(), 0.1) for one in nets]
         for step in range(6):
-            net(batch()).mean().backward(); opt.step()
-            if step > 2: other(batch()).mean().backward(); two.step()
+            nets[step // 2](batch()).mean().backward(); opts[step // 2].step()
     """,
     "an average made anew of the one before": """
         average = {}
         for _ in range(6):
-            x = batch()
-            average["rows"] = 0.9 * average["rows"] + x if average else x
-            net(x).mean().backward(); opt.step(); opt.zero_grad()
+            x = torch.randn(4096, 512, device="cuda")
+            net(x).mean().backward()
+            average["rows"] = 0.9 * average["rows"] + x if average else 0.1 * x + x
+            opt.step(); opt.zero_grad()
     """,
     "an integration in a backward": """
         class Twice(torch.autograd.Function):
