@@ -14,14 +14,14 @@ from torch._subclasses.fake_tensor import FakeTensor
 
 from memgraph.capture.libraries import Libraries, Needs
 from memgraph.gpu import workspace
-from memgraph.gpu.call import Call, Steps, Temporary, TensorMeta
+from memgraph.gpu.call import Call, SparseMeta, Steps, Temporary, TensorMeta
 from memgraph.gpu.cublas import MATRIX_OPS
 from memgraph.gpu.rules.indexing import asks_for_a_count
 from memgraph.gpu.specs import GpuSpec
 from memgraph.virtual.draws import law_of
 from memgraph.virtual.ops.dispatch import is_composite, run_composite
 from memgraph.virtual.ops.placeless import is_placeless
-from memgraph.virtual.ops.sparse import parts_of
+from memgraph.virtual.ops.sparse import is_coalesced, parts_of
 from memgraph.virtual.values.assumed import BY_VALUE
 from memgraph.virtual.values.chosen import SOURCES
 from memgraph.virtual.values.counted import ZEROS
@@ -214,6 +214,21 @@ class Kinds:
 
     def inside(self, func: OpOverload) -> Callable[[Sequence[Any], Mapping[str, Any], Sequence[Tensor]], Inside]:
         """What the operator allocates inside, call by call."""
+        dense, call_of = self._inside_dense(func), self._call_of(func)
+
+        def either(args: Sequence[Any], kwargs: Mapping[str, Any], outputs: Sequence[Tensor]) -> Inside:
+            if not any(isinstance(arg, Tensor) and arg.layout is torch.sparse_coo for arg in args):
+                return dense(args, kwargs, outputs)
+            steps = workspace.steps_of_sparse(call_of(args, kwargs, outputs), self.gpu, self.torch_version)
+            if steps is None:
+                self.unknown.add(f"{func} of a sparse tensor")
+            return Inside(steps, ()) if steps else NOTHING
+
+        return either
+
+    def _inside_dense(
+        self, func: OpOverload
+    ) -> Callable[[Sequence[Any], Mapping[str, Any], Sequence[Tensor]], Inside]:
         name = _base_name(func)
         if not _is_ruled(func):
             return self._unruled(func)
@@ -275,7 +290,8 @@ class Kinds:
     def _plain(self, arg: Any) -> Any:
         if isinstance(arg, Tensor):
             if arg.layout is torch.sparse_coo and isinstance(arg, FakeTensor):
-                return tuple([self._meta(part) for part in parts_of(arg)])
+                indices, values = map(self._meta, parts_of(arg))
+                return SparseMeta(indices, values, is_coalesced(arg), tuple(arg.shape))
             return self._meta(arg)
         if isinstance(arg, (list, tuple)):
             return tuple([self._plain(item) for item in arg])

@@ -41,9 +41,19 @@ class TensorMeta(NamedTuple):
         return True
 
 
+class SparseMeta(NamedTuple):
+    """A sparse tensor in coordinates (COO), which has no storage of its own."""
+
+    indices: TensorMeta
+    """[sparse dimensions, entries]."""
+    values: TensorMeta
+    coalesced: bool
+    shape: tuple[int, ...]
+
+
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One ATen call: tensors are `TensorMeta`, lists are tuples, dtypes are strings, the rest is as passed."""
+    """One ATen call: tensors are `TensorMeta` (`SparseMeta`), lists are tuples, dtypes are strings, the rest is as passed."""
 
     op: str
     """Without `aten.` and the overload: `sum`, `native_layer_norm`."""

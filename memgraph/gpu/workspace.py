@@ -19,6 +19,7 @@ from memgraph.gpu import rules
 from memgraph.gpu.call import Call, Steps
 from memgraph.gpu.rules.layout import tensors
 from memgraph.gpu.rules.plain import NO_TEMPORARIES
+from memgraph.gpu.rules.sparse import OF_SPARSE, PLAIN_OF_SPARSE
 from memgraph.gpu.spec import GpuSpec
 
 Version = tuple[int, int]
@@ -44,6 +45,14 @@ def steps(call: Call, gpu: GpuSpec, torch_version: Version) -> Steps | None:
     if key is None or not isinstance(gpu, Hashable):
         return _answer(rule, call, gpu, torch_version)
     return _remembered(rule, key, gpu, torch_version)
+
+
+def steps_of_sparse(call: Call, gpu: GpuSpec, torch_version: Version) -> Steps | None:
+    """As `steps`, of a call with a sparse tensor among its arguments: other kernels serve it."""
+    rule = OF_SPARSE.get(call.op)
+    if rule is not None:
+        return _answer(rule, call, gpu, torch_version)
+    return () if call.op in PLAIN_OF_SPARSE else None
 
 
 def rule_for(op: str, overload: str = "") -> Rule | None:

@@ -38,6 +38,18 @@ def parts_of(tensor: FakeTensor) -> tuple[FakeTensor, ...]:
     return tuple(FakeTensor(tensor.fake_mode, part, tensor.fake_device) for part in (indices, values))
 
 
+def is_coalesced(tensor: FakeTensor) -> bool:
+    """Whether a sparse tensor's indices are known to differ, asked without an op of the run."""
+    with in_kernel_invocation_manager(tensor.fake_mode):
+        return bool(aten.is_coalesced.default(tensor))
+
+
+_ENTRY_BY_ENTRY = (
+    aten.mul.Tensor, aten.div.Tensor, aten.neg.default, aten.abs.default, aten.sqrt.default, aten.relu.default,
+    aten.pow.Tensor_Scalar,
+)  # fmt: skip
+
+
 def kernels(select: Select) -> Mapping[OpOverload, Callable[..., Any]]:
     """What these ops return. Those that also take dense tensors leave them to torch."""
 
@@ -58,11 +70,18 @@ def kernels(select: Select) -> Mapping[OpOverload, Callable[..., Any]]:
         return _make(source, fresh, values.new_empty(count, *values.shape[1:]), True)
 
     return {
+        aten.mm.default: _mm,
+        aten.mv.default: _mv,
+        aten.transpose.int: _transpose,
+        aten.t.default: _transpose,
+        **dict.fromkeys(_ENTRY_BY_ENTRY, _scaled),
+        aten._to_dense.default: _to_dense,
         aten._sparse_coo_tensor_with_dims_and_tensors.default: _with_known_rows,
         aten._coalesce.default: coalesce,
         aten.add.Tensor: _add,
         aten.add_.Tensor: _add_in_place,
         aten.clone.default: _clone,
+        aten.detach.default: _detach,
         aten._to_copy.default: _to_copy,
         aten.sparse_mask.default: _sparse_mask,
         aten._sparse_addmm.default: _sparse_addmm,
@@ -146,6 +165,53 @@ def _clone(source: Any, *, memory_format: Any = None) -> Any:
     return _make(source, indices, values, source.is_coalesced())
 
 
+def _mm(first: Any, second: Any) -> Any:
+    """With a sparse one, a dense one; two sparse ones are left to torch."""
+    if first.is_sparse == second.is_sparse:
+        return NotImplemented
+    dense = second if first.is_sparse else first
+    return dense.new_empty((first.shape[0], second.shape[1]))
+
+
+def _mv(first: Any, second: Any) -> Any:
+    return second.new_empty(first.shape[:1]) if first.is_sparse else NotImplemented
+
+
+def _transpose(source: Any, first: int = 0, second: int = 1) -> Any:
+    """A copy whose rows of indices change places."""
+    if not source.is_sparse:
+        return NotImplemented
+    indices, values = parts_of(source)
+    rows = _rows(indices)
+    places = list(range(len(indices)))
+    places[first], places[second] = places[second], places[first]
+    flipped: Tensor = indices.clone()
+    if rows is not None:
+        _remember_rows(flipped, rows[places])
+    shape = list(source.shape)
+    shape[first], shape[second] = shape[second], shape[first]
+    return _make(source.new_empty(shape), flipped, values.clone(), False)
+
+
+def _scaled(source: Any, other: Any = None) -> Any:
+    """A sparse one, each entry by itself: times a number, say."""
+    if not source.is_sparse or (isinstance(other, Tensor) and other.dim()):
+        return NotImplemented
+    indices, values = parts_of(source)
+    return _make(source, _copied(indices), values.clone(), source.is_coalesced())
+
+
+def _to_dense(source: Any, dtype: torch.dtype | None = None, masked_grad: bool | None = None) -> Any:
+    if not source.is_sparse:
+        return NotImplemented
+    return parts_of(source)[1].new_empty(source.shape)
+
+
+def _detach(source: Any) -> Any:
+    """The same indices and values."""
+    return _make(source, *parts_of(source), source.is_coalesced()) if source.is_sparse else NotImplemented
+
+
 def _sparse_addmm(_start: Tensor, first: Tensor, second: Tensor, **_: Any) -> Tensor:
     return second.new_empty((first.shape[0], second.shape[1]))
 
@@ -154,13 +220,23 @@ def _to_copy(source: Any, **wanted: Any) -> Any:
     """A real one from the CPU too."""
     if not source.is_sparse:
         return NotImplemented
-    if isinstance(source, FakeTensor):
-        indices, values = parts_of(source)
-    else:
-        indices, values = aten._indices.default(source), aten._values.default(source)
-    wanted.pop("memory_format", None)
+    wanted = {key: value for key, value in wanted.items() if key not in ("memory_format", "layout")}
+    if not isinstance(source, FakeTensor):
+        return _from_the_host(source, wanted)
+    indices, values = parts_of(source)
     moved = indices.to(device=wanted.get("device"), copy=True)
-    return _make(source, moved, aten._to_copy.default(values, **{**wanted, "layout": None}), source.is_coalesced())
+    return _make(source, moved, aten._to_copy.default(values, **wanted), source.is_coalesced())
+
+
+def _from_the_host(source: Tensor, wanted: Mapping[str, Any]) -> Tensor:
+    """Of a real one the rows are known. FakeTensor would take it for one without entries."""
+    with unset_fake_temporarily():
+        rows, values = aten._indices.default(source), aten._values.default(source)
+    device = wanted.get("device")
+    indices = torch.empty(rows.shape, dtype=rows.dtype, device=device)
+    _remember_rows(indices, rows)
+    moved = torch.empty(values.shape, dtype=wanted.get("dtype") or values.dtype, device=device)
+    return _make(source, indices, moved, source.is_coalesced())
 
 
 def _is_accumulated() -> bool:
