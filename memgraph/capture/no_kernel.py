@@ -7,7 +7,6 @@ from torch._subclasses.fake_tensor import UnsupportedOperatorException
 
 from memgraph.errors import MemgraphError
 
-
 _SIGNS = (
     "no fake impl registered", "from the 'CUDA' backend", "from the 'SparseCUDA' backend",
     "CUDA driver version is insufficient", "no CUDA-capable device",

@@ -226,9 +226,7 @@ class Kinds:
 
         return either
 
-    def _inside_dense(
-        self, func: OpOverload
-    ) -> Callable[[Sequence[Any], Mapping[str, Any], Sequence[Tensor]], Inside]:
+    def _inside_dense(self, func: OpOverload) -> Callable[[Sequence[Any], Mapping[str, Any], Sequence[Tensor]], Inside]:
         name = _base_name(func)
         if not _is_ruled(func):
             return self._unruled(func)

@@ -53,7 +53,8 @@ class SparseMeta(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One ATen call: tensors are `TensorMeta` (`SparseMeta`), lists are tuples, dtypes are strings, the rest is as passed."""
+    """One ATen call: tensors are `TensorMeta` or `SparseMeta`, lists are tuples, dtypes are strings, the rest is as
+    passed."""
 
     op: str
     """Without `aten.` and the overload: `sum`, `native_layer_norm`."""

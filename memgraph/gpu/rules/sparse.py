@@ -2,8 +2,8 @@
 
 Sources, in aten/src/ATen/native/sparse: cuda/SparseCUDATensor.cu (`_coalesce_sparse_cuda`),
 cuda/SparseCUDATensorMath.cu (`s_addmm_out_sparse_dense_cuda`), cuda/SparseCUDABlas.cpp (`_csrmm2`), SparseTensor.cpp
-(`sparse_mask`), SparseTensorMath.cpp (`intersection_binary_op_sparse_dense_out`, `_sparse_mm`). Measured: 180 calls over
-eight shapes on an H200 with torch 2.11.
+(`sparse_mask`), SparseTensorMath.cpp (`intersection_binary_op_sparse_dense_out`, `_sparse_mm`). Measured: 180 calls
+over eight shapes on an H200 with torch 2.11.
 """
 
 from __future__ import annotations
@@ -162,10 +162,10 @@ OF_SPARSE = {
 }
 """Rules of calls with a sparse tensor among their arguments, by the op's name."""
 
-PLAIN_OF_SPARSE = frozenset(
-    """
-    _coalesced_ _dimI _dimV _indices _nnz _to_copy _values abs add add_ alias clone copy_sparse_to_sparse_ dense_dim
-    detach div indices is_coalesced mul neg pow relu resize_as_sparse_ sparse_dim sqrt values zero_ zeros_like
-    """.split()
-)
+_PLAIN = """
+_coalesced_ _dimI _dimV _indices _nnz _to_copy _values abs add add_ alias clone copy_sparse_to_sparse_ dense_dim detach
+div indices is_coalesced mul neg pow relu resize_as_sparse_ sparse_dim sqrt values zero_ zeros_like
+"""
+
+PLAIN_OF_SPARSE = frozenset(_PLAIN.split())
 """Those that take nothing but their outputs' indices and values."""

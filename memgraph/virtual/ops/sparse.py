@@ -209,7 +209,10 @@ def _to_dense(source: Any, dtype: torch.dtype | None = None, masked_grad: bool |
 
 def _detach(source: Any) -> Any:
     """The same indices and values."""
-    return _make(source, *parts_of(source), source.is_coalesced()) if source.is_sparse else NotImplemented
+    if not source.is_sparse:
+        return NotImplemented
+    indices, values = parts_of(source)
+    return _make(source, indices, values, source.is_coalesced())
 
 
 def _sparse_addmm(_start: Tensor, first: Tensor, second: Tensor, **_: Any) -> Tensor:

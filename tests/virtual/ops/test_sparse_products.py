@@ -22,8 +22,8 @@ ROWS, COLUMNS, ENTRIES, WIDTH = 1000, 700, 4979, 64
 def adjacency() -> Tensor:
     """4,979 entries that differ, in order."""
     place = torch.arange(ENTRIES) * 140
-    return torch.sparse_coo_tensor(torch.stack([place // COLUMNS, place % COLUMNS]), torch.ones(ENTRIES), (ROWS, COLUMNS),
-                                   is_coalesced=True)  # fmt: skip
+    indices = torch.stack([place // COLUMNS, place % COLUMNS])
+    return torch.sparse_coo_tensor(indices, torch.ones(ENTRIES), (ROWS, COLUMNS), is_coalesced=True)
 
 
 def sizes(trace: Trace, first: int) -> list[int]:
@@ -62,6 +62,10 @@ def test_what_comes_from_the_host_keeps_its_entries() -> None:
         assert sizes(gpu.trace, 0) == [INDICES, VALUES]
 
 
+def added(matrix: Tensor) -> Tensor:
+    return torch.sparse.addmm(torch.ones(ROWS, 4, device="cuda"), matrix, torch.ones(COLUMNS, 4, device="cuda"))
+
+
 @pytest.mark.parametrize(
     ("what", "takes"),
     [
@@ -70,7 +74,7 @@ def test_what_comes_from_the_host_keeps_its_entries() -> None:
         (lambda matrix: matrix.t(), [VALUES, INDICES, FLAT, -FLAT]),
         (lambda matrix: torch.mv(matrix, torch.ones(COLUMNS, device="cuda"))[:0], None),
         (lambda matrix: torch.ones(3, ROWS, device="cuda") @ matrix, None),
-        (lambda matrix: torch.sparse.addmm(torch.ones(ROWS, 4, device="cuda"), matrix, torch.ones(COLUMNS, 4).cuda()), None),
+        (added, None),
     ],
     ids=["times a number", "dense", "transposed", "a vector", "from the left", "added"],
 )  # fmt: skip
@@ -87,5 +91,6 @@ def test_other_ops(what: Callable[[Tensor], Tensor], takes: list[int] | None) ->
 
 def test_an_op_that_is_not_followed_is_named_with_its_line() -> None:
     """Without a kernel of ours FakeTensor would run the card's."""
-    with memgraph.virtual_gpu("h200"), pytest.raises(MemgraphError, match=r"_to_sparse_csr.* at .*test_sparse_products"):
+    line = r"_to_sparse_csr.* at .*test_sparse_products"
+    with memgraph.virtual_gpu("h200"), pytest.raises(MemgraphError, match=line):
         adjacency().cuda().to_sparse_csr()
