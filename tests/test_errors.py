@@ -35,8 +35,8 @@ def test_a_broken_law_is_a_trace_error() -> None:
     ("name", "hint"),
     [
         ("h20", "did you mean h200?"),
-        ("RTX3090", "did you mean rtx3090 or rtx3060?"),
-        ("rtx309", "did you mean rtx3090 or rtx3060?"),
+        ("RTX3090", "did you mean rtx3090?"),
+        ("rtx309", "did you mean rtx3090?"),
         ("xyzzy", "known: h200, rtx3060, rtx3090"),
     ],
 )

@@ -1,7 +1,7 @@
 """Three loops that run out under a cap, and with each remedy written by hand; the same file on a card and predicted.
 
-python remedies_tried.py --kind gpt --batch-size 8 --cap 9 --change chunked-loss
-memgraph run --gpu h200 remedies_tried.py --kind gpt --batch-size 8 --cap 9      # says which remedies help
+    python remedies_tried.py --kind gpt --batch-size 8 --cap 9 --change chunked-loss
+    memgraph run --gpu h200 remedies_tried.py --kind gpt --batch-size 8 --cap 9      # says which remedies help
 """
 
 import argparse
@@ -111,15 +111,8 @@ def made():
         return Cnn(), cnn
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    config = LlamaConfig(
-        vocab_size=32000,
-        hidden_size=1024,
-        intermediate_size=2816,
-        num_hidden_layers=8,
-        num_attention_heads=16,
-        num_key_value_heads=16,
-        max_position_embeddings=1024,
-    )
+    config = LlamaConfig(vocab_size=32000, hidden_size=1024, intermediate_size=2816, num_hidden_layers=8,
+                         num_attention_heads=16, num_key_value_heads=16, max_position_embeddings=1024)
     net = LlamaForCausalLM(config)
     if "no-cache" in changes:
         net.config.use_cache = False
@@ -140,8 +133,6 @@ for name in filter(None, args.blocks.split(",")):
     checkpointed(model.get_submodule(name))
 options = {"foreach": False} if "no-foreach" in changes else {"fused": True} if "fused" in changes else {}
 optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, **options)
-
-
 def told(failed):
     stats = torch.cuda.memory_stats()
     row = {"kind": args.kind, "batch": args.batch_size, "change": args.change, "blocks": args.blocks, "failed": failed}

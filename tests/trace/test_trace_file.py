@@ -227,7 +227,7 @@ def test_the_limit_is_far_above_a_long_run() -> None:
 
 
 def test_something_endless_is_no_trace() -> None:
-    assert "Not a gzipped file" in the_error(Path("/dev/zero"))
+    assert "/dev/zero is not a plain file" in the_error(Path("/dev/zero"))
 
 
 WRONG: dict[str, Callable[[dict[str, Any]], object]] = {
