@@ -3,9 +3,10 @@ none."""
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,14 @@ def _real_gpu() -> bool:
     import torch
 
     return torch.cuda.is_available()
+
+
+@pytest.fixture(autouse=True)
+def collector_as_it_was() -> Iterator[None]:
+    """A program under test may switch Python's collector off."""
+    on = gc.isenabled()
+    yield
+    (gc.enable if on else gc.disable)()
 
 
 @pytest.fixture
