@@ -21,7 +21,8 @@ _WORDS = 100_000
 """Distinct texts and numbers that are kept in mind, and lists."""
 _ORDERS = 16
 """Orders that are learned; what is written in others is read operation by operation."""
-_LONG = (0x8A, 0x4A)
+_LONG1 = 0x8A
+_LONG = (_LONG1, 0x4A)
 
 
 class Entries(Protocol):
@@ -62,7 +63,7 @@ class _Words(dict[bytes, Any]):
 
     def __missing__(self, text: bytes) -> Any:
         if text[0] in _LONG:
-            found = int.from_bytes(text[2 if text[0] == 0x8A else 1 :], "little", signed=True)
+            found = int.from_bytes(text[2 if text[0] == _LONG1 else 1 :], "little", signed=True)
         else:
             number = int.from_bytes(text[1:], "little")
             found = self._memory[number] if text[0] in b"jh" else number
@@ -135,7 +136,9 @@ class Orders:
                         memory.append(site)
                 elif values[group] is not None:
                     memory.append(text)
-            row(words[values[action]], words[values[address]], words[values[size]], words[values[stream]], site)
+            place = values[address]  # hardly ever the same twice, so that it is not kept in mind
+            where = int.from_bytes(place[2:], "little", signed=True) if place[0] == _LONG1 else words[place]
+            row(words[values[action]], where, words[values[size]], words[values[stream]], site)
             at = found.end()
 
     def _learn(self, data: bytes, at: int) -> bool:

@@ -23,7 +23,8 @@ _BEFORE = (
     "{:,} buffers were there before the recording began, and the file has no op or line of them: begin it before the "
     "model is made (torch.cuda.memory._record_memory_history(stacks='all') above that line) to have them"
 )
-_FREED = (int(Action.FREE), int(Action.FREE_REQUESTED))
+_ALLOC, _FREE, _REQUESTED = int(Action.ALLOC), int(Action.FREE), int(Action.FREE_REQUESTED)
+_LET_GO = frozenset((_FREE, _REQUESTED, int(Action.FREE_COMPLETED)))
 
 
 class Block(NamedTuple):
@@ -96,9 +97,11 @@ class History:
         Args:
             site: the number of the site of its stack.
         """
-        if self._asked >= 0 and not (action == "free_completed" and address == self._asked):
-            self._wait(self._asked)
-        self._asked = -1
+        asked = self._asked
+        if asked >= 0:
+            if address != asked or action != "free_completed":
+                self._wait(asked)
+            self._asked = -1
         if action == "alloc":
             self._alloc(address, size, site, stream)
         elif action == "free_requested":
@@ -114,11 +117,11 @@ class History:
             self._write(Action.OUT_OF_MEMORY, -1, site, 0, max(1, size))
 
     def _alloc(self, address: int, size: int, maker: int, stream: int) -> None:
-        self._live[address] = len(self.sizes)
-        self._write(Action.ALLOC, len(self.sizes), maker, address, size)
+        buffer = self._live[address] = len(self.sizes)
+        self._write(_ALLOC, buffer, maker, address, size)
         self.sizes.append(size)
         self.makers.append(maker)
-        self.streams.append(self.stream(stream))
+        self.streams.append(self.stream(stream) if stream else 0)
         self.ended.append(-1)
 
     def stream(self, stream: int) -> int:
@@ -131,7 +134,7 @@ class History:
         elif address in self._live:
             buffer = self._live.pop(address)
             self.ended[buffer] = site
-            self._write(Action.FREE, buffer, -1, address, 0)
+            self._write(_FREE, buffer, -1, address, 0)
         else:
             self._old.append((address, size, self.stream(stream), len(self.events)))
             self._write(Action.FREE, -1, -1, address, 0)  # its buffer is named at the end
@@ -143,7 +146,7 @@ class History:
             self._waiting[address] = buffer
             self._write(Action.FREE_REQUESTED, buffer, -1, address, 0)
 
-    def _write(self, action: Action, buffer: int, op: int, address: int, size: int) -> None:
+    def _write(self, action: int, buffer: int, op: int, address: int, size: int) -> None:
         add_action, add_buffer, add_op, add_address, add_size = self._add
         add_action(action)
         add_buffer(buffer)
@@ -259,17 +262,18 @@ def _measure(
     """
     followed = Followed(config)
     actions, buffers, _, addresses, sizes = events.columns
+    old = len(wanted) - len(first)
     taken: dict[int, int] = {}
     there: dict[int, int] = {}
     for place, (action, buffer, address) in enumerate(zip(actions, buffers, addresses, strict=True)):
-        if action == Action.ALLOC and buffer >= len(wanted) - len(first):
+        if action == _ALLOC and buffer >= old:
             there = there or followed.occupy(first)
             taken[buffer] = sizes[place] = there[address]
-        elif action == Action.ALLOC:
+        elif action == _ALLOC:
             taken[buffer] = sizes[place] = followed.take(address, wanted[buffer], known.get(buffer, 0))
-        elif action in _FREED or action == Action.FREE_COMPLETED:
+        elif action in _LET_GO:
             sizes[place] = taken[buffer]
-            if action != Action.FREE_REQUESTED:
+            if action != _REQUESTED:
                 followed.give(address)
         elif action == Action.SEGMENT_ALLOC:
             followed.map(address, sizes[place], whole=whole.get(place, True))

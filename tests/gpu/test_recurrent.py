@@ -49,7 +49,8 @@ def test_what_cudnn_says_through_a_handle() -> None:
 
 
 def test_what_pytorch_took() -> None:
-    """Settings of other days, none of which the law was read off. Of halves the file does not say which, and bf16 is by
+    """Settings of other days. The law was read off others, but for dropout's part and the bound on steps whose gates'
+    gradients are there at once, which these told. Of halves the file does not say which, and bf16 is by
     the standard algorithm always."""
     exact = count = 0
     for layers, dropout, *sizes, _ in recorded():

@@ -7,6 +7,7 @@ the model need not find the block, and cannot find another one.
 
 from __future__ import annotations
 
+import functools
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 
@@ -14,6 +15,8 @@ from memgraph.gpu.allocator.config import AllocatorConfig
 from memgraph.gpu.allocator.rounding import MIN_BLOCK, SMALL_SIZE, round_size
 
 _ENDLESS = 2**62
+_SIZES = 4096
+"""Distinct sizes whose blocks are kept in mind."""
 
 
 class Followed:
@@ -21,6 +24,7 @@ class Followed:
 
     def __init__(self, config: AllocatorConfig) -> None:
         self._config = config
+        self._rounded = functools.lru_cache(_SIZES)(functools.partial(round_size, config=config))
         self._max_split = config.max_split_size or _ENDLESS
         self._free: dict[int, int] = {}
         """Where each free block begins, and where it ends."""
@@ -96,7 +100,7 @@ class Followed:
             size: as it was asked for.
             known: what the block has, if somebody knows.
         """
-        rounded = known or round_size(size, self._config)
+        rounded = known or self._rounded(size)
         end = self._free.pop(address, None)
         if end is None:  # nobody saw this memory come
             self._taken[address] = rounded
