@@ -343,8 +343,8 @@ class VirtualGpu:
 
 _TIMED = (
     "torch.backends.cudnn.benchmark is on, which times cuDNN's kernels on the card and takes the fastest: the first "
-    "that cuDNN proposes is assumed, and the trials are left out. Each takes at its first call the largest workspace of "
-    "all, 2.5 GiB for a layer of DCGAN in fp32 on an H200, and gives it back; switch it off to have what is predicted"
+    "that cuDNN proposes is assumed, and the trials are left out. Each takes at its first call the largest workspace "
+    "of all, 2.5 GiB for a layer of DCGAN in fp32 on an H200, and gives it back; without it all is as predicted"
 )
 
 
