@@ -23,6 +23,9 @@ _PRODUCTS = frozenset(f"aten.{name}" for name in (
 _CACHES = "transformers/cache_utils.py:"
 """Where the cache classes of transformers make what they keep."""
 _BEFORE = ("load", "before", "recorded")
+_ALLOC, _ENDS = int(Action.ALLOC), frozenset((int(Action.FREE), int(Action.FREE_COMPLETED)))
+_new = tuple.__new__
+"""As a named tuple's own constructor, whose call in Python costs more than all the rest."""
 _STATE = 2
 """Tensors of a parameter's size that an optimizer keeps of it at most, Adam's moments; three with `amsgrad`."""
 
@@ -39,10 +42,7 @@ def with_categories(
     starts = [phase.start for phase in phases]
     cut = [until_refused(phase, events) for phase in phases]
     born = [cut[max(0, bisect_right(starts, start) - 1)] for start, _ in spans]
-    told = [
-        _one(buffer, sites[buffer.op] if buffer.op >= 0 else NOWHERE, phase, stop, len(events))
-        for buffer, phase, (_, stop) in zip(buffers, born, spans, strict=True)
-    ]
+    told = _told(buffers, sites, born, spans, len(events))
     for index, place in enumerate(ended):
         if place >= 0 and _inside(sites[buffers[index].op] if buffers[index].op >= 0 else NOWHERE, sites[place]):
             told[index] = Category.WORKSPACE, Role.TEMPORARY
@@ -58,8 +58,27 @@ def with_categories(
     for index in _workspaces(buffers, told, born, spans, len(events)):
         told[index] = Category.WORKSPACE, Role.LIBRARY
     return tuple(
-        buffer._replace(category=category, role=role) for buffer, (category, role) in zip(buffers, told, strict=True)
+        [
+            _new(Buffer, (size, op, role, category, *rest))
+            for (size, op, _, _, *rest), (category, role) in zip(buffers, told, strict=True)
+        ]
     )
+
+
+def _told(
+    buffers: Sequence[Buffer], sites: Sequence[Site], born: Sequence[Phase], spans: Sequence[tuple[int, int]], end: int
+) -> list[tuple[Category, Role]]:
+    """Of each buffer what it says by itself: the same of all of a site that live alike in a phase."""
+    known: dict[tuple[int, int, bool, bool, bool], tuple[Category, Role]] = {}
+    told = []
+    for buffer, phase, (_, stop) in zip(buffers, born, spans, strict=True):
+        op = buffer.op
+        key = op, id(phase), stop >= phase.stop, stop == end, buffer.size in cublas.KEPT
+        one = known.get(key)
+        if one is None:
+            one = known[key] = _one(buffer, sites[op] if op >= 0 else NOWHERE, phase, stop, end)
+        told.append(one)
+    return told
 
 
 def _left_gradients(
@@ -105,9 +124,9 @@ def _workspaces(
 def _spans(events: Events, count: int) -> list[tuple[int, int]]:
     start, stop = [0] * count, [len(events)] * count
     for place, (action, buffer) in enumerate(zip(*events.columns[:2], strict=True)):
-        if action == Action.ALLOC:
+        if action == _ALLOC:
             start[buffer] = place
-        elif action in (Action.FREE, Action.FREE_COMPLETED):
+        elif action in _ENDS:
             stop[buffer] = place
     return list(zip(start, stop, strict=True))
 

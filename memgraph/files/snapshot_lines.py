@@ -17,6 +17,10 @@ from memgraph.files.snapshot_phases import plain
 from memgraph.files.stacks import Site
 from memgraph.trace import Action, Buffer, Events, Op, Phase
 
+_ALLOC, _REFUSED = int(Action.ALLOC), int(Action.OUT_OF_MEMORY)
+_new = tuple.__new__
+"""As a named tuple's own constructor, whose call in Python costs more than all the rest."""
+
 
 def ops_of(
     buffers: Sequence[Buffer], events: Events, sites: Sequence[Site], phases: Sequence[Phase]
@@ -28,13 +32,15 @@ def ops_of(
     for number, phase in enumerate(phases):
         made.enter(number, phase, Counter(ops[phase.start : phase.stop]) if phase.name == "backward" else {})
         for place in range(phase.start, phase.stop):
-            if actions[place] == Action.ALLOC or (actions[place] == Action.OUT_OF_MEMORY and ops[place] >= 0):
+            action = actions[place]
+            if action == _ALLOC or (action == _REFUSED and ops[place] >= 0):
                 ops[place] = op = made.op(ops[place])
-                if actions[place] == Action.ALLOC:
+                if action == _ALLOC:
                     makers[named[place]] = op
             else:
                 ops[place] = -1
-    return tuple(made.ops), tuple(b._replace(op=op) for b, op in zip(buffers, makers, strict=True)), events
+    renamed = [_new(Buffer, (size, op, *rest)) for (size, _, *rest), op in zip(buffers, makers, strict=True)]
+    return tuple(made.ops), tuple(renamed), events
 
 
 class _Ops:
