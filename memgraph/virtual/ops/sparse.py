@@ -170,11 +170,27 @@ def _mm(first: Any, second: Any) -> Any:
     if first.is_sparse == second.is_sparse:
         return NotImplemented
     dense = second if first.is_sparse else first
+    _check_product(first, second)
     return dense.new_empty((first.shape[0], second.shape[1]))
 
 
+_NAMES = {torch.float16: "Half", torch.bfloat16: "BFloat16"}
+
+
+def _check_product(first: Tensor, second: Tensor) -> None:
+    """As `s_addmm_out_sparse_dense_cuda` (sparse/cuda/SparseCUDATensorMath.cu) refuses operands; that of half types was
+    seen on an H200 with torch 2.11."""
+    if first.shape[1] != second.shape[0]:
+        raise RuntimeError(f"addmm: Argument #3 (dense): Expected dim 0 size {first.shape[1]}, got {second.shape[0]}")
+    if first.dtype in _NAMES:
+        raise NotImplementedError(f"\"addmm_sparse_cuda\" not implemented for '{_NAMES[first.dtype]}'")
+
+
 def _mv(first: Any, second: Any) -> Any:
-    return second.new_empty(first.shape[:1]) if first.is_sparse else NotImplemented
+    if not first.is_sparse:
+        return NotImplemented
+    _check_product(first, second)
+    return second.new_empty(first.shape[:1])
 
 
 def _transpose(source: Any, first: int = 0, second: int = 1) -> Any:
@@ -216,6 +232,7 @@ def _detach(source: Any) -> Any:
 
 
 def _sparse_addmm(_start: Tensor, first: Tensor, second: Tensor, **_: Any) -> Tensor:
+    _check_product(first, second)
     return second.new_empty((first.shape[0], second.shape[1]))
 
 

@@ -94,3 +94,15 @@ def test_an_op_that_is_not_followed_is_named_with_its_line() -> None:
     line = r"_to_sparse_csr.* at .*test_sparse_products"
     with memgraph.virtual_gpu("h200"), pytest.raises(MemgraphError, match=line):
         adjacency().cuda().to_sparse_csr()
+
+
+@pytest.mark.parametrize(
+    ("rows", "dtype", "message"),
+    [
+        (COLUMNS + 1, torch.float32, "Expected dim 0 size 700, got 701"),
+        (COLUMNS, torch.float16, "\"addmm_sparse_cuda\" not implemented for 'Half'"),
+    ],
+)
+def test_a_product_that_the_card_refuses_is_refused(rows: int, dtype: torch.dtype, message: str) -> None:
+    with memgraph.virtual_gpu("h200"), pytest.raises((RuntimeError, NotImplementedError), match=message):
+        torch.sparse.mm(adjacency().cuda().to(dtype), torch.ones(rows, 2, device="cuda", dtype=dtype))
