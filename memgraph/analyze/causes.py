@@ -16,6 +16,7 @@ from memgraph.analyze.causes_of_gradients import gradients_and_buckets, no_gradi
 from memgraph.analyze.causes_of_masks import expanded_masks
 from memgraph.analyze.causes_of_precision import autocast_copies
 from memgraph.analyze.causes_of_recurrence import recurrent_reserve
+from memgraph.analyze.causes_of_scores import attention_by_hand
 from memgraph.analyze.causes_of_training import caches, foreach, not_the_batch, whole_checkpoint
 from memgraph.analyze.finding import Finding
 from memgraph.analyze.fragmented import fragmented
@@ -23,7 +24,7 @@ from memgraph.trace import Trace
 
 RULES: tuple[Callable[[Trace], tuple[Finding, ...]], ...] = (
     not_the_batch, whole_checkpoint, caches, expanded_casts, expanded_masks, logits_in_fp32, foreach, fragmented,
-    cycles, no_gradient, attention_by_steps, autocast_copies, compiled_order, recurrent_reserve,
+    cycles, no_gradient, attention_by_steps, attention_by_hand, autocast_copies, compiled_order, recurrent_reserve,
     gradients_and_buckets,
 )  # fmt: skip
 

@@ -119,15 +119,28 @@ def foreach(trace: Trace) -> tuple[Finding, ...]:
         default=0,
     )
     least = max(elsewhere, trace.peak.requested - size)
+    where = next(kind.op.source for kind in kinds if kind.op)
     return (Finding(
         "foreach-temporaries",
         f"{format_bytes(size)} at the peak are what the optimizer computes of all parameters at once; without it the "
         f"highest is {format_bytes(least)} instead of {format_bytes(trace.peak.requested)}.",
-        next(kind.op.source for kind in kinds if kind.op),
+        where,
         "foreach, the default on CUDA, makes each intermediate result of every parameter before the next",
-        "fused=True, which makes none, or foreach=False, a slower loop",
+        _other_forms(trace, where),
         size,
     ),)  # fmt: skip
+
+
+def _other_forms(trace: Trace, where: str) -> str:
+    """What the optimizers that step there, or all if none is known to, have instead of foreach."""
+    facts = [fact for fact in trace.facts if fact.kind == "optimizer"]
+    known = [fact.text.split(", ") for fact in facts if fact.source == where] or [f.text.split(", ") for f in facts]
+    if all("fused" in forms for _, *forms in known):
+        return "fused=True, which makes none, or foreach=False, a slower loop"
+    names = " and ".join(dict.fromkeys(name for name, *forms in known if "fused" not in forms))
+    if all("foreach" in forms for _, *forms in known):
+        return f"foreach=False, a slower loop; {names} has no fused form"
+    return f"another optimizer, like torch's AdamW with fused=True: {names} has no other form"
 
 
 def not_the_batch(trace: Trace) -> tuple[Finding, ...]:

@@ -20,6 +20,7 @@ class Facts:
         self._attention: dict[tuple[str, str], None] = {}
         self._idle: dict[int, tuple[str, str]] = {}
         self._moved: set[int] = set()
+        self._optimizers: dict[int, tuple[str, str]] = {}
 
     def computed_by_steps(self, refusals: Sequence[str]) -> None:
         """Attention is computed step by step, with its scores in memory.
@@ -40,6 +41,16 @@ class Facts:
         self._moved.update(moved)
         self._idle |= dict.fromkeys(without, (optimizer, source))
 
+    def steps(self, optimizer: object, forms: Iterable[str]) -> None:
+        """An optimizer is about to step.
+
+        Args:
+            forms: of `foreach` and `fused` those that it has.
+        """
+        if id(optimizer) not in self._optimizers:
+            text = ", ".join([type(optimizer).__name__, *forms])
+            self._optimizers[id(optimizer)] = (self._sources.current(), text)
+
     @property
     def idle(self) -> bool:
         """Whether a parameter was ever without a gradient."""
@@ -52,7 +63,9 @@ class Facts:
         for buffer, who in self._idle.items():
             if buffer not in self._moved:
                 idle.setdefault(who, []).append(buffer)
+        optimizers = dict.fromkeys(self._optimizers.values())
         return (
             *attention,
+            *(Fact("optimizer", source, text) for source, text in optimizers),
             *(Fact("no gradient", source, name, tuple(buffers)) for (name, source), buffers in idle.items()),
         )

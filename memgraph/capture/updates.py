@@ -51,6 +51,7 @@ class Updates:
         recorder = self._recorder
         recorder.describing.leader = threading.get_ident()
         recorder.stage.optimizer_starts()
+        self._facts.steps(optimizer, [form for form in ("foreach", "fused") if form in optimizer.defaults])
         without, moved = [], []
         for name, parameter in _parameters(optimizer):
             recorder.marks.mark(parameter, Category.PARAMETER, name)

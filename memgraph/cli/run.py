@@ -131,8 +131,11 @@ def run(
             trace, Script(script, arguments, module, gpu, size, alloc_conf, torch, steps or 0, select, lasted)
         )
     _report(trace, form, top, tried)
-    if form == "table" and (ended.error is None or not trace.fits):
-        further = _timeline(output) if trace.fits else _advise(gpu, memory, module, script, arguments)
+    misplaced = ended.code == 2 and [one for one in arguments if one in _own_options()]
+    if misplaced:
+        click.echo(f"\n{misplaced[0]} went to {script}: what is memgraph's stands before the script", err=True)
+    elif form == "table" and (not trace.fits or (trace.peak.reserved and ended.error is None)):
+        further = _timeline(output, script) if trace.fits else _advise(gpu, memory, module, script, arguments)
         if select == 1 and any("are taken to be selected" in text for text in trace.assumptions):
             further = f"add --select 0.25 if that share of what data select is nearer; or {further}"
         click.echo(f"\nnext: {further}", err=True)
@@ -158,10 +161,17 @@ def _tried(trace: Trace, script: Script) -> tuple[Remedy, ...] | None:
     return None
 
 
-def _timeline(output: Path | None) -> str:
+def _own_options() -> set[str]:
+    """The names of options that are `run`'s own, and of few scripts."""
+    options = click.get_current_context().command.params
+    return {name for one in options if isinstance(one, click.Option) for name in one.opts} - {"--steps", "-m"}
+
+
+def _timeline(output: Path | None, script: str) -> str:
     """The command that draws the run, or what lets it."""
     if output is None:
-        return "add -o run.memgraph, and draw it: memgraph timeline run.memgraph -o run.html"
+        name = script if len(script) < 40 else Path(script).name
+        return f"add -o run.memgraph before {name}, and draw it:\n  memgraph timeline run.memgraph -o run.html"
     return shlex.join(["memgraph", "timeline", str(output), "-o", str(output.with_suffix(".html"))])
 
 

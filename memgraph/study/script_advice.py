@@ -21,14 +21,14 @@ from memgraph.trace import Category, Trace
 _BATCH = re.compile(r"(?:^|[-_.])(?:batch(?:[-_]?size)?|bs|bsz)(?:$|=|[-_]per[-_])", re.IGNORECASE)
 _CODE = {
     "expandable": "PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True",
-    "fused": "AdamW(model.parameters(), fused=True)",
-    "no-foreach": "AdamW(model.parameters(), foreach=False)",
+    "fused": "{optimizer}(model.parameters(), fused=True)",
+    "no-foreach": "{optimizer}(model.parameters(), foreach=False)",
     "no-cache": "model.config.use_cache = False",
     "chunked-loss": "memgraph.models.chunked_loss.chunked_cross_entropy(nn.Identity(), logits, targets)",
     "no-autocast": "torch.autocast(..., enabled=False)",
     "no-grad": "with torch.no_grad(): ...",
 }
-"""What to write for each change."""
+"""What to write for each change; `{optimizer}` is the class of one that has the form."""
 _TOLD = 3
 _SHOWS = 0.05
 """Share of what was alive from which on a change of it is worth a run of the script."""
@@ -111,7 +111,13 @@ def _with(script: Script, name: str) -> Remedy | None:
         trace = ran(_expandable(script))
     else:
         trace = ran(script, (name,))
-    return None if trace is None else Remedy(name, _CODE[name], trace)
+    return None if trace is None else Remedy(name, _code(name, trace), trace)
+
+
+def _code(name: str, trace: Trace) -> str:
+    form = "fused" if name == "fused" else "foreach"
+    known = [fact.text.split(", ") for fact in trace.facts if fact.kind == "optimizer"]
+    return _CODE[name].format(optimizer=next((who for who, *forms in known if form in forms), "AdamW"))
 
 
 def _expandable(script: Script) -> Script:

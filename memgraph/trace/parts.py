@@ -172,11 +172,11 @@ class Fact(NamedTuple):
 
     kind: str
     """`attention by steps`: no fused kernel took it. `no gradient`: an optimizer was given parameters that never had
-    one."""
+    one. `optimizer`: one stepped."""
     source: str
     """The line, `file.py:16`; empty where that is not known."""
     text: str
-    """Why each kernel was passed over; the optimizer's class."""
+    """Why each kernel was passed over; the optimizer's class, and of one that stepped the forms that it has."""
     buffers: tuple[int, ...] = ()
     """Indices into `Trace.buffers` that it is about."""
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.optim.optimizer import Optimizer
 from torch.utils.checkpoint import checkpoint
 
 import memgraph
@@ -158,6 +162,18 @@ def test_narrower_checkpoints_are_no_cause(how: str) -> None:
     assert not found(_trained(how))
 
 
+class Rooted(Optimizer):
+    """One of a package: it updates all parameters at once, and has no other form."""
+
+    def __init__(self, params: Iterable[nn.Parameter]) -> None:
+        super().__init__(params, {})
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> Any:
+        parameters = [p for p in self.param_groups[0]["params"] if p.grad is not None]
+        torch._foreach_add_(parameters, torch._foreach_mul(torch._foreach_sign([p.grad for p in parameters]), -0.1))
+
+
 def test_what_foreach_makes_of_all_parameters() -> None:
     """AdamW's square roots, an fp32 of every weight."""
     one = found(_updated(foreach=True))["foreach-temporaries"]
@@ -165,16 +181,29 @@ def test_what_foreach_makes_of_all_parameters() -> None:
     assert one.where.startswith("analyze/test_causes.py:")
 
 
+@pytest.mark.parametrize(
+    ("optimizer", "help_"),
+    [
+        (torch.optim.AdamW, "fused=True, which makes none, or foreach=False, a slower loop"),
+        (torch.optim.RMSprop, "foreach=False, a slower loop; RMSprop has no fused form"),
+        (torch.optim.NAdam, "foreach=False, a slower loop; NAdam has no fused form"),
+        (Rooted, "another optimizer, like torch's AdamW with fused=True: Rooted has no other form"),
+    ],
+)
+def test_instead_of_foreach_is_said_what_the_optimizer_has(optimizer: type[Optimizer], help_: str) -> None:
+    assert found(_updated(optimizer))["foreach-temporaries"].help == help_
+
+
 @pytest.mark.parametrize("options", [{"foreach": False}, {"fused": True}])
 def test_other_forms_of_the_optimizer_are_no_cause(options: dict[str, bool]) -> None:
     assert not found(_updated(**options))
 
 
-def _updated(**options: bool) -> Trace:
+def _updated(optimizer: Callable[..., Optimizer] = torch.optim.AdamW, **options: bool) -> Trace:
     """Eight weights of 16 MiB."""
     with memgraph.virtual_gpu("a100-80gb") as gpu:
         net = nn.Sequential(*(nn.Linear(2048, 2048, bias=False) for _ in range(8))).cuda()
-        update = torch.optim.AdamW(net.parameters(), **options)
+        update = optimizer(net.parameters(), **options)
         for _ in range(2):
             net(torch.randn(1, 2048, device="cuda")).sum().backward()
             update.step()

@@ -209,3 +209,18 @@ def test_an_error_of_the_script_keeps_its_cause(folder: Path, ours: Ours) -> Non
     err = ours("wrong.py").err
     assert "KeyError: 'a'" in err and "direct cause" in err and "ValueError: no a" in err
     assert "memgraph/" not in err and "runpy" not in err
+
+
+def test_the_last_line_says_where_the_option_stands(folder: Path, ours: Ours) -> None:
+    said = "\nnext: add -o run.memgraph before train.py, and draw it:\n  memgraph timeline run.memgraph -o run.html\n"
+    assert ours("train.py", options=()).err.endswith(said)
+    write(folder, "idle.py", "print(1)")
+    assert "Nothing was allocated." in (told := ours("idle.py", options=()).err) and "next:" not in told
+
+
+def test_an_option_that_went_to_the_script_is_named(folder: Path, ours: Ours) -> None:
+    write(folder, "strict.py", "import argparse\nargparse.ArgumentParser().parse_args()")
+    result = ours("strict.py", "-o", "x.memgraph", options=())
+    assert result.code == 2 and "next:" not in result.err
+    assert result.err.endswith("\n-o went to strict.py: what is memgraph's stands before the script\n")
+    assert "went to" not in ours("strict.py", "--depth", "3", options=()).err
