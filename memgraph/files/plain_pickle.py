@@ -20,6 +20,8 @@ _BLOCK = 2**20
 """Bytes that are read at once."""
 _ROOM = 16
 """Bytes that an operation of the loop takes at most."""
+_FRAME, _HEAD = 0x95, 9
+"""The operation that begins a frame, and the bytes of it with the frame's length."""
 _LONGEST = 2**26
 """Bytes of one text. A snapshot's longest are file names, and pages that somebody attached."""
 _WIDEST = 16
@@ -28,6 +30,7 @@ _KEYS = {str, int}
 _REFERENCE = re.compile(rb"j.{4}|h.", re.DOTALL)
 _RUN = re.compile(rb"(?:j.{4}|h.){8,}", re.DOTALL)
 """References to what is remembered, many in a row."""
+_NO_RUN: tuple[int, int, int | None] = (-1, 0, None)
 _RUNS = 100_000
 """Distinct ones that are kept in mind."""
 _GAP = 1024
@@ -99,12 +102,14 @@ class _Reader:
         self.orders = Orders(self.memory)
         self.handed_on = -1
         """How many marks there are at that of the list whose entries were handed on; -1 if that is over."""
-        self.last_run: tuple[int, int, int | None] = (-1, 0, 0)
+        self.last_run = _NO_RUN
         """The last of them: how high the stack was, how many, and its number."""
         self.run_count = 0
         self.data, self.at, self.safe = b"", 0, -1
         """What was read and not yet followed; where the next operation is; where the last may be before more is
         needed."""
+        self.frame = -1
+        """Where in it a frame of the pickle ends, -1 if that is not known."""
 
     def run(self) -> Any:
         """Follow it to its end. One long loop on purpose, the frequent operations first: calls would take most of the
@@ -155,6 +160,8 @@ class _Reader:
                 if run is not None:  # a list of what is remembered: the frames of a stack
                     self.push_run(run[0])
                     at = run.end()
+                else:  # or one of which too few are read yet: the run before is none of its own
+                    self.last_run = _NO_RUN
             elif code == 0x2E:  # STOP
                 return stack.pop()
             else:
@@ -210,8 +217,26 @@ class _Reader:
 
     def read_on(self) -> None:
         more = self.file.read(_BLOCK)
-        self.data, self.at = self.data[self.at :] + more, 0
+        self.frame = max(-1, self.frame - self.at)
+        self.data, self.at = self._unframed(self.data[self.at :] + more), 0
         self.safe = len(self.data) - _ROOM if more else len(self.data)
+
+    def begin_frame(self) -> None:
+        """Frames say how long they are, for whoever reads them one at a time."""
+        size = self.number(8)
+        self.frame, before = self.at + size, len(self.data)
+        self.data = self._unframed(self.data)
+        self.safe -= before - len(self.data)
+
+    def _unframed(self, data: bytes) -> bytes:
+        """Without the beginnings of the frames that follow the one that is being read: what is in them is one."""
+        pieces, start, end = [], 0, self.frame
+        while 0 <= end <= len(data) - _HEAD and data[end] == _FRAME:
+            pieces.append(data[start:end])
+            start, size = end + _HEAD, int.from_bytes(data[end + 1 : end + _HEAD], "little")
+            self.frame += size
+            end = start + size
+        return b"".join((*pieces, data[start:])) if pieces else data
 
     def take_bytes(self, size: int) -> bytes:
         """The next so many."""
@@ -367,7 +392,7 @@ _OPERATIONS: dict[int, Callable[[_Reader], object]] = {
     ord("1"): _Reader.since_mark,
     ord("2"): lambda r: r.stack.append(r.stack[-1]),
     0x80: lambda r: r.take_bytes(1),  # PROTO: what follows says the same whatever it is
-    0x95: lambda r: r.take_bytes(8),  # FRAME
+    _FRAME: _Reader.begin_frame,
     ord("c"): _asks_by_line,
     ord("i"): _asks_by_line,
     0x93: _asks_by_stack,

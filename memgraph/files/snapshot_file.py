@@ -19,6 +19,7 @@ from memgraph.files.snapshot_kinds import with_categories
 from memgraph.files.snapshot_lines import ops_of
 from memgraph.files.snapshot_phases import phases
 from memgraph.files.snapshot_rounds import rounds
+from memgraph.files.told_buffers import for_trace
 from memgraph.gpu.allocator.config import AllocatorConfig
 from memgraph.trace import Trace
 
@@ -68,7 +69,7 @@ def _trace(path: Path, data: Any, libraries: bool) -> Trace:
     more = (f"devices {', '.join(map(str, others))} are in the snapshot; this is device {device}",) * (len(others) > 1)
     return explained(Trace(
         origin="measured", gpu="unknown", memory=0, torch="unknown", settings=_settings(path, whole), ops=(),
-        buffers=read_.buffers, events=read_.events, phases=(), assumptions=(*read_.notes, *notes, *more),
+        buffers=(), events=read_.events, phases=(), assumptions=(*read_.notes, *notes, *more),
         callers=tuple(callers.items()),
     ), read_)  # fmt: skip
 
@@ -81,7 +82,7 @@ def explained(trace: Trace, history: ReadHistory) -> Trace:
     ops, buffers, events = ops_of(buffers, history.events, history.sites, found)
     guessed = (_LINES,) * any(op.forward >= 0 for op in ops)
     return dataclasses.replace(
-        trace, ops=ops, buffers=buffers, events=events, phases=found, rounds=begun,
+        trace, ops=ops, buffers=for_trace(buffers), events=events, phases=found, rounds=begun,
         assumptions=(*trace.assumptions, *guessed),
     )  # fmt: skip
 

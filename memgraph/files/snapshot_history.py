@@ -13,9 +13,11 @@ from typing import Any, NamedTuple
 
 from memgraph.files.plain_pickle import Items
 from memgraph.files.stacks import NOWHERE, Frame, Site, frame_of, site_of
+from memgraph.files.told_buffers import told_buffers
 from memgraph.gpu.allocator.config import AllocatorConfig
 from memgraph.gpu.allocator.followed import Followed
-from memgraph.trace import Action, Buffer, Event, Events
+from memgraph.trace import Action, Event, Events
+from memgraph.trace.rows import Buffers
 
 _STACKS = 100_000
 """Distinct stacks that are kept in mind."""
@@ -51,7 +53,7 @@ class Segment(NamedTuple):
 class ReadHistory(NamedTuple):
     """Entries as a trace has them; an op of a buffer is an index into `sites`."""
 
-    buffers: tuple[Buffer, ...]
+    buffers: Buffers
     events: Events
     sites: tuple[Site, ...]
     before: int
@@ -71,6 +73,7 @@ class History:
         """Of each buffer the site that freed it, -1 if none did."""
         self.events = Events()
         self._add = tuple(column.append for column in self.events.columns)
+        self._add_buffer = tuple(column.append for column in (self.sizes, self.makers, self.streams, self.ended))
         self.sites: dict[Site, int] = {}
         self._stacks: dict[Any, tuple[Any, int]] = {}
         self._frames: dict[int, tuple[Any, Frame]] = {}
@@ -97,17 +100,53 @@ class History:
         Args:
             site: the number of the site of its stack.
         """
-        asked = self._asked
-        if asked >= 0:
-            if address != asked or action != "free_completed":
-                self._wait(asked)
-            self._asked = -1
-        if action == "alloc":
-            self._alloc(address, size, site, stream)
-        elif action == "free_requested":
-            self._asked = address
+        self.rows((action,), (address,), (size,), (stream,), (site,))
+
+    def rows(
+        self, actions: Sequence[str], addresses: Sequence[int], sizes: Sequence[int], streams: Sequence[int],
+        sites: Sequence[int],
+    ) -> None:  # fmt: skip
+        """The next ones, likewise. One loop on purpose, allocs and frees in it: calls would take most of the time."""
+        live, waiting, ended, asked = self._live, self._waiting, self.ended, self._asked
+        add_action, add_buffer, add_op, add_address, add_size = self._add
+        add_wanted, add_maker, add_stream, add_end = self._add_buffer
+        for action, address, size, stream, site in zip(actions, addresses, sizes, streams, sites, strict=True):
+            if asked >= 0:
+                if address != asked or action != "free_completed":
+                    self._wait(asked)
+                asked = -1
+            if action == "alloc":
+                buffer = live[address] = len(ended)
+                add_action(_ALLOC)
+                add_op(site)
+                add_size(size)
+                add_wanted(size)
+                add_maker(site)
+                add_stream(self.stream(stream) if stream else 0)
+                add_end(-1)
+            elif action == "free_requested":
+                asked = address
+                continue
+            elif action == "free_completed" and address in live and address not in waiting:
+                buffer = live.pop(address)
+                ended[buffer] = site
+                add_action(_FREE)
+                add_op(-1)
+                add_size(0)
+            else:
+                self._other(action, address, size, stream, site)
+                continue
+            add_buffer(buffer)
+            add_address(address)
+        self._asked = asked
+
+    def _other(self, action: str, address: int, size: int, stream: int, site: int) -> None:
+        """The next entry, of those that are not frequent."""
+        if action == "free_completed" and address in self._waiting:
+            self._write(Action.FREE_COMPLETED, self._waiting.pop(address), -1, address, 0)
         elif action == "free_completed":
-            self._freed(address, size, stream, site)
+            self._old.append((address, size, self.stream(stream), len(self.events)))
+            self._write(Action.FREE, -1, -1, address, 0)  # its buffer is named at the end
         elif action in ("segment_alloc", "segment_map"):
             self._write(Action.SEGMENT_ALLOC, -1, -1, address, size)
             self._whole[len(self.events) - 1] = action == "segment_alloc"
@@ -116,28 +155,9 @@ class History:
         elif action == "oom":
             self._write(Action.OUT_OF_MEMORY, -1, site, 0, max(1, size))
 
-    def _alloc(self, address: int, size: int, maker: int, stream: int) -> None:
-        buffer = self._live[address] = len(self.sizes)
-        self._write(_ALLOC, buffer, maker, address, size)
-        self.sizes.append(size)
-        self.makers.append(maker)
-        self.streams.append(self.stream(stream) if stream else 0)
-        self.ended.append(-1)
-
     def stream(self, stream: int) -> int:
         """The number of a stream, 0 for the default one."""
         return self._numbers.setdefault(stream, len(self._numbers))
-
-    def _freed(self, address: int, size: int, stream: int, site: int) -> None:
-        if address in self._waiting:
-            self._write(Action.FREE_COMPLETED, self._waiting.pop(address), -1, address, 0)
-        elif address in self._live:
-            buffer = self._live.pop(address)
-            self.ended[buffer] = site
-            self._write(_FREE, buffer, -1, address, 0)
-        else:
-            self._old.append((address, size, self.stream(stream), len(self.events)))
-            self._write(Action.FREE, -1, -1, address, 0)  # its buffer is named at the end
 
     def _wait(self, address: int) -> None:
         """It was freed, and is not returned at once: other streams used it."""
@@ -205,19 +225,19 @@ class History:
         waiting = [(number, block) for number, block in enumerate(old, len(self.sizes)) if block.waits]
         for number, block in waiting:
             events.append(Event(Action.FREE_REQUESTED, number, -1, block.address, 0))
-        buffers = (
-            *(Buffer(size, op, stream=stream) for size, op, stream in
-              zip(self.sizes, self.makers, self.streams, strict=True)),
-            *(Buffer(block.requested, block.site, stream=block.stream) for block in old),
-        )  # fmt: skip
+        buffers = told_buffers(
+            self.sizes + array("q", [block.requested for block in old]),
+            self.makers + array("q", [block.site for block in old]),
+            self.streams + array("q", [block.stream for block in old]),
+        )
         known = {number: block.size for number, block in enumerate(old, len(self.sizes)) if block.size}
         known |= {buffer: blocks[address].size for address, buffer in self._live.items() if address in blocks}
         whole |= {place + len(front): value for place, value in self._whole.items()}
         first = [(block.address, block.size or block.requested, bool(block.size)) for block in old]
-        _measure(events, [buffer.size for buffer in buffers], known, whole, config, first)
+        _measure(events, buffers.sizes, known, whole, config, first)
         held = (_BEFORE.format(len(old)),) * bool(old and len(self.events))
         return ReadHistory(buffers, events, tuple(self.sites), len(front) if len(self.events) else 0, held,
-                           (*self.ended, *(-1 for _ in old)))  # fmt: skip
+                           self.ended + array("q", [-1]) * len(old))  # fmt: skip
 
     def _before(self, front: Events, segments: Sequence[Segment]) -> dict[int, bool]:
         """Writes down the memory that was taken from the card before; which of it is a segment as a whole."""

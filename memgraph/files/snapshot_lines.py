@@ -10,25 +10,26 @@ sum them to their shape or to cast them, is of that node.
 
 from __future__ import annotations
 
+import dataclasses
+from array import array
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 
 from memgraph.files.snapshot_phases import plain
 from memgraph.files.stacks import Site
-from memgraph.trace import Action, Buffer, Events, Op, Phase
+from memgraph.trace import Action, Events, Op, Phase
+from memgraph.trace.rows import Buffers
 
 _ALLOC, _REFUSED = int(Action.ALLOC), int(Action.OUT_OF_MEMORY)
-_new = tuple.__new__
-"""As a named tuple's own constructor, whose call in Python costs more than all the rest."""
 
 
 def ops_of(
-    buffers: Sequence[Buffer], events: Events, sites: Sequence[Site], phases: Sequence[Phase]
-) -> tuple[tuple[Op, ...], tuple[Buffer, ...], Events]:
+    buffers: Buffers, events: Events, sites: Sequence[Site], phases: Sequence[Phase]
+) -> tuple[tuple[Op, ...], Buffers, Events]:
     """The ops of a run, with buffers and events that name them."""
     made = _Ops(sites)
     actions, named, ops, _, _ = events.columns
-    makers = [-1] * len(buffers)
+    makers = array("q", [-1]) * len(buffers)
     for number, phase in enumerate(phases):
         made.enter(number, phase, Counter(ops[phase.start : phase.stop]) if phase.name == "backward" else {})
         for place in range(phase.start, phase.stop):
@@ -39,8 +40,7 @@ def ops_of(
                     makers[named[place]] = op
             else:
                 ops[place] = -1
-    renamed = [_new(Buffer, (size, op, *rest)) for (size, _, *rest), op in zip(buffers, makers, strict=True)]
-    return tuple(made.ops), tuple(renamed), events
+    return tuple(made.ops), dataclasses.replace(buffers, ops=makers, made={}), events
 
 
 class _Ops:
@@ -51,8 +51,13 @@ class _Ops:
         self.ops: list[Op] = []
         self._known: dict[tuple[int, int, int], int] = {}
         self._forwards: defaultdict[str, list[int]] = defaultdict(list)
+        self._calls = [site.node or f"{site.op} {site.source}" for site in sites]
+        """What tells a call at each site from others."""
+        self._alone = [site.phase == "backward" and not site.node for site in sites]
+        """Whether it is the engine's own, at none of its nodes."""
+        self._tensors = [site.kind == "tensor" for site in sites]
         self._call: tuple[str, int] = ("", -1)
-        self._seen: Counter[int] = Counter()
+        self._seen: dict[int, int] = {}
         self._each: dict[int, int] = {}
         self._phase, self._name, self._step = -1, "", -1
 
@@ -66,7 +71,7 @@ class _Ops:
             self._forwards.clear()
             self._step = phase.step
         self._phase, self._name = number, phase.name
-        self._call, self._seen = ("", -1), Counter()
+        self._call, self._seen = ("", -1), {}
         self._each = {
             site: -(-count // len(made)) for site, count in times.items()
             if site >= 0 and (node := self._sites[site].node) and (made := self._forwards.get(_kind(node)))
@@ -76,22 +81,24 @@ class _Ops:
         """The op of an allocation at a site; -1 if nothing is known of it."""
         if number < 0:
             return -1
-        site = self._sites[number]
-        backward = bool(site.node)
-        key = site.node if backward else f"{site.op} {site.source}"
-        forward = self._call[1]
-        if site.phase == "backward" and not backward:
+        call, forward = self._call
+        if self._alone[number]:
             return self._made(number, forward)
-        again = site.kind == "tensor" and self._seen[number] >= self._each.get(number, 1)
-        if key != self._call[0] or again:
-            self._seen = Counter()
-            forward = self._forward(site.node) if backward else -1
-            self._call = key, forward
-            found = self._made(number, forward)
-            if self._name == "forward" and not backward:
-                self._forwards[plain(site.op)].append(found)
-        self._seen[number] += 1
+        times, key = self._seen.get(number, 0), self._calls[number]
+        if key != call or (self._tensors[number] and times >= self._each.get(number, 1)):
+            return self._begun(number, key)
+        self._seen[number] = times + 1
         return self._made(number, forward)
+
+    def _begun(self, number: int, key: str) -> int:
+        """That of the first allocation of a call."""
+        site = self._sites[number]
+        forward = self._forward(site.node) if site.node else -1
+        self._call, self._seen = (key, forward), {number: 1}
+        found = self._made(number, forward)
+        if self._name == "forward" and not site.node:
+            self._forwards[plain(site.op)].append(found)
+        return found
 
     def _forward(self, node: str) -> int:
         made = self._forwards.get(_kind(node))
@@ -99,13 +106,14 @@ class _Ops:
 
     def _made(self, number: int, forward: int) -> int:
         key = number, self._phase, forward
-        if key not in self._known:
+        known = self._known.get(key)
+        if known is None:
             site = self._sites[number]
             source = site.source or (self.ops[forward].source if forward >= 0 else "")
-            self._known[key] = len(self.ops)
+            known = self._known[key] = len(self.ops)
             name = f"{site.op}.default" if site.op.startswith("aten.") else site.op
             self.ops.append(Op(name or "outside any function", self._phase, "", source, forward=forward))
-        return self._known[key]
+        return known
 
 
 def _kind(node: str) -> str:

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from memgraph.files.stacks import Site
-from memgraph.trace import ENDS, Action, Buffer, Events, Phase
+from memgraph.trace import ENDS, Action, Events, Phase
+from memgraph.trace.rows import Buffers
 
 _FEWEST = 4
 """Rounds from which on ops are said to come again."""
@@ -16,7 +17,7 @@ _LONGEST = 100_000
 
 
 def rounds(
-    buffers: Sequence[Buffer], events: Events, sites: Sequence[Site], phases: Sequence[Phase]
+    buffers: Buffers, events: Events, sites: Sequence[Site], phases: Sequence[Phase]
 ) -> tuple[int, ...]:  # fmt: skip
     """The events at which rounds begin, in stretches that no backward follows.
 
@@ -28,7 +29,7 @@ def rounds(
     return tuple(event for phase in plain for event in _within(buffers, events, sites, phase))
 
 
-def _within(buffers: Sequence[Buffer], events: Events, sites: Sequence[Site], phase: Phase) -> list[int]:
+def _within(buffers: Buffers, events: Events, sites: Sequence[Site], phase: Phase) -> list[int]:
     actions, _, ops = events.columns[:3]
     made = [event for event in range(phase.start, phase.stop) if actions[event] == Action.ALLOC and ops[event] >= 0]
     made = made[-_LONGEST:]
@@ -40,16 +41,16 @@ def _within(buffers: Sequence[Buffer], events: Events, sites: Sequence[Site], ph
     return made[len(made) - length + last.index(begins) :: period]
 
 
-def _least(buffers: Sequence[Buffer], events: Events, start: int, stop: int) -> int:
+def _least(buffers: Buffers, events: Events, start: int, stop: int) -> int:
     """The allocation in a round before which least is alive: there one ends, and the next begins."""
     actions, named = events.columns[:2]
     alive, found = 0, (0, start)
     for event in range(start, stop):
         if actions[event] == Action.ALLOC:
             found = min(found, (alive, event))
-            alive += buffers[named[event]].size
+            alive += buffers.sizes[named[event]]
         elif actions[event] in ENDS:
-            alive -= buffers[named[event]].size
+            alive -= buffers.sizes[named[event]]
     return found[1]
 
 

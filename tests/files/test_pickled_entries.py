@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import pickle
 import random
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -19,11 +21,12 @@ class Taken:
     """The rows of a list, with their frames."""
 
     def __init__(self) -> None:
-        self.rows: list[tuple[Any, ...]] = []
+        self.told: list[tuple[Any, ...]] = []
         self.stacks: list[list[Any]] = []
 
-    def row(self, action: Any, address: Any, size: Any, stream: Any, site: int) -> None:
-        self.rows.append((action, address, size, stream, self.stacks[site] if site >= 0 else None))
+    def rows(self, *columns: Sequence[Any]) -> None:
+        for action, address, size, stream, site in zip(*columns, strict=True):
+            self.told.append((action, address, size, stream, self.stacks[site] if site >= 0 else None))
 
     def stack(self, frames: Any) -> int:
         if isinstance(frames, int):
@@ -48,14 +51,14 @@ def read(text: bytes) -> tuple[Any, list[list[tuple[Any, ...]]], list[int]]:
             return False
         taken, frames = taker(items), pairs.get("frames")
         site = -1 if frames is None else taken.stack(frames)
-        taken.row(*(pairs.get(name) for name in ("action", "addr", "size", "stream")), site)
+        taken.rows(*([pairs.get(name)] for name in ("action", "addr", "size", "stream")), [site])
         if isinstance(frames, list):
             forget(frames, site)  # type: ignore[arg-type]
         single[0] += 1
         return True
 
     whole = plain_pickle.load(io.BytesIO(text), take, taker)
-    return whole, [items.taken.rows for items in lists], single
+    return whole, [items.taken.told for items in lists], single
 
 
 def fresh(text: str) -> str:
@@ -110,6 +113,37 @@ def test_as_python_reads_them(keys: list[str], depth: int, protocol: int) -> Non
     assert protocol < 4 or single[0] < 120  # the first of each order, and what frames of 64 KiB cut in two
 
 
+@pytest.mark.parametrize("block", [300, 1000, 4096, 9999])
+def test_wherever_a_block_ends(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A list that is cut in two is not taken for the one before it, which is as long."""
+    monkeypatch.setattr(plain_pickle, "_BLOCK", block)
+    rows = entries(700, KEYS[0], 12)
+    _, histories, _ = read(pickle.dumps([FRAMES, rows, {"after": rows[5]["frames"]}], 4))
+    assert histories == [told(rows)]
+    lists = [[FRAMES[(n * 7 + k) % 600] for k in range(12)] for n in range(300)]
+    assert plain_pickle.load(io.BytesIO(pickle.dumps([FRAMES, lists], 4)))[1] == lists
+    same = [one.same for one in plain_pickle.load(io.BytesIO(pickle.dumps([FRAMES, lists], 4)))[1]]
+    assert len(set(same) - {None}) == 300 - same.count(None)
+
+
+def test_frames_of_a_pickle_are_read_as_one() -> None:
+    """Of 64 KiB each: ten entries at most are cut, and read by themselves."""
+    rows = entries(6000, KEYS[0], 20)
+    text = pickle.dumps([FRAMES, rows], 4)
+    assert text.count(b"\x95") >= 8 and len(text) > 8 * 2**16
+    _, histories, single = read(text)
+    assert histories == [told(rows)] and single[0] <= 4
+
+
+@pytest.mark.parametrize("size", [0, 3, 2**40, 2**64 - 1])
+def test_frames_that_lie_end_in_a_line(size: int) -> None:
+    """What a frame claims is believed of where the next may begin, and of nothing else."""
+    text = bytearray(pickle.dumps([FRAMES, entries(900, KEYS[0], 20)], 4))
+    text[3:11] = size.to_bytes(8, "little")
+    with contextlib.suppress(PickleError):
+        assert read(bytes(text))[1] == [told(entries(900, KEYS[0], 20))]
+
+
 @pytest.mark.parametrize("depth", [0, 1, 8, 40])
 def test_without_somebody_who_takes_them_they_are_dictionaries(depth: int) -> None:
     whole = {"frames": FRAMES, "rows": entries(3000, KEYS[0], depth), "more": entries(50, KEYS[1], depth)}
@@ -129,6 +163,25 @@ def test_what_is_no_entry_stays_in_its_list() -> None:
     whole, histories, _ = read(pickle.dumps([FRAMES, rows], 4))
     assert whole[1] == [5, {"name": "x"}, (1, 2, 3, 4)]
     assert histories == [told([row for row in rows if type(row) is dict and "action" in row])]
+
+
+def test_frames_that_are_written_where_they_come_first_are_in_lists_of_their_own() -> None:
+    """A list with a new frame in it, as long as the last one that was read by itself, is not taken for that one."""
+    keys = ["action", "addr", "size", "stream", "frames"]
+    rows = entries(40, keys, 9)
+    rows[20] = {"action": "oom", "device_free": 5, "size": 20, "stream": 0, "frames": FRAMES[:9]}
+    rows[30] |= {"frames": [*FRAMES[9:12], {"name": "new"}, *FRAMES[13:18]]}
+    lists: list[Any] = []
+
+    def take(items: Items, pairs: dict[Any, Any], forget: Forget) -> bool:
+        if "action" in pairs:
+            lists.append(pairs["frames"])
+        return "action" in pairs
+
+    plain_pickle.load(io.BytesIO(pickle.dumps([FRAMES, rows], 4)), take, lambda _: Taken())
+    refused, new = lists[-2:]
+    assert (refused, new) == (FRAMES[:9], rows[30]["frames"])
+    assert refused.same is not None and new.same is None
 
 
 def test_lists_of_the_same_frames_are_told_alike() -> None:

@@ -15,6 +15,7 @@ import torch
 from memgraph.capture.real.hook import require_gpu
 from memgraph.errors import MemgraphError
 from memgraph.files import snapshot_file
+from memgraph.files.told_buffers import for_trace
 from memgraph.trace import Action, Events, Phase, Trace
 
 _MAX_ENTRIES = 50_000_000
@@ -56,7 +57,7 @@ class History:
         self._trace = Trace(
             origin="measured", gpu=properties.name, memory=self._cap or properties.total_memory,
             torch=torch.__version__, settings={**self.settings, "statistics": self.statistics}, ops=(),
-            buffers=read.buffers, events=read.events, phases=_phases(self._marks, read.events, read.before),
+            buffers=for_trace(read.buffers), events=read.events, phases=_phases(self._marks, read.events, read.before),
         )  # fmt: skip
 
 
