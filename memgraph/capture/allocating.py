@@ -35,8 +35,9 @@ class Allocating:
         self, operator: Operator, outputs: Any, args: Sequence[Any], kwargs: Mapping[str, Any], recipe: Recipe | None
     ) -> None:
         """An op has run."""
-        if recipe is not None and recipe.sole is not None and recipe.inside is NOTHING:
-            self._storages.hold(storage_of(outputs), recipe.sole)
+        if recipe is not None and recipe.sole:
+            _, spec, size = recipe.births[0]
+            self._storages.born(storage_of(outputs), spec, size)
             return
         born = self._born(operator, outputs, args, kwargs, recipe)
         inside: Inside | None = recipe.inside if recipe is not None else None
@@ -67,7 +68,7 @@ def _learn(operator: Operator, recipe: Recipe, inside: Inside) -> None:
     recipe.inside = NOTHING if inside == NOTHING else inside
     recipe.quiet = plain and not recipe.births
     if plain and not operator.only_aliases and recipe.container is None and recipe.births:
-        recipe.sole = recipe.births[0][1]
+        recipe.sole = True
 
 
 def _is_sparse(outputs: Any) -> bool:

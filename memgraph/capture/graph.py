@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from torch.fx import Graph, Node
 
-from memgraph.capture.tags import Tag
+from memgraph.capture.tags import GraphCall, Tag
 from memgraph.trace import Op, TensorSpec
 
 
-def build_graph(calls: Sequence[Any], ops: Sequence[Op]) -> Graph:
+def build_graph(calls: Iterable[GraphCall], ops: Sequence[Op]) -> Graph:
     """A node per ATen call, in the order of the run; tensors made outside are placeholders.
 
     Each node's `meta` has `shape`, `dtype`, `module`, `source` and `phase` (an index into the trace's phases).
@@ -37,9 +37,9 @@ def build_graph(calls: Sequence[Any], ops: Sequence[Op]) -> Graph:
     for index, (call, op) in enumerate(zip(calls, ops, strict=True)):
         args = tuple(resolve(arg) for arg in call.args)
         node = graph.call_function(call.func, args, {name: resolve(arg) for name, arg in call.kwargs.items()})
-        _describe(node, op, call.outputs)
+        _describe(node, op)
         made[index, -1] = node
-        if len(call.outputs) == 1 and not _returns_list(call.func):
+        if len(op.outputs) == 1 and not _returns_list(call.func):
             made[index, 0] = node
     graph.output(None)
     return graph
@@ -67,6 +67,6 @@ def _item(graph: Graph, node: Node, index: int, spec: TensorSpec) -> Node:
     return item
 
 
-def _describe(node: Node, op: Op, outputs: Sequence[TensorSpec]) -> None:
-    first = outputs[0] if outputs else TensorSpec((), "")
+def _describe(node: Node, op: Op) -> None:
+    first = op.outputs[0] if op.outputs else TensorSpec((), "")
     node.meta.update(shape=first.shape, dtype=first.dtype, module=op.module, source=op.source, phase=op.phase)

@@ -95,6 +95,7 @@ class Operator:
         "inside",
         "kernel",
         "like",
+        "mixes_numbers",
         "mutates",
         "name",
         "only_aliases",
@@ -127,6 +128,8 @@ class Operator:
             if _is_written(argument) or argument.name in _written_unsaid(func)
         )
         """Place and name of each argument that it writes to, whether its schema says so or not."""
+        self.mixes_numbers = any(_mixes_numbers(str(argument.type)) for argument in schema.arguments)
+        """Its lists may have integers beside floats."""
         self.by_value = func in BY_VALUE
         self.like = func in _FOLLOWED_LIKE
         self.factory = self.like or func in _FOLLOWED_FACTORIES
@@ -349,6 +352,10 @@ def _written_unsaid(func: OpOverload) -> tuple[str, ...]:
     if func in _WRITE_STATISTICS:
         return _STATISTICS
     return ("variable",) if func._schema.name == _RESIZE_BYTES else ()
+
+
+def _mixes_numbers(kind: str) -> bool:
+    return any(mixed in kind for mixed in ("List[number]", "List[t]", "Any"))
 
 
 def _is_written(argument: Any) -> bool:

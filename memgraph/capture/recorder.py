@@ -46,7 +46,7 @@ from memgraph.capture.operators import Kinds, Operator
 from memgraph.capture.provenance import ModulePaths, SourceLines
 from memgraph.capture.stage import Stage
 from memgraph.capture.storages import Storages, storages_of
-from memgraph.capture.tags import Arguments, GraphCall, Tags
+from memgraph.capture.tags import Arguments, Calls, Tags
 from memgraph.errors import MemgraphError, UsageError
 from memgraph.trace import Category, Op, TensorSpec
 from memgraph.virtual import draws
@@ -68,7 +68,8 @@ _CHECK_EACH_OP = os.environ.get("MEMGRAPH_DEBUG", "0") not in ("", "0")
 _NO_KWARGS: Mapping[str, Any] = {}
 _new = tuple.__new__
 """As a named tuple's own constructor, whose call in Python costs more than all the rest."""
-_OUTPUTS = Op._fields.index("outputs")
+_OUTPUTS, _READS = map(Op._fields.index, ("outputs", "reads"))
+_NOTHING = Knowledge.NOTHING
 _FAKE_ALONE = (FakeTensor,)
 _DEVICE = torch.ops.prim.device.default
 _LOOK = torch.ops.aten.detach.default
@@ -99,7 +100,7 @@ class Recorder(FakeTensorMode):
         self.operators = operators
         self.assumptions = assumptions
         self.ops: list[Op] = []
-        self.calls: list[GraphCall] = []
+        self.calls = Calls()
         self.sources = SourceLines()
         self.stage = Stage(ledger)
         self.paths = ModulePaths(self._entered)
@@ -147,7 +148,8 @@ class Recorder(FakeTensorMode):
 
     def described_ops(self) -> tuple[Op, ...]:
         """The ops so far, each with what it reads."""
-        return tuple([op._replace(reads=call.reads) for op, call in zip(self.ops, self.calls, strict=True)])
+        reads = self.calls.reads(self.ops)
+        return tuple([_new(Op, (*op[:_READS], read)) if read else op for op, read in zip(self.ops, reads, strict=True)])
 
     def keeps_interrupts(self) -> contextlib.AbstractContextManager[None]:
         """See `interrupts_kept`."""
@@ -242,6 +244,25 @@ class Recorder(FakeTensorMode):
         finally:
             self.collecting.ends(made)
 
+    def _run_fake(
+        self, operator: Operator, types: Sequence[type], args: Sequence[Any], kwargs: Mapping[str, Any], source: str
+    ) -> Any:
+        if self.interrupted or self.ledger.capturing:
+            self._may_not(operator, args, kwargs)
+        arguments = self.tags.read(operator, args, kwargs)
+        recipe = self.shapes.find(arguments.key) if not operator.returns_nothing else None
+        if recipe is None:
+            return self._first(operator, types, args, kwargs, source, arguments)
+        return self._again(operator, args, kwargs, source, arguments, recipe)
+
+    def _may_not(self, operator: Operator, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+        """What ends the program before an op."""
+        if self.interrupted and not self._here.started:
+            self.interrupted = False
+            raise KeyboardInterrupt
+        if self.ledger.capturing and host_waits(operator.func, args, kwargs):
+            raise not_permitted()
+
     def _after_the_run(
         self, func: OpOverload, types: Sequence[type], args: Sequence[Any], kwargs: Mapping[str, Any]
     ) -> Any:
@@ -270,23 +291,18 @@ class Recorder(FakeTensorMode):
             raise UsageError(_OVER.format("pickling"))
         return super().__reduce_ex__(protocol)
 
-    def _run_fake(
-        self, operator: Operator, types: Sequence[type], args: Sequence[Any], kwargs: Mapping[str, Any], source: str
-    ) -> Any:
-        if self.interrupted and not self._here.started:
-            self.interrupted = False
-            raise KeyboardInterrupt
-        if self.ledger.capturing and host_waits(operator.func, args, kwargs):
-            raise not_permitted()
-        arguments = self.tags.read(operator, args, kwargs)
-        recipe = self.shapes.find(arguments.key) if not operator.returns_nothing else None
-        if recipe is None:
-            return self._first(operator, types, args, kwargs, source, arguments)
-        index = len(self.ops)
-        self._write_down(operator, arguments, recipe.inputs, source, recipe.outputs)
+    def _again(
+        self, operator: Operator, args: Sequence[Any], kwargs: Mapping[str, Any], source: str, arguments: Arguments,
+        recipe: Recipe,
+    ) -> Any:  # fmt: skip
+        """An op as there was one before."""
+        index, tensors = len(self.ops), arguments.tensors
+        self._write_down(operator, recipe.key, arguments.origins, recipe.inputs, source, recipe.outputs)
         try:
-            outputs = self.shapes.make(recipe, self, arguments.tensors)
-            known = Knowledge.NOTHING if operator.random else values.knowledge_of(arguments.tensors)
+            outputs = self.shapes.make(recipe, self, tensors)
+            known = _NOTHING
+            if not operator.random and (recipe.telling < 0 or values.carries(tensors[recipe.telling])):
+                known = values.knowledge_of(tensors)
             if not recipe.quiet:
                 self.allocating.op(operator, outputs, args, kwargs, recipe)
             if self.stage.name == "backward":
@@ -300,19 +316,18 @@ class Recorder(FakeTensorMode):
         return outputs
 
     def _write_down(
-        self, operator: Operator, arguments: Arguments, specs: tuple[TensorSpec, ...], source: str,
+        self, operator: Operator, key: tuple[Any, ...], origins: list[int], specs: tuple[TensorSpec, ...], source: str,
         outputs: tuple[TensorSpec, ...],
     ) -> None:  # fmt: skip
         """An op that is about to run, which is all there is of one that fails."""
         self.ledger.op = len(self.ops)
         self.ops.append(self.describing.op(operator, specs, source, outputs))
-        self.calls.append(_new(GraphCall, (operator.func, arguments.args, arguments.kwargs, outputs)))
+        self.calls.add(key, origins)
 
     def _gives(self, index: int, specs: tuple[TensorSpec, ...]) -> None:
         """What an op gives is known only now."""
-        op, call = self.ops[index], self.calls[index]
+        op = self.ops[index]
         self.ops[index] = _new(Op, (*op[:_OUTPUTS], specs, *op[_OUTPUTS + 1 :]))
-        self.calls[index] = _new(GraphCall, (*call[:-1], specs))
 
     def _first(
         self, operator: Operator, types: Sequence[type], args: Sequence[Any], kwargs: Mapping[str, Any], source: str,
@@ -320,7 +335,7 @@ class Recorder(FakeTensorMode):
     ) -> Any:  # fmt: skip
         """An op as there was none before, or of which nothing is remembered."""
         index = len(self.ops)
-        self._write_down(operator, arguments, arguments.specs(), source, ())
+        self._write_down(operator, arguments.key, arguments.origins, arguments.specs(), source, ())
         known = Knowledge.NOTHING if operator.random else values.knowledge_of(arguments.tensors)
         outputs, recipe = self._infer(operator, types, args, kwargs, arguments, known)
         if outputs is not None or operator.resizes or operator.ruled:

@@ -64,7 +64,7 @@ class Storages:
     def made(self, recipe: Recipe, outputs: Any) -> list[Born]:
         """The same of outputs that were made as remembered: the recipe says which are new."""
         each = (outputs,) if recipe.container is None else outputs
-        return [(each[place], storage_of(each[place]), spec) for place, spec in recipe.births]
+        return [(each[place], storage_of(each[place]), spec) for place, spec, _ in recipe.births]
 
     def allocate(self, steps: Steps | None, born: Sequence[Born]) -> None:
         """What an op allocates, and frees on the way: its outputs, and as `steps` say, in their order."""
@@ -227,6 +227,13 @@ class Storages:
             if size:
                 self._ledger.inherit(buffer, before)
             self._ledger.free(before)
+
+    def born(self, storage: torch.UntypedStorage, spec: TensorSpec, size: int) -> None:
+        """The same of a storage of so many bytes that was just made."""
+        key = storage._cdata
+        buffer = self._ledger.allocate(size)
+        self.specs[buffer] = spec
+        self._live[key] = (buffer, _weakly(storage, _partial(self._died, key, buffer)))
 
     def _know(self, storage: torch.UntypedStorage, buffer: int) -> None:
         key = storage._cdata

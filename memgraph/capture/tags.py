@@ -1,11 +1,13 @@
 """What tensors carry of a run: a tag that says which op made them, and a parameter its name.
 
-An op's arguments are kept with the tags in place of the tensors, so that nothing is kept alive.
+An op's arguments are kept with the tags in place of the tensors, so that nothing is kept alive. Nothing here is an
+object that Python's collector counts: a tensor dies with as many as without.
 """
 
 from __future__ import annotations
 
 import itertools
+from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -14,14 +16,21 @@ from torch import Tensor
 from torch._ops import OpOverload
 from torch._subclasses.fake_tensor import FakeTensor
 
+from memgraph.capture.operators import Operator
 from memgraph.capture.provenance import uncompiled
-from memgraph.trace import TensorSpec
+from memgraph.trace import Op, TensorSpec
 from memgraph.virtual.ops.shapes import Look, Recipe, Shapes
 
 _RUNS = itertools.count()
-_NO_KWARGS: Mapping[str, Any] = {}
 _default_dtype, _infers = torch.get_default_dtype, torch.is_inference_mode_enabled
 _NAME = "_memgraph_name"
+_PLAIN = frozenset({int, float, bool, str, type(None), torch.dtype, torch.device, torch.layout, torch.memory_format})
+"""Classes of arguments that are no tensors and hold none."""
+
+
+_BITS = 24
+"""Of a tensor's origin, for which of the op's outputs it is."""
+_LAST = 2**_BITS - 1
 
 
 class Tag(NamedTuple):
@@ -36,40 +45,81 @@ class Tag(NamedTuple):
         return self.look.spec
 
 
-class Arguments(NamedTuple):
-    """One call's arguments, walked once: as the graph keeps them, as a key, and the tensors among them."""
-
-    args: tuple[Any, ...]
-    kwargs: Mapping[str, Any]
-    key: tuple[Any, ...]
-    tensors: list[Tensor]
-
-    def specs(self) -> tuple[TensorSpec, ...]:
-        """What the tensors are, in order."""
-        return tuple([part.spec for part in self.key if part.__class__ is Look])
-
-
 class GraphCall(NamedTuple):
     """What is needed to draw an op in the graph: tensors are replaced by their tags."""
 
     func: OpOverload
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any]
-    outputs: tuple[TensorSpec, ...]
-
-    @property
-    def reads(self) -> tuple[int, ...]:
-        """The ops whose results it takes; tensors made outside are nobody's."""
-        tags = [*_tags(self.args), *_tags(self.kwargs.values())]
-        return tuple([tag.op for tag in tags if tag.op >= 0])
 
 
-def _tags(arguments: Iterable[Any]) -> Iterator[Tag]:
-    for argument in arguments:
-        if isinstance(argument, Tag):
-            yield argument
-        elif isinstance(argument, list):
-            yield from _tags(argument)
+class Arguments(NamedTuple):
+    """One call's arguments, walked once."""
+
+    key: tuple[Any, ...]
+    """The operator, the default type and whether inference mode is on; then what is given: looks in the place of
+    tensors, tuples of integers, a length and what is in a list, names before what is given by name; all else after its
+    class, for 1, 1.0 and True are equal and yet promote differently."""
+    tensors: list[Tensor]
+    origins: list[int]
+    """Where the tensors come from, in one number: as `Tag` has it, an op and an output, or the negative of a number."""
+
+    def specs(self) -> tuple[TensorSpec, ...]:
+        """What the tensors are, in order."""
+        return tuple([part.spec for part in self.key if part.__class__ is Look])
+
+
+_HEAD = 3
+"""Parts of a key before the arguments."""
+
+
+class Calls:
+    """All calls of a run in order, kept small: their keys, most of which are shared, and one number for each tensor."""
+
+    def __init__(self) -> None:
+        self.keys: list[tuple[Any, ...]] = []
+        self.origins: array[int] = array("q")
+
+    def add(self, key: tuple[Any, ...], origins: list[int]) -> None:
+        """A call is about to be made."""
+        self.keys.append(key)
+        self.origins.fromlist(origins)
+
+    def reads(self, ops: Iterable[Op]) -> Iterator[tuple[int, ...]]:
+        """Of each call the ops whose results it takes; tensors made outside are nobody's.
+
+        Args:
+            ops: what is written down of them: an op's inputs are the tensors that it takes.
+        """
+        start, origins = 0, self.origins
+        for op in ops:
+            stop = start + len(op.inputs)
+            yield tuple([origin >> _BITS for origin in origins[start:stop] if origin >= 0])
+            start = stop
+
+    def __iter__(self) -> Iterator[GraphCall]:
+        origins = iter(self.origins)
+        for key in self.keys:
+            parts = iter(key[_HEAD:])
+            args, kwargs = list[Any](), dict[str, Any]()
+            for part in parts:
+                if part.__class__ is str:
+                    kwargs[part] = _given(next(parts), parts, origins)
+                else:
+                    args.append(_given(part, parts, origins))
+            yield GraphCall(key[0].func, tuple(args), kwargs)
+
+
+def _given(part: Any, parts: Iterator[Any], origins: Iterator[int]) -> Any:
+    """An argument, as the graph keeps it."""
+    if part.__class__ is Look:
+        origin = next(origins)
+        return Tag(origin >> _BITS, origin & _LAST, part) if origin >= 0 else Tag(-1, -origin, part)
+    if part.__class__ is tuple:
+        return list(part)
+    if part.__class__ is int:
+        return [_given(next(parts), parts, origins) for _ in range(part)]
+    return next(parts)
 
 
 _new = tuple.__new__
@@ -88,57 +138,62 @@ class Tags:
         self._shapes = shapes
         self._meet = meet
         self._outside = 0
-        self._attribute = f"_memgraph_tag_{next(_RUNS)}"
+        run = next(_RUNS)
+        self._look, self._origin = f"_memgraph_look_{run}", f"_memgraph_origin_{run}"
         """Each run has its own: a tensor that outlived one is new to the next."""
 
-    def read(self, operator: object, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Arguments:
-        """A call's arguments: tensors become tags; the key is collected on the way."""
+    def read(self, operator: Operator, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Arguments:
+        """A call's arguments."""
         key: list[Any] = [operator, _default_dtype(), _infers()]
         tensors: list[Tensor] = []
-        given = tuple(self._references(args, key, tensors))
-        named = self._by_name(kwargs, key, tensors) if kwargs else _NO_KWARGS
-        return _new(Arguments, (given, named, tuple(key), tensors))
-
-    def _references(self, args: Sequence[Any], key: list[Any], tensors: list[Tensor]) -> list[Any]:
-        """Arguments as the graph keeps them."""
-        given = []
-        for arg in args:
-            kind = arg.__class__
-            if kind is FakeTensor or (kind is not int and isinstance(arg, Tensor)):
-                tag = arg.__dict__.get(self._attribute) or self._tag_outside(arg)
-                key.append(tag[2])
-                tensors.append(arg)
-                given.append(tag)
-            elif kind is list or isinstance(arg, (list, tuple)):
-                key.append(len(arg))
-                given.append(self._references(arg, key, tensors))
-            else:
-                key += (kind, arg)  # 1, 1.0 and True are equal and yet promote differently
-                given.append(arg)
-        return given
-
-    def _by_name(self, kwargs: Mapping[str, Any], key: list[Any], tensors: list[Tensor]) -> Mapping[str, Any]:
-        """The same of keyword arguments."""
-        referenced = {}
+        origins: list[int] = []
+        self._walk(args, operator.mixes_numbers, key, tensors, origins)
         for name, arg in kwargs.items():
             key.append(name)
-            (referenced[name],) = self._references((arg,), key, tensors)
-        return referenced
+            self._walk((arg,), operator.mixes_numbers, key, tensors, origins)
+        return _new(Arguments, (tuple(key), tensors, origins))
 
-    def _tag_outside(self, tensor: Tensor) -> Tag:
+    def _walk(
+        self, args: Sequence[Any], mixes: bool, key: list[Any], tensors: list[Tensor], origins: list[int]
+    ) -> None:
+        for arg in args:
+            kind = arg.__class__
+            if kind is FakeTensor or (kind not in _PLAIN and isinstance(arg, Tensor)):
+                own = arg.__dict__
+                look = own.get(self._look)
+                origin = own[self._origin] if look is not None else 0
+                if look is None:
+                    look, origin = self._met(arg)
+                key.append(look)
+                tensors.append(arg)
+                origins.append(origin)
+            elif kind in _PLAIN or not isinstance(arg, (list, tuple)):
+                key.append(kind)
+                key.append(arg)
+            elif arg and arg[0].__class__ is int and not mixes:
+                key.append(tuple(arg))
+            else:
+                key.append(len(arg))
+                self._walk(arg, mixes, key, tensors, origins)
+
+    def _met(self, tensor: Tensor) -> tuple[Look, int]:
         """A tensor that no recorded op made: a real one from the CPU, or one of an earlier run."""
         if isinstance(tensor, FakeTensor):
             self._meet(tensor)
         self._outside += 1
-        tag = Tag(-1, self._outside, self._shapes.look(tensor))
+        look = self._shapes.look(tensor)
         if isinstance(tensor, FakeTensor):
-            tensor.__dict__[self._attribute] = tag
-        return tag
+            self._tag(tensor, look, -self._outside)
+        return look, -self._outside
+
+    def _tag(self, tensor: Tensor, look: Look, origin: int) -> None:
+        own = tensor.__dict__
+        own[self._look], own[self._origin] = look, origin
 
     def made_by(self, tensor: Tensor) -> int:
         """Number of the op that made a fake tensor, -1 if none of this run did."""
-        tag = tensor.__dict__.get(self._attribute)
-        return tag.op if tag is not None else -1
+        origin: int = tensor.__dict__.get(self._origin, -1)
+        return origin >> _BITS if origin >= 0 else -1
 
     def tag(self, op: int, outputs: Any, recipe: Recipe | None) -> tuple[TensorSpec, ...]:
         """Tell the outputs of an op where they come from; a single tensor is output 0."""
@@ -149,7 +204,7 @@ class Tags:
         for position, output in enumerate(outputs if isinstance(outputs, (list, tuple)) else (outputs,)):
             if isinstance(output, Tensor):
                 look = self._shapes.look(output)
-                output.__dict__[self._attribute] = Tag(op, position, look)
+                self._tag(output, look, op << _BITS | position)
                 specs.append(look.spec)
         return tuple(specs)
 
@@ -158,7 +213,9 @@ class Tags:
         if recipe.container is None:
             outputs = (outputs,)
         for position, look in recipe.looks:
-            outputs[position].__dict__[self._attribute] = _new(Tag, (op, position, look))
+            own = outputs[position].__dict__
+            own[self._look] = look
+            own[self._origin] = op << _BITS | position
 
 
 def name_parameter(tensor: Tensor, path: str) -> str:

@@ -14,7 +14,7 @@ from memgraph.errors import DoesNotFit, MemgraphError, UsageError
 from memgraph.options import Options
 from memgraph.study.ranks import Script, mail_of
 from memgraph.trace import Trace
-from memgraph.trace.garbage import no_garbage_collection
+from memgraph.trace.garbage import grown_old, no_garbage_collection
 from memgraph.world.place import Place
 
 if TYPE_CHECKING:
@@ -155,7 +155,9 @@ def run_script_on(
         ended = run_on(
             card, what.script, what.arguments, module=what.module, steps=what.steps, goes_on=what.goes_on
         )  # fmt: skip
-        return card.trace, ended, () if card.calls is None else card.calls.made_so_far
+        trace = card.trace
+        grown_old()
+        return trace, ended, () if card.calls is None else card.calls.made_so_far
 
 
 @contextlib.contextmanager

@@ -11,6 +11,7 @@ from typing import Any, Generic, TypeAlias, TypeVar
 
 from memgraph.errors import UsageError
 from memgraph.trace.data import TraceData
+from memgraph.trace.garbage import no_garbage_collection
 from memgraph.trace.output_file import StrPath, write_file
 from memgraph.trace.parts import SCHEMA, Buffer, Op, TensorSpec
 from memgraph.trace.rows import Buffers, Column, Ops
@@ -31,7 +32,8 @@ def save(trace: TraceData, path: StrPath, *, force: bool = False) -> None:
         MemgraphError: it cannot be written.
     """
     try:
-        content = _packed(_pieces(_encode(trace)))
+        with no_garbage_collection():
+            content = _packed(_pieces(_encode(trace)))
     except (TypeError, ValueError, RecursionError) as error:
         raise UsageError(f"the settings of the trace cannot be saved: {error}; keep texts and numbers there") from error
     write_file(path, content, force=force)

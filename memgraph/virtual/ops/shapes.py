@@ -42,7 +42,7 @@ def _nothing(dtype: torch.dtype) -> Tensor:
 class Look:
     """Shape, stride, offset (in elements), dtype and device. Interned: equal looks are the same object."""
 
-    __slots__ = ("device", "dtype", "holds", "nothing", "offset", "shape", "spec", "state", "stride")
+    __slots__ = ("device", "dtype", "holds", "nothing", "offset", "shape", "size", "spec", "state", "stride", "tells")
 
     def __init__(
         self, shape: tuple[int, ...], stride: tuple[int, ...], offset: int, dtype: torch.dtype, device: torch.device
@@ -58,6 +58,10 @@ class Look:
         self.spec = TensorSpec(shape, str(dtype).removeprefix("torch."))
         self.holds = device.type == "cuda" and 0 not in shape
         """Whether a storage of its own takes memory on the device."""
+        self.size = (1 + sum(map(_reach, shape, stride))) * dtype.itemsize if self.holds else 0
+        """The bytes of that."""
+        self.tells = device.type == "cuda" and dtype is not torch.bool
+        """Whether a tensor is one of which nothing is known if it carries no values (`knowledge_of`)."""
 
     def __deepcopy__(self, _memo: dict[int, Any]) -> Look:
         return self
@@ -82,27 +86,37 @@ class Recipe:
     whatever else the user of the recipe knows of such calls: `quiet` says that they allocate nothing at all, `sole`
     that they allocate their one output and nothing else."""
 
-    __slots__ = ("births", "container", "inputs", "inside", "looks", "outputs", "parts", "quiet", "sole")
+    __slots__ = (
+        "births", "container", "inputs", "inside", "key", "looks", "outputs", "parts", "quiet", "sole", "telling",
+    )  # fmt: skip
 
     def __init__(
-        self, parts: tuple[Part | Constant | None, ...], container: type | None, inputs: tuple[TensorSpec, ...] = ()
+        self,
+        parts: tuple[Part | Constant | None, ...],
+        container: type | None,
+        key: Key = (),
+        looks: Sequence[Look] = (),
     ) -> None:
         self.parts = parts
         self.container = container
-        self.inputs = inputs
+        self.key = key
+        """Of all such calls, the same object."""
+        self.inputs = tuple([look.spec for look in looks])
         """What the arguments' tensors are."""
+        self.telling = next((place for place, look in enumerate(looks) if look.tells), -1)
+        """The first of them of which nothing is known unless it carries its values; -1 if there is none."""
         self.looks = tuple((place, part.look) for place, part in enumerate(parts) if isinstance(part, Part))
         """Which outputs are tensors, and their looks."""
         self.outputs = tuple(look.spec for _, look in self.looks)
         self.births = tuple(
-            (place, part.look.spec)
+            (place, part.look.spec, part.look.size)
             for place, part in enumerate(parts)
             if isinstance(part, Part) and part.source is None and part.look.holds
         )
-        """Which outputs have a new storage that takes memory on the device."""
+        """Which outputs have a new storage that takes memory on the device, and its bytes."""
         self.inside: Any = None
         self.quiet = False
-        self.sole: TensorSpec | None = None
+        self.sole = False
 
 
 class Shapes:
@@ -169,7 +183,7 @@ class Shapes:
                 return None
             parts.append(part)
         container = None if single else list if isinstance(outputs, list) else tuple
-        recipe = self._recipes[key] = Recipe(tuple(parts), container, tuple(look.spec for look in looks))
+        recipe = self._recipes[key] = Recipe(tuple(parts), container, key, looks)
         return recipe
 
     def make(self, recipe: Recipe, mode: FakeTensorMode, tensors: Sequence[Tensor]) -> Any:
@@ -245,8 +259,12 @@ def _look_alike(source: Tensor, look: Look) -> Tensor:
     return made
 
 
+def _reach(size: int, step: int) -> int:
+    return (size - 1) * step
+
+
 def _fills_its_storage(tensor: Tensor) -> bool:
-    reach = sum((size - 1) * step for size, step in zip(tensor.shape, tensor.stride(), strict=True)) + 1
+    reach = sum(map(_reach, tensor.shape, tensor.stride())) + 1
     return tensor.numel() == 0 or storage_of(tensor).nbytes() == reach * tensor.element_size()
 
 

@@ -174,6 +174,11 @@ def all_worth_following(outputs: Any, *, view: bool = False) -> bool:
     )
 
 
+def carries(tensor: Tensor) -> bool:
+    """Whether it carries a value."""
+    return _ATTRIBUTE in tensor.__dict__
+
+
 def knowledge(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Knowledge:
     """How much is known of the tensors among the arguments; nothing if there are none."""
     return knowledge_of(tensors_in(args, kwargs))
