@@ -114,7 +114,7 @@ def _blocks(row: Mapping[str, Any], address: int, history: History, stream: int)
         if block["state"] in _USED:
             told: Mapping[str, Any] = next(iter(block.get("history") or ()), {})
             wanted = int(block.get("requested_size") or told.get("real_size") or size)
-            maker = history.stack(block.get("frames") or told.get("frames"))
+            maker = history.site(block if block.get("frames") else told)
             yield Block(start, size, wanted, maker, stream, block["state"] != _USED[0])
 
 
@@ -146,7 +146,7 @@ def _take(items: Items, entry: dict[Any, Any], forget: Forget) -> bool:
         return False
     _history(items).follow(entry)
     frames = entry.get("frames")
-    if type(frames) is Items and hasattr(frames, "place"):
+    if type(frames) is Items and hasattr(frames, "place") and "cpp_frames" not in entry:
         forget(frames, items.taken.stack(frames))
     return True
 

@@ -11,6 +11,7 @@ from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from memgraph.files.native_frames import native_frames
 from memgraph.files.plain_pickle import Items
 from memgraph.files.stacks import NOWHERE, Frame, Site, frame_of, site_of
 from memgraph.files.told_buffers import told_buffers
@@ -77,6 +78,7 @@ class History:
         self.sites: dict[Site, int] = {}
         self._stacks: dict[Any, tuple[Any, int]] = {}
         self._frames: dict[int, tuple[Any, Frame]] = {}
+        self._native: dict[str, list[dict[str, str | int]]] = {}
         self._live: dict[int, int] = {}
         self._numbers = {0: 0}
         self._asked = -1
@@ -91,7 +93,7 @@ class History:
     def follow(self, entry: Mapping[str, Any]) -> None:
         """The next entry. What was refused has no address."""
         action = entry["action"]
-        site = self.stack(entry.get("frames"))
+        site = self.site(entry)
         self.row(action, int(entry.get("addr", 0)), int(entry["size"]), int(entry.get("stream", 0)), site)
 
     def row(self, action: str, address: int, size: int, stream: int, site: int) -> None:
@@ -173,6 +175,18 @@ class History:
         add_op(op)
         add_address(address)
         add_size(size)
+
+    def site(self, told: Mapping[str, Any]) -> int:
+        """That of an entry, or of a block's history, with frames of its own; torch 2.0 has those of C++ beside them."""
+        frames, native = told.get("frames"), told.get("cpp_frames")
+        if not native:
+            return self.stack(frames)
+        known = self._native.get(native)
+        if known is None:
+            if len(self._native) > _STACKS:
+                self._native.clear()
+            known = self._native[native] = native_frames(native)
+        return self.stack([*known, *(frames if isinstance(frames, list) else ())])
 
     def stack(self, frames: Any) -> int:
         """The number of the site that a stack is; -1 if it is empty."""

@@ -13,16 +13,20 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from memgraph.files.composed import COMPOSED
+from memgraph.files.native_frames import demangled
 
-_OP = re.compile(r"^at::_ops::(\w+)::(call|redispatch)\(")
-_NODE = re.compile(r"^torch::autograd::(?:generated::)?(\w+)::apply\(")
+_OP = re.compile(r"^at::_ops::(\w+)::(call|redispatch)(?:\(|$)")
+_NODE = re.compile(r"^torch::autograd::(?:generated::)?(\w+)::apply(?:\(|$)")
+"""Windows names functions without what they take (DbgHelp's undecorated names)."""
 _OUTPUT = re.compile(
-    r"^at::native::resize_|^at::detail::empty_|^at::detail::_empty_|empty_strided_cuda|::empty_cuda\(|set_output"
+    r"^at::native::resize_|^at::detail::empty_|^at::detail::_empty_|empty_strided_cuda|::empty_cuda(?:\(|$)|set_output"
 )
 _LIBRARY = re.compile(
     r"^at::cuda::getCurrentCUDABlas|getCUDABlasLtWorkspace|CublasHandlePool|getCurrentCUDASparseHandle"
 )
-_ABOVE = re.compile(r"CompositeImplicitAutograd|^at::autocast::|^at::native::(linear|matmul|to|reshape|contiguous)\(")
+_ABOVE = re.compile(
+    r"CompositeImplicitAutograd|^at::autocast::|^at::native::(linear|matmul|to|reshape|contiguous)(?:\(|$)"
+)
 _TORCH = re.compile(
     r"[\\/]torch[\\/](?:_\w+(?:\.py$|[\\/])|(?:amp|ao|autograd|backends|compiler|cpu|cuda|distributed|distributions|export|"
     r"fft|func|functional|futures|fx|jit|library|linalg|masked|multiprocessing|nested|nn|onnx|optim|overrides|package|"
@@ -82,7 +86,7 @@ class Frame(NamedTuple):
 
 def frame_of(told: Mapping[str, Any]) -> Frame:
     """A frame as torch has it."""
-    file, name = str(told.get("filename") or ""), str(told.get("name") or "")
+    file, name = str(told.get("filename") or ""), demangled(str(told.get("name") or ""))
     python, library = _is_python(file), _is_library(file)
     phase = _phase_of(file, name) if python else ""
     return Frame(file, name, told.get("line", 0), python, library, not (library or _is_installed(file)), phase)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from memgraph.render.snapshot import snapshot
@@ -66,3 +67,50 @@ def _stack(trace: Trace, op: Op, phase: str) -> list[dict[str, Any]]:
 
 def _base(op: Op) -> str:
     return op.name.removeprefix("aten.").partition(".")[0]
+
+
+def as_torch_2_0(data: dict[str, Any]) -> dict[str, Any]:
+    """The same as torch 2.0 writes it: frames of C++ are one text beside those of Python, of which an autograd thread
+    has none, and blocks have no address but the history of what they held (torch/csrc/cuda/Module.cpp)."""
+    segments = [
+        {**segment, "blocks": [_block_of_2_0(block) for block in segment["blocks"]]} for segment in data["segments"]
+    ]
+    traces = [[{"frames": [], **_backtrace(entry), **_others(entry)} for entry in trace]
+              for trace in data["device_traces"]]  # fmt: skip
+    return {"segments": segments, "device_traces": traces}
+
+
+def _others(entry: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in entry.items() if name != "frames"}
+
+
+def _backtrace(told: dict[str, Any]) -> dict[str, Any]:
+    lines = (
+        f"frame #{number}: {frame['name']} + 0x1d (0x7f{number:010x} in /lib/python3.10/libtorch_cpu.so)\n"
+        for number, frame in enumerate(told["frames"])
+    )
+    return {"cpp_frames": "".join(lines) + "<omitting python frames>\n"} if told["frames"] else {}
+
+
+def _block_of_2_0(block: dict[str, Any]) -> dict[str, Any]:
+    history = {"addr": block["address"], "real_size": block["requested_size"], "frames": [], **_backtrace(block)}
+    used = block["state"] != "inactive"
+    return {"size": block["size"], "state": block["state"], **({"history": [history]} if used else {})}
+
+
+def renamed(data: dict[str, Any], how: Callable[[str], str]) -> dict[str, Any]:
+    """With other names of the same functions."""
+    for one in (*data["device_traces"][0], *(block for segment in data["segments"] for block in segment["blocks"])):
+        one["frames"] = [{**frame, "name": how(frame["name"])} for frame in one["frames"]]
+    return data
+
+
+def mangled(name: str) -> str:
+    """As a compiler writes it."""
+    parts = name.replace("(anonymous namespace)", "_GLOBAL__N_1").partition("(")[0].split("::")
+    return "_ZN" + "".join(f"{len(part)}{part}" for part in parts if part.isidentifier()) + "ERKNS_6TensorES3_"
+
+
+def of_windows(name: str) -> str:
+    """Without what it takes."""
+    return name.replace("(anonymous namespace)", "`anonymous namespace'").partition("(")[0]

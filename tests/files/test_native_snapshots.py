@@ -16,7 +16,7 @@ from memgraph.analyze.steps import steps
 from memgraph.files.snapshot_rounds import repeated
 from memgraph.render import table
 from memgraph.trace import Category, Trace
-from tests.files.native_snapshots import in_native_frames
+from tests.files.native_snapshots import as_torch_2_0, in_native_frames, mangled, of_windows, renamed
 
 MIB = 2**20
 
@@ -132,3 +132,19 @@ def test_an_evaluation_that_keeps_little_is_not(kept: str, tmp_path: Path) -> No
 )
 def test_what_comes_again(names: str, found: tuple[int, int]) -> None:
     assert repeated(names) == found
+
+
+@pytest.mark.parametrize("adam", [True, False])
+@pytest.mark.parametrize("form", ["torch 2.0", "mangled", "windows"])
+def test_other_ways_to_write_the_same_frames_say_the_same(form: str, adam: bool, tmp_path: Path) -> None:
+    trace = _trained("", adam)
+    wanted = read(trace, old=True, folder=tmp_path)
+    data = in_native_frames(trace, old=True)
+    forms = {"torch 2.0": as_torch_2_0, "mangled": lambda one: renamed(one, mangled),
+             "windows": lambda one: renamed(one, of_windows)}  # fmt: skip
+    path = tmp_path / "b.pickle"
+    path.write_bytes(pickle.dumps(forms[form](data)))
+    found = memgraph.load(path)
+    assert (found.phases, found.ops, tuple(found.buffers)) == (wanted.phases, wanted.ops, tuple(wanted.buffers))
+    assert {phase.name for phase in found.phases} >= {"forward", "backward"}
+    assert sum(op.name.startswith("aten.") for op in found.ops) > len(found.ops) // 2
