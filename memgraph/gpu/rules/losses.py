@@ -134,18 +134,23 @@ def _losses(call: Call) -> TensorMeta:
 
 
 def _bce(call: Call, gpu: GpuSpec, version: Version) -> Steps:
-    """`binary_cross_entropy(self, target, weight, reduction)`: the loss of each element is the result's storage until
-    the mean is made."""
-    plan = Plan(call)
-    _reduced_last(plan, _losses(call), call.arg(3, "reduction", _MEAN), gpu)
+    """`binary_cross_entropy(self, target, weight, reduction)`: the loss of each element is the result's storage, and
+    what it comes to is copied into it."""
+    return _reduced_in_place(call, call.arg(3, "reduction", _MEAN), gpu)
+
+
+def _reduced_in_place(call: Call, how: int, gpu: GpuSpec) -> Steps:
+    plan, loss = Plan(call), _losses(call)
+    plan.output()
+    if how != _NONE:
+        plan.temporary(loss.itemsize, "loss")
+        sum_scratch(plan, loss, (), False, gpu)
     return plan.steps()
 
 
 def _soft_margin(call: Call, gpu: GpuSpec, version: Version) -> Steps:
-    """`soft_margin_loss(self, target, reduction)`: log(1 + exp(-t x)), in place (Loss.cpp)."""
-    plan = Plan(call)
-    _reduced_last(plan, _losses(call), call.arg(2, "reduction", _MEAN), gpu)
-    return plan.steps()
+    """`soft_margin_loss(self, target, reduction)`: log(1 + exp(-t x)), in place (Loss.cpp), and likewise."""
+    return _reduced_in_place(call, call.arg(2, "reduction", _MEAN), gpu)
 
 
 def _soft_margin_backward(call: Call, gpu: GpuSpec, version: Version) -> Steps:

@@ -7,20 +7,35 @@ Source: aten/src/ATen/native/cuda/Copy.cu (`copy_requires_temporaries`, `copy_ke
 from __future__ import annotations
 
 from memgraph.gpu.call import Call, Steps, TensorMeta
-from memgraph.gpu.rules.layout import Plan, expanded, is_dense
+from memgraph.gpu.rules.layout import Plan, dense, expanded, is_dense, like
 from memgraph.gpu.rules.reductions import Version
 from memgraph.gpu.spec import GpuSpec
 
+_FORMS = ("None", "torch.preserve_format", "torch.contiguous_format")
 _BETWEEN = "copy between host and card"
 
 
 def _to_copy(call: Call, gpu: GpuSpec, version: Version) -> Steps:
     """`_to_copy(self, *, dtype, layout, device, pin_memory, non_blocking, memory_format)`."""
     plan, source = Plan(call), call.args[0]
-    if call.outputs and isinstance(source, TensorMeta):
+    if isinstance(source, TensorMeta):
         plan.output()
-        _transfer(plan, call.outputs[0], source, bool(call.arg(5, "non_blocking", False)))
+        target = call.outputs[0] if call.outputs else _on_host(call, source)
+        if target is not None:
+            _transfer(plan, target, source, bool(call.arg(5, "non_blocking", False)))
     return plan.steps()
+
+
+def _on_host(call: Call, source: TensorMeta) -> TensorMeta | None:
+    """The result of `_to_copy` where it is in host memory, which is no output of the card's: in the order that
+    `empty_like` gives it. None where nothing is copied, or in an order that is not followed."""
+    form = call.arg(6, "memory_format")
+    if not str(call.arg(3, "device")).startswith("cpu") or str(form) not in _FORMS:
+        return None
+    target = like(source, call.arg(1, "dtype") or source.dtype)
+    if str(form) == "torch.contiguous_format":
+        target = dense(target.shape, target.dtype)
+    return target._replace(device="cpu")
 
 
 def _copy(call: Call, gpu: GpuSpec, version: Version) -> Steps:

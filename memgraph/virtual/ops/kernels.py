@@ -59,6 +59,8 @@ def kernels(state: Callable[[str], None]) -> Mapping[OpOverload, Kernel]:
         aten._thnn_fused_gru_cell_backward.default: _gru_cell_backward,
         aten.mse_loss.default: _elementwise_loss,
         aten.smooth_l1_loss.default: _elementwise_loss,
+        aten.soft_margin_loss.default: _elementwise_loss,
+        aten.binary_cross_entropy.default: _binary_cross_entropy,
         aten._embedding_bag.default: _embedding_bag,
         aten._embedding_bag_forward_only.default: _embedding_bag,
         aten._scaled_dot_product_cudnn_attention.default: _cudnn_attention,
@@ -180,6 +182,11 @@ def _cudnn_attention(
         return NotImplemented
     result, _, *others = aten._scaled_dot_product_cudnn_attention(query, key, value, bias, True, *rest, **scale)
     return result, None, *others
+
+
+def _binary_cross_entropy(source: Tensor, target: Tensor, _: Tensor | None = None, reduction: int = 1) -> Any:
+    """aten/src/ATen/native/cuda/Loss.cu (`binary_cross_entropy_out_cuda`): likewise, by `resize_as_`."""
+    return _elementwise_loss(source, target, reduction) if source.shape == target.shape else NotImplemented
 
 
 def _elementwise_loss(source: Tensor, target: Tensor, reduction: int = 1, *_: Any) -> Any:

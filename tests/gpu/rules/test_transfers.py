@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import torch
+
 from memgraph.gpu.call import TensorMeta
 from tests.gpu.workspace_calls import new, run, strided, told
 
@@ -36,6 +38,19 @@ def test_to_the_host() -> None:
     assert told(run("copy_", on_host(source), source)) == []
     assert told(run("copy_", on_host(new(4, 8, dtype="bfloat16")), new(4, 8), True)) == [64, "free 0"]
     assert told(run("copy_", on_host(new(4, 8, dtype="bfloat16")), source, True)) == [64, 64, "free 1", "free 0"]
+
+
+def test_a_new_tensor_on_the_host() -> None:
+    """`x.cpu()` keeps the order of dimensions, and a slice is packed: 4 rows of 8 out of 4 of 16 are written out first.
+    `save_image` turns what it permuted into bytes at once, which the host does with what came in its own order."""
+    host = torch.device("cpu")
+    turned, sliced = strided((4, 8), (1, 4)), strided((4, 8), (16, 1))
+    assert told(run("_to_copy", turned, device=host)) == []
+    assert told(run("_to_copy", sliced, device=host)) == [128, "free 0"]
+    assert told(run("_to_copy", turned, device=host, dtype="uint8")) == [128, "free 0"]
+    assert told(run("_to_copy", new(4, 8), device=host, dtype="uint8")) == []
+    assert told(run("_to_copy", turned, device=host, memory_format=torch.contiguous_format)) == [128, "free 0"]
+    assert told(run("_to_copy", turned, device=torch.device("meta"), dtype="uint8")) == []
 
 
 def test_on_one_side_nothing() -> None:
