@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from memgraph.analyze.refusals_elsewhere import CAUSES, STEPS
 from memgraph.files.refusal_text import RefusalText
 from memgraph.gpu.specs import GpuSpec, all_gpus
 from memgraph.units import MIB, format_bytes
@@ -65,6 +66,14 @@ def _numbers(said: RefusalText) -> Iterator[tuple[str, int]]:
 
 def _causes(said: RefusalText) -> Iterator[str]:
     total = said.total or 0
+    if said.messages > 1:
+        yield f"{said.messages} such messages are in the text, of several processes or attempts: this is the last"
+    if said.kind in CAUSES:
+        yield CAUSES[said.kind]
+        return
+    if said.allocated and total and said.allocated > total:
+        yield ("more is allocated than the card has: its driver puts the rest into the host's memory, as on Windows, "
+               "which is slow")  # fmt: skip
     if said.asked is not None and total and said.asked >= total:
         yield "one tensor is larger than the card: look at its shape (a broadcast, a one-hot, scores of length²)"
     if said.unused and said.asked and (said.unused >= said.asked or said.unused >= _MUCH * total > 0):
@@ -89,15 +98,22 @@ def _causes(said: RefusalText) -> Iterator[str]:
 
 
 def _steps(said: RefusalText) -> Iterator[str]:
+    if said.kind in STEPS:
+        yield from STEPS[said.kind]
+        return
     if said.unused and said.asked and said.unused >= said.asked // 2:
         yield "PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True, in the environment before Python starts"
     rest = others(said)
     if rest and said.total and rest >= _MUCH * said.total:
         yield "nvidia-smi, and end what else runs there"
-    card = likely_card(said)
+    card = likely_card(said) if said.kind == "cuda" else None
+    if said.kind != "cuda":
+        yield "memgraph knows NVIDIA's cards: give one of like memory; tensors are the same there, workspaces are not"
     gpu = f"--gpu {card.name}" if card else "--gpu CARD"
     yield f"memgraph run {gpu} train.py: without a GPU, what is alive, what grows, what to change"
     yield f"memgraph advise {gpu} train.py: what would make it fit, each tried"
+    if said.kind == "mps":
+        return
     yield ("torch.cuda.memory._record_memory_history(), and on the error _dump_snapshot('oom.pickle'); then memgraph "
            "analyze oom.pickle")  # fmt: skip
 

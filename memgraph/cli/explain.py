@@ -39,7 +39,6 @@ def explain(message: tuple[str, ...], form: str) -> None:
 
 
 def _text(message: tuple[str, ...]) -> str:
-    """What stands there, the last such message where there are several."""
     if not message or message == ("-",):
         text = sys.stdin.read()
     elif len(message) == 1 and len(message[0]) < 256 and Path(message[0]).is_file():
@@ -48,5 +47,4 @@ def _text(message: tuple[str, ...]) -> str:
         raise UsageError(f"there is no file {message[0]}")
     else:
         text = " ".join(message)
-    head, found, tail = text.rpartition("Tried to allocate")
-    return f"{head[-200:]}{found}{tail}" if found else text
+    return text

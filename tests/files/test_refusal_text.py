@@ -110,6 +110,75 @@ def test_the_card_is_the_one_of_that_memory() -> None:
     assert "--gpu rtx3090" in explain_refusal(parse_refusal(T1_13)).steps[1]
 
 
+RANKS = f"[rank3]: {T2_13}\n[rank1]: {T2_13.replace('1.00 GiB', '2.00 GiB').replace('60.00 GiB', '59.00 GiB')}"
+
+
+def test_of_several_messages_the_last_is_told_alone() -> None:
+    """Not the request of one rank with what another had allocated."""
+    said = parse_refusal(RANKS)
+    assert (said.messages, said.asked, said.allocated) == (2, 2 * GIB, 59 * GIB)
+    assert "2 such messages" in explain_refusal(said).causes[0]
+    assert [parse_refusal(text).messages for text in (T1_0, T1_13, T2_1, MPS, OLD)] == [1] * 5
+
+
+def test_a_message_that_is_cut_at_both_ends() -> None:
+    said = parse_refusal(
+        "Tried to allocate 20.00 MiB (GPU 0; 1.96 GiB total capacity; 1.24 GiB already allocated; 2.88 MiB fr"
+    )
+    assert (said.asked, said.total, said.kind) == (20 * MIB, int(1.96 * GIB), "cuda")
+
+
+def test_the_only_process_there_is_room_for_is_the_one_that_speaks() -> None:
+    """70.11 + 3.33 GiB are reserved; of 79.10 all but 1.20 are in use, by one process."""
+    said = parse_refusal(
+        "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 1.96 GiB. GPU 3 has a total capacity of 79.10 "
+        "GiB of which 1.20 GiB is free. Process 77 has 77.89 GiB memory in use. Of the allocated memory 70.11 GiB is "
+        "allocated by PyTorch, with 1.20 GiB allocated "
+        "in private pools (e.g., CUDA Graphs), and 3.33 GiB is reserved by PyTorch "
+        "but unallocated."
+    )
+    assert (said.in_use, said.processes) == (int(77.89 * GIB), ())
+    assert not any("other processes" in text for text in explain_refusal(said).causes)
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "cause", "step"),
+    [
+        ("RuntimeError: CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`", "cublas",
+         "an index out of range", "CUDA_LAUNCH_BLOCKING"),
+        ("RuntimeError: cuDNN error: CUDNN_STATUS_INTERNAL_ERROR", "cudnn", "cannot tell", "a batch of 1"),
+        ("RuntimeError: CUDA error: out of memory\nCUDA kernel errors might be", "driver", "the driver", "nvidia-smi"),
+        ("in pin_memory\n  return data.pin_memory()\nRuntimeError: CUDA error: out of memory", "pinned", "of the host",
+         "pin_memory=False"),
+        ("ncclUnhandledCudaError: Call failed.\nLast error:\nCuda failure 2 'out of memory'", "nccl", "NCCL",
+         "set_device"),
+        ("jaxlib.xla_extension.XlaRuntimeError: RESOURCE_EXHAUSTED: Out of memory while trying to allocate 51 bytes.",
+         "jax", "cannot say more", "XLA_PYTHON"),
+        ("ResourceExhaustedError: OOM when allocating tensor with shape[64,512] and type float on GPU:0", "tensorflow",
+         "cannot say more", "memory_growth"),
+        ("ValueError: No available memory for the cache blocks. Try increasing `gpu_memory_utilization`", "vllm",
+         "vLLM", "max_model_len"),
+        ("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes", "host", "the host's", "free -h"),
+        ("slurmstepd: error: Detected 1 oom_kill event in StepId=1.0.", "host", "the host's", "--mem"),
+        (HIP, "hip", "fragments", "NVIDIA"),
+    ],
+)  # fmt: skip
+def test_errors_of_others_are_told_as_theirs(text: str, kind: str, cause: str, step: str) -> None:
+    said = parse_refusal(text)
+    found = explain_refusal(said)
+    assert said.kind == kind
+    assert cause in "; ".join(found.causes) and step in "; ".join(found.steps)
+    assert not any("rtx" in one for one in found.steps)
+    assert parse_refusal(f"{T1_13} {text}").kind == (
+        "hip" if kind == "hip" else "cuda"
+    )  # with numbers beside it, these
+
+
+def test_more_than_the_card_has_is_in_the_hosts_memory() -> None:
+    text = T1_13.replace("18.50", "30.00").replace("22.00", "32.00")
+    assert "the host's memory" in explain_refusal(parse_refusal(text)).causes[0]
+
+
 def test_what_is_no_such_message() -> None:
     with pytest.raises(UsageError, match="no out-of-memory message"):
         parse_refusal("KeyError: 'a'")
