@@ -54,14 +54,17 @@ class Asker:
             without: numerical notes (`cudnnBackendNumericalNote_t`) that none may have.
             most: how many at most.
         """
-        question = json.dumps({"card": describe(gpu), "asked": asked, "without": without, "most": most})
+        question = json.dumps(
+            {"card": describe(gpu), "asked": asked, "without": without, "most": most, "refused": True}
+        )
         key = hashlib.sha1(question.encode()).hexdigest()
         with self._lock:
             if key not in self._known:
                 self._remember(key, self._ask(question))
             found = self._known[key].get("configs", ())
         return tuple(
-            Config(engine, tuple(map(tuple, knobs)), tuple(notes), size) for engine, knobs, notes, size in found
+            Config(engine, tuple(map(tuple, knobs)), tuple(notes), size, None if refused is None else tuple(refused))
+            for engine, knobs, notes, size, refused in found
         )
 
     def start(self) -> None:

@@ -13,6 +13,8 @@ from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 from memgraph.gpu.cudnn.question import Config, Convolution
+from memgraph.gpu.cudnn.refused import Refusals
+from memgraph.gpu.cudnn.with_driver import PRODUCTS
 
 _TYPES: dict[str, tuple[int, Any]] = {
     "data_type": (1, ctypes.c_int), "int64": (3, ctypes.c_int64), "float": (4, ctypes.c_float),
@@ -36,8 +38,13 @@ NOTES = {"tensor core": 0, "down convert": 1, "reduced precision": 2, "fft": 3, 
 _CROSS_CORRELATION = 1
 _INSTANT, _FALLBACK = 0, 2
 """`cudnnBackendHeurMode_t`."""
-_FEW, _ALL = 2, 32
-"""Configurations asked for at first, and if those do not do; it proposes about thirty, and each costs it 40 µs."""
+_ALL = 32
+"""Configurations asked for if the first does not do; it proposes about thirty, and each costs it 40 µs."""
+_A_PRODUCT = Convolution(
+    "forward", (8, 64, 56, 56), (200704, 3136, 56, 1), (256, 64, 1, 1), (64, 1, 1, 1), (8, 256, 56, 56),
+    (802816, 3136, 56, 1), "float32", (0, 0), (1, 1), (1, 1),
+)  # fmt: skip
+"""Of a ResNet: cuDNN 9.8 and 9.19 propose the product's engine first for every card of the catalogue that was tried."""
 
 
 class CudnnError(Exception):
@@ -58,6 +65,8 @@ class Cudnn:
         self._library = ctypes.CDLL(path, mode=ctypes.RTLD_GLOBAL)
         self._library.cudnnGetErrorString.restype = ctypes.c_char_p
         self._library.cudnnGetVersion.restype = ctypes.c_size_t
+        self._refusals = Refusals(self._library)
+        self._tells: bool | None = None
         self._made: list[ctypes.c_void_p] = []
 
     @property
@@ -80,7 +89,8 @@ class Cudnn:
     def configurations(
         self, asked: Convolution, card: ctypes.c_void_p, without: Collection[int] = (), most: int = 1
     ) -> list[Config]:
-        """What the instant heuristics propose, then the fallbacks, best first, of those that can be planned.
+        """What the instant heuristics propose, then the fallbacks, best first, of those that can be planned. The first
+        says which engines the library left out before it.
 
         Args:
             card: from `card`.
@@ -94,10 +104,11 @@ class Cudnn:
         try:
             graph = self._graph(asked)
             for heuristic in (_INSTANT, _FALLBACK):
-                for config in self._one_by_one(graph, card, heuristic):
+                for place, config in enumerate(self._one_by_one(graph, card, heuristic)):
                     read = self._read(config, card, without)
                     if read is not None:
-                        found.append(read)
+                        before = (place if heuristic == _INSTANT else _ALL) + 1
+                        found.append(read if found else read._replace(refused=self._refused(graph, card, before)))
                     if len(found) == most:
                         return found
             return found
@@ -151,8 +162,27 @@ class Cudnn:
     # Reading the answer.
 
     def _one_by_one(self, graph: ctypes.c_void_p, card: ctypes.c_void_p, heuristic: int) -> Iterator[ctypes.c_void_p]:
-        yield from self._proposed(graph, card, heuristic, _FEW)
-        yield from self._proposed(graph, card, heuristic, _ALL)[_FEW:]
+        yield from self._proposed(graph, card, heuristic, 1)
+        yield from self._proposed(graph, card, heuristic, _ALL)[1:]
+
+    def _refused(self, graph: ctypes.c_void_p, card: ctypes.c_void_p, before: int) -> tuple[int, ...] | None:
+        """Engines that it left out of so many proposals: it checks no more of them than it was asked for."""
+        if self._tells is None:
+            self._tells = self._does_tell(card)
+        return self._left_out(graph, card, before)[1] if self._tells else None
+
+    def _does_tell(self, card: ctypes.c_void_p) -> bool:
+        """Whether a product that comes first everywhere is heard of, or is there: with a driver nothing is left out."""
+        proposed, left_out = self._left_out(self._graph(_A_PRODUCT), card, 1)
+        known = [self._number(self._several(config, 300, "engine", 1)[0], 1301) for config in proposed]
+        return PRODUCTS["forward"] in (*left_out, *known)
+
+    def _left_out(
+        self, graph: ctypes.c_void_p, card: ctypes.c_void_p, most: int
+    ) -> tuple[list[ctypes.c_void_p], tuple[int, ...]]:
+        with self._refusals.heard() as engines:
+            proposed = self._proposed(graph, card, _INSTANT, most)
+        return proposed, tuple(dict.fromkeys(engines))
 
     def _proposed(
         self, graph: ctypes.c_void_p, card: ctypes.c_void_p, heuristic: int, most: int

@@ -5,14 +5,15 @@ Measured: in 468 of 471 convolutions recorded on an H200, in 2,154 of 2,154 with
 H100, the workspace that PyTorch allocated is that of the first configuration through a handle. Asked without a card,
 378 of 385 others are its to the byte.
 
-Three kinds of kernels answer only where there is a driver, and are known from those recordings instead: matrix
-products through cuBLASLt, which serve 1 x 1 kernels without stride and padding (2,001 of 2,154 of them; engines 58,
-62 and 63), the kernels for depthwise convolutions, and without TF32 those that work on transformed tiles: Winograd's
-for the weight's gradient, and Fourier's, which are not followed. cuBLASLt would not tell: it makes no handle without
-a driver, and through one its first proposal for the same product has another workspace in 1,076 of 1,969. What is
-written here gives 1,335 of 2,095 to the byte, of weight gradients with the channels last 197 of 280 in half types and
-48 of 148 in fp32; of 567 that it was not read off, 281, and of 5,369 such weight gradients on a grid 2,586 (254 by
-the rule before). Sizes alone do not tell: of 892 products asked in images of two sizes 125 have two workspaces.
+Some kernels answer only where there is a driver: matrix products through cuBLASLt, which serve 1 x 1 kernels (engines
+58, 62 and 63), Winograd's and Fourier's, and some for depthwise convolutions. Whether one of them comes first the
+library says (`refused.py`), and what it takes is known from recordings (`with_driver.py`). Without that word, of a
+library that does not keep such a log, the rules at the end of this file stand in.
+
+How cuBLASLt splits a reduction it would not tell: it makes no handle without a driver, and through one its first
+proposal for the same product has another workspace in 1,076 of 1,969. The law gives of weight gradients with the
+channels last 197 of 280 in half types and 48 of 148 in fp32; of 567 that it was not read off, 281, and of 5,369 such
+weight gradients on a grid 2,586 (254 by the rule before).
 """
 
 from __future__ import annotations
@@ -21,22 +22,24 @@ import math
 from typing import NamedTuple
 
 from memgraph.gpu.cudnn.ask import Asker, asker
-from memgraph.gpu.cudnn.question import Convolution
+from memgraph.gpu.cudnn.question import Config, Convolution
 from memgraph.gpu.cudnn.splits import with_clusters
-from memgraph.gpu.rules.layout import ceil_div
+from memgraph.gpu.cudnn.with_driver import (
+    PRODUCTS,
+    is_depthwise,
+    is_product,
+    is_winograd,
+    may_serve,
+    product,
+    winograd,
+    workspace,
+)
 from memgraph.gpu.spec import GpuSpec
 
 _TENSOR_CORE, _DOWN_CONVERT, _NONDETERMINISTIC = 0, 1, 4
 """`cudnnBackendNumericalNote_t`."""
 _FLOAT = 4
-_PARTS = {4: (128, 128, 96, 256), 2: (64, 128, 1280, 272)}
-"""By bytes of an element: rows and columns of a tile of a split product, elements of the reduction that a part has at
-least, bytes of flags beside the parts."""
-_FEWEST, _ROUNDS, _COLUMNS = 3, 2, 32
-"""Parts of a split product at least, rounds of its tiles over the card at most, multiple to which its columns go."""
 _NARROW, _GIB = 16, 2**30
-_REWRITTEN = 16
-"""Bytes beside tensors that are rewritten in another layout."""
 _TRIED = 24
 """Configurations asked for when the first cannot be had."""
 
@@ -62,11 +65,15 @@ class Others(NamedTuple):
     asked: Convolution
     gpu: GpuSpec
     settings: Settings
+    tried: int = 1
+    """How many of those that the library gives: none where the first was an engine that it left out."""
 
     def sizes(self) -> tuple[int, ...]:
         """Their workspaces."""
         library = asker()
-        return () if library is None else alternatives(library, *self, _TRIED)[1:]
+        if library is None:
+            return ()
+        return alternatives(library, self.asked, self.gpu, self.settings, _TRIED)[self.tried :]
 
 
 class Choice(NamedTuple):
@@ -81,22 +88,44 @@ class Choice(NamedTuple):
 
 def choose(asker: Asker, asked: Convolution, gpu: GpuSpec, settings: Settings) -> Choice | None:
     """The workspace of one convolution on a card; None if cuDNN proposes nothing."""
-    if _is_product(asked, settings):
-        return Choice(_product(asked, gpu), False, Without())
-    if _is_depthwise(asked):
-        size = _depthwise(asked)
+    found = asker.configs(asked, gpu, _filtered(asked.dtype, settings), 1)
+    others = Others(asked, gpu, settings)
+    if found and found[0].refused is not None:
+        return _told(found[0], asked, gpu, settings)
+    guessed = _guessed(asked, gpu, settings)
+    if guessed is not None:
+        return Choice(guessed, False, others._replace(tried=0) if is_winograd(asked) else Without())
+    return Choice(_workspace(found[0], asked, gpu), True, others) if found else None
+
+
+def _told(first: Config, asked: Convolution, gpu: GpuSpec, settings: Settings) -> Choice:
+    """By the engines that were proposed before the first that answers."""
+    others = Others(asked, gpu, settings)
+    serving = [engine for engine in first.refused or () if _let_through(engine, asked, settings)]
+    for engine in serving:
+        size = workspace(engine, asked, gpu)
         if size is not None:
-            return Choice(size, False, Without())
-    if _is_winograd(asked, settings):
-        return Choice(_winograd(asked), False, Others(asked, gpu, settings))
-    sizes = alternatives(asker, asked, gpu, settings, 1)
-    return Choice(sizes[0], True, Others(asked, gpu, settings)) if sizes else None
+            known = is_winograd(asked)
+            return Choice(size, known, others._replace(tried=0) if known else Without())
+    if is_depthwise(asked) and asked.kind != "weight":
+        return Choice(0, False, Without())
+    doubtful = any(may_serve(engine, asked) for engine in serving)
+    return Choice(_workspace(first, asked, gpu), not doubtful, others)
+
+
+def _let_through(engine: int, asked: Convolution, settings: Settings) -> bool:
+    """`filterEngineConfigs`: products in fp32 use tensor cores, the others do not."""
+    return settings.tf32 or asked.dtype != "float32" or engine != PRODUCTS[asked.kind]
+
+
+def _workspace(config: Config, asked: Convolution, gpu: GpuSpec) -> int:
+    return with_clusters(config, asked, gpu.clusters).workspace
 
 
 def alternatives(asker: Asker, asked: Convolution, gpu: GpuSpec, settings: Settings, most: int) -> tuple[int, ...]:
     """Workspaces of the configurations in the order in which PyTorch tries them."""
     found = asker.configs(asked, gpu, _filtered(asked.dtype, settings), most)
-    return tuple(with_clusters(config, asked, gpu.clusters).workspace for config in found)
+    return tuple(_workspace(config, asked, gpu) for config in found)
 
 
 def _filtered(dtype: str, settings: Settings) -> tuple[int, ...]:
@@ -107,28 +136,32 @@ def _filtered(dtype: str, settings: Settings) -> tuple[int, ...]:
     return tuple(notes)
 
 
-def _is_product(asked: Convolution, settings: Settings) -> bool:
+# Where the library does not say which engines it left out.
+
+
+def _guessed(asked: Convolution, gpu: GpuSpec, settings: Settings) -> int | None:
+    """The workspace of a kernel that does not answer, if it is likely one; None where cuDNN's answer holds."""
+    if _is_likely_product(asked, settings):
+        return product(asked, gpu)
+    if is_depthwise(asked):
+        return _depthwise(asked)
+    return winograd(asked) if _is_likely_winograd(asked, settings) else None
+
+
+def _is_likely_product(asked: Convolution, settings: Settings) -> bool:
     """Where an image is not a multiple of 16 bytes, only half types' input and output are taken as they are: seen in
     10 of 10 recordings, and in 2 of 8 of the others."""
-    pointwise = all(size == 1 for size in asked.w[2:]) and all(step == 1 for step in asked.stride)
-    if not pointwise or any(asked.padding) or asked.x[1] != asked.w[1] or (_plain(asked) and not settings.tf32):
+    plain = asked.dtype == "float32"
+    if not is_product(asked) or (plain and not settings.tf32):
         return False
-    image = math.prod(asked.x[2:]) * (4 if _plain(asked) else 2)
-    return asked.x_stride[1] == 1 or image % 16 == 0 or (asked.kind != "weight" and not _plain(asked))
-
-
-def _plain(asked: Convolution) -> bool:
-    return asked.dtype == "float32"
-
-
-def _is_depthwise(asked: Convolution) -> bool:
-    return asked.w[1] == 1 and asked.x[1] > 1
+    image = math.prod(asked.x[2:]) * (4 if plain else 2)
+    return asked.x_stride[1] == 1 or image % 16 == 0 or (asked.kind != "weight" and not plain)
 
 
 def _depthwise(asked: Convolution) -> int | None:
     """Nothing, but for the weight's gradient in a half type with the channels last: eight fp32 sums for each image,
     seen for 3, 5 and 7 places a side in 10 of 11 recordings, and not for images smaller than the kernel (ConvNeXt's of
-    3 x 3 and 6 x 6 under 7 x 7, recorded on an H200); None where cuDNN's answer holds."""
+    3 x 3 and 6 x 6 under 7 x 7, recorded on an H200)."""
     if asked.kind != "weight" or any(side < size for side, size in zip(asked.x[2:], asked.w[2:], strict=True)):
         return 0
     odd = all(size % 2 for size in asked.w[2:]) and math.prod(asked.w[2:]) > 1
@@ -137,38 +170,9 @@ def _depthwise(asked: Convolution) -> int | None:
     return 8 * asked.x[0] * math.prod(asked.w) * _FLOAT
 
 
-def _is_winograd(asked: Convolution, settings: Settings) -> bool:
-    """cuDNN's engine 17, seen for 8 of 11 weight gradients of 3 x 3 kernels without a stride in fp32 without TF32; not
-    for one image, for 16 channels on both sides, and where it would take more than 1 GiB."""
-    if asked.kind != "weight" or not _plain(asked) or settings.tf32 or asked.w[2:] != (3, 3) or asked.x[0] == 1:
+def _is_likely_winograd(asked: Convolution, settings: Settings) -> bool:
+    """Seen for 8 of 11 weight gradients in fp32 without TF32; not for one image, for 16 channels on both sides, and
+    where it would take more than 1 GiB."""
+    if asked.kind != "weight" or settings.tf32 or not is_winograd(asked):
         return False
-    steps = (*asked.stride, *asked.dilation)
-    if any(step != 1 for step in steps) or asked.x[1] != asked.w[1] or max(asked.w[:2]) <= _NARROW:
-        return False
-    return _winograd(asked) <= _GIB
-
-
-def _winograd(asked: Convolution) -> int:
-    """Input, weight and output in 6 x 6 = 36 places a tile of 4 x 4 results; with the channels last they are rewritten
-    before. All eight to the byte."""
-    (outputs, inputs), (height, width) = asked.w[:2], asked.y[2:]
-    tiles = asked.y[0] * math.ceil(height / 4) * math.ceil(width / 4)
-    size = 36 * _FLOAT * (inputs * outputs + tiles * (inputs + outputs))
-    if asked.x_stride[1] != 1:
-        return size
-    return size + _FLOAT * sum(map(math.prod, (asked.x, asked.w, asked.y))) + _REWRITTEN
-
-
-def _product(asked: Convolution, gpu: GpuSpec) -> int:
-    """Nothing (or 272 to 400 bytes of flags, which are left out), but for the weight's gradient: with the channels
-    first, one fp32 product for each image, summed afterwards; with the channels last one product, whose reduction over
-    all places is cut into parts, which meet in fp32."""
-    if asked.kind != "weight":
-        return 0
-    if asked.x_stride[1] != 1:
-        return asked.x[0] * math.prod(asked.w) * _FLOAT
-    rows, columns, least, flags = _PARTS[4 if _plain(asked) else 2]
-    outputs, inputs = asked.w[:2]
-    tiles = ceil_div(outputs, rows) * ceil_div(inputs, columns)
-    parts = min(asked.x[0] * math.prod(asked.x[2:]) // least, _ROUNDS * gpu.sms // tiles)
-    return parts * outputs * _FLOAT * ceil_div(inputs, _COLUMNS) * _COLUMNS + flags if parts >= _FEWEST else 0
+    return asked.x[0] > 1 and max(asked.w[:2]) > _NARROW and winograd(asked) <= _GIB

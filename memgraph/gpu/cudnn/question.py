@@ -19,6 +19,9 @@ class Config(NamedTuple):
     notes: tuple[int, ...]
     workspace: int
     """Bytes of its plan; -1 where no plan can be made of it."""
+    refused: tuple[int, ...] | None = None
+    """Engines that were proposed before it and left out (`refused.py`); told of the first alone, and None where the
+    library does not say."""
 
 
 class Convolution(NamedTuple):

@@ -31,12 +31,12 @@ class Answered(Asker):
 
     def _ask(self, question: str) -> dict[str, object]:
         self.asked_for += 1
-        return {"configs": [[67, [[2, 0], [13, 0]], [0], 4096]]}
+        return {"configs": [[67, [[2, 0], [13, 0]], [0], 4096, [17]]]}
 
 
 def test_an_answer_is_asked_for_once_and_kept(tmp_path: Path) -> None:
     memory = tmp_path / "answers" / "one.jsonl"
-    expected = (Config(67, ((2, 0), (13, 0)), (0,), 4096),)
+    expected = (Config(67, ((2, 0), (13, 0)), (0,), 4096, (17,)),)
     first = Answered(NOWHERE, memory)
     assert [first.configs(asked(), H200) for _ in range(3)] == [expected] * 3
     assert first.asked_for == 1
