@@ -14,6 +14,7 @@ from torch.cuda._utils import _get_device_index
 from memgraph.gpu.allocator.blocks import Block, Segment
 from memgraph.gpu.allocator.caching import Allocator
 from memgraph.gpu.specs import GpuSpec
+from memgraph.virtual.cudart import cudart
 from memgraph.virtual.history import Book, FramesOf, History
 from memgraph.virtual.random import VirtualGenerator
 from memgraph.virtual.statistics import Statistics
@@ -199,6 +200,7 @@ def answers(gpu: GpuSpec, book: Book, empty_cache: Callable[[], None], devices: 
         "set_rng_state_all": nothing,
         "empty_cache": empty_cache,
         "mem_get_info": memory_info,
+        "_cudart": cudart(memory_info),
         "set_per_process_memory_fraction": set_fraction,
         "memory_stats": lambda *_, **__: statistics.now(),
         "memory_stats_as_nested_dict": lambda *_, **__: statistics.nested(),

@@ -51,10 +51,6 @@ struct Listeners {
 
 Listeners listeners = {};
 
-Stream stream_of(int64_t number, Device device) {
-  return Stream(Stream::UNSAFE, device, number);
-}
-
 int64_t number_of(void* event) {
   return reinterpret_cast<int64_t>(event);
 }
@@ -86,6 +82,11 @@ constexpr DeviceIndex kDevices = 16;
 // The device that is current in this thread, as CUDA keeps it, and how many a script may count.
 thread_local DeviceIndex current_index = 0;
 DeviceIndex visible_devices = 1;
+
+// Without a number the device is the current one (c10/cuda/CUDAStream.cpp).
+Stream stream_of(int64_t number, Device device) {
+  return Stream(Stream::UNSAFE, Device(device.type(), device.has_index() ? device.index() : current_index), number);
+}
 
 // Nothing takes time.
 struct VirtualGuard : public c10::impl::DeviceGuardImplInterface {

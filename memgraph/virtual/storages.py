@@ -22,6 +22,7 @@ from memgraph.virtual.values import known as values
 _Base: Any = torch._C.StorageBase  # its stub is empty
 _DEVICE = "_memgraph_device"
 _ADDRESS = "_memgraph_address"
+_TWIN = "_memgraph_twin"
 _HOST = itertools.count(0x5500_0000_0000, 2**40)
 """Addresses of storages on the host that hold no values: far enough apart that none reaches into the next."""
 
@@ -48,6 +49,7 @@ def storages_are_there(held: Held) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         stack.enter_context(put(FakeTensor, "untyped_storage", placed_storage))
         stack.enter_context(put(FakeTensor, "data_ptr", _tensor_address(held)))
+        stack.enter_context(put(FakeTensor, "set_", _set))
         stack.enter_context(put(UntypedStorage, "data_ptr", _storage_address(held)))
         stack.enter_context(put(UntypedStorage, "device", property(_device)))
         stack.enter_context(replaced(UntypedStorage, "__new__", _made(held)))
@@ -145,6 +147,21 @@ def _copy(self: UntypedStorage, source: Any, non_blocking: Any = None) -> Untype
     elif not (isinstance(source, UntypedStorage) and place(source) is not None):
         _Base.copy_(self, source, non_blocking)
     return self
+
+
+def _set(self: FakeTensor, source: Any = None, *args: Any, **kwargs: Any) -> Any:
+    """A storage that a script made on the host (`torch.UntypedStorage(bytes)`, as checkpoints are staged by
+    torch/distributed/checkpoint/_state_dict_stager.py) has one beside it that holds no values."""
+    if not isinstance(source, UntypedStorage) or self.fake_device.type != "cpu" or source.device.type != "cpu":
+        given = () if source is None else (source,)
+        return Tensor.set_(self, *given, *args, **kwargs)
+    if place(source) is None:
+        source = vars(source).get(_TWIN) or vars(source).setdefault(_TWIN, _without_values(self, source))
+    return Tensor.set_(self, source, *args, **kwargs)
+
+
+def _without_values(like: FakeTensor, storage: UntypedStorage) -> UntypedStorage:
+    return placed_storage(like.new_empty(storage.nbytes(), dtype=torch.uint8))  # type: ignore[arg-type]
 
 
 def _from_dlpack(original: Callable[..., Tensor]) -> Callable[..., Tensor]:

@@ -7,8 +7,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import torch
 import torch.distributed as dist
-from torch.distributed.checkpoint import default_planner, filesystem, utils
+from torch._subclasses.fake_tensor import FakeTensor
+from torch.cuda import _pin_memory_utils
+from torch.distributed.checkpoint import _state_dict_stager, default_planner, filesystem, utils
 
 from memgraph.virtual.patches import replaced
 
@@ -31,16 +34,19 @@ def checkpoints_are_of_this_rank() -> Iterator[None]:
         stack.enter_context(replaced(utils._DistWrapper, "__init__", alone))
         stack.enter_context(replaced(default_planner, "_validate_global_plan", valid))
         stack.enter_context(_before(filesystem._FileSystemWriter, "prepare_local_plan", _into_its_own))
+        for name in ("pin_memory", "unpin_memory"):  # the latter may be called when no device is left
+            stack.enter_context(replaced(_pin_memory_utils, name, _nothing))
+        stack.enter_context(_before(_state_dict_stager.StateDictStager, "_offload_tensor", _to_the_host))
         stack.enter_context(_before(filesystem.FileSystemReader, "read_metadata", _from_its_own))
         yield
 
 
 @contextlib.contextmanager
-def _before(owner: Any, name: str, first: Callable[[Any], None]) -> Iterator[None]:
+def _before(owner: Any, name: str, first: Callable[..., None]) -> Iterator[None]:
     original = getattr(owner, name)
 
     def method(self: Any, *args: Any, **kwargs: Any) -> Any:
-        first(self)
+        first(self, *args)
         return original(self, *args, **kwargs)
 
     with replaced(owner, name, method):
@@ -53,11 +59,23 @@ def _own(path: Any) -> Any:
     return path if name in ("rank-0", path.name) else path / name
 
 
-def _into_its_own(writer: Any) -> None:
+def _into_its_own(writer: Any, *_: Any) -> None:
     if isinstance(writer.path, Path):
         writer.path = _own(writer.path)
 
 
-def _from_its_own(reader: Any) -> None:
+def _from_its_own(reader: Any, *_: Any) -> None:
     if isinstance(reader.path, Path) and _own(reader.path).exists():
         reader.path = _own(reader.path)
+
+
+def _to_the_host(_stager: Any, tensor: Any, memo: Any, *_: Any) -> None:
+    """`async_save` copies what is written beside a tensor too, of which its place is a part here; the copy is another's
+    place, and of the same run."""
+    if isinstance(tensor, FakeTensor):
+        memo[id(tensor.fake_mode)] = tensor.fake_mode
+        memo[id(tensor.fake_device)] = torch.device("cpu")
+
+
+def _nothing(*_: Any) -> None:
+    pass

@@ -39,13 +39,26 @@ def state_is_alike(assume: Callable[[str], None]) -> Iterator[None]:
         if dist.get_rank() == src_rank or _owner.get() is None:
             return broadcast(thing, src_rank, group, device)
         assume("the optimizer's state on other ranks is taken to be as large as this rank's")
-        return _like(_owner.get().optim.state_dict(), src_rank, group, device)
+        return _of_rank(_owner.get(), src_rank, group, device)
 
     with (
         replaced(zero.ZeroRedundancyOptimizer, "consolidate_state_dict", consolidated),
         replaced(zero, "_broadcast_object", received),
     ):
         yield
+
+
+def _of_rank(owner: Any, source: int, group: Any, device: Any) -> Any:
+    """What another rank sends: the bytes of this one's, and of its own parameters, which another number may be, the
+    state of one of these."""
+    state = _like(owner.optim.state_dict(), source, group, device)
+    place = dist.get_group_rank(owner.process_group, source)
+    counts = [len(part["params"]) for part in owner._partition_parameters()[place]]
+    groups, first = [], 0
+    for part, count in zip(state["param_groups"], counts, strict=True):
+        groups.append({**part, "params": list(range(first, first + count))})
+        first += count
+    return {**state, "param_groups": groups}
 
 
 def _like(state: Any, source: int, group: Any, device: Any) -> Any:

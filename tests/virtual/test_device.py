@@ -401,6 +401,9 @@ def test_the_device_answers_as_the_card_would() -> None:
         assert properties.total_memory == gpu.spec.memory
         assert not torch.cuda.is_bf16_supported(including_emulation=False)
         assert torch.cuda.mem_get_info() == (gpu.spec.memory - gpu.spec.context, gpu.spec.memory)
+        assert torch.cuda.cudart().cudaMemGetInfo(0) == torch.cuda.mem_get_info()
+        torch.cuda.profiler.start()
+        torch.cuda.check_error(torch.cuda.cudart().cudaProfilerStop())
 
 
 def test_memory_figures_are_the_allocator_models() -> None:

@@ -185,6 +185,17 @@ def test_a_storage_says_where_it_is() -> None:
     assert torch.UntypedStorage(8).nbytes() == 8
 
 
+def test_a_storage_of_the_host_can_be_filled_and_shown() -> None:
+    """As checkpoints are staged (torch/distributed/checkpoint/_state_dict_stager.py)."""
+    with memgraph.virtual_gpu("rtx3090"):
+        whole, storage = ones(64, 64), torch.UntypedStorage(64 * 64 * 4)
+        storage.copy_(whole.untyped_storage())
+        one, other = (whole.new_empty([], device="cpu").set_(storage, 0, (64, 64), (64, 1)) for _ in range(2))
+        assert one.device == torch.device("cpu") and one.untyped_storage().nbytes() == storage.nbytes()
+        assert one.data_ptr() == other.data_ptr()
+        assert live() == 64 * 64 * 4
+
+
 def test_old_types_are_asked() -> None:
     with memgraph.virtual_gpu("rtx3090"):
         assert isinstance(ones(1), torch.cuda.FloatTensor)

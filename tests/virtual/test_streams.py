@@ -50,6 +50,10 @@ def test_the_current_stream_is_the_one_that_is_set() -> None:
     torch.accelerator.set_stream(side)
     assert torch.cuda.current_stream() == side
     assert isinstance(side, torch.cuda.Stream) and isinstance(side, torch.Stream)
+    anywhere = torch.Stream("cuda")
+    assert anywhere.device == torch.device("cuda", 0)  # the current one
+    with anywhere:
+        assert torch.accelerator.current_stream() == anywhere
 
 
 @pytest.mark.usefixtures("gpu")

@@ -12,6 +12,7 @@ import torch
 import torch.distributed as dist
 import torch.distributed._functional_collectives as funcol
 import torch.distributed.checkpoint as dcp
+from torch.distributed.checkpoint._state_dict_stager import StateDictStager
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.optim import ZeroRedundancyOptimizer
@@ -204,7 +205,25 @@ def test_state_of_other_ranks_is_as_large_as_this_ones() -> None:
         optimizer.step()
         optimizer.consolidate_state_dict(to=0)
         assert len(optimizer.state_dict()["state"]) == 8
+        uneven = ZeroRedundancyOptimizer([layers[0].weight, *layers[1].parameters()], torch.optim.SGD, momentum=0.9)
+        uneven.step()
+        uneven.consolidate_state_dict(to=0)  # a matrix and a bias are this rank's, the other rank has one matrix
+        assert len(uneven.state_dict()["state"]) == 3
     assert any("the optimizer's state on other ranks" in text for text in gpu.trace.assumptions)
+
+
+@pytest.mark.parametrize("pinned", [False, True])
+def test_asynchronous_checkpoints_are_staged_on_the_host(pinned: bool) -> None:
+    """As `torch.distributed.checkpoint.async_save` does it: a storage of the host for each on the device."""
+    with memgraph.virtual_gpu("rtx3090", world=2):
+        whole = torch.ones(64, 64, device="cuda")
+        stager = StateDictStager(pin_memory=pinned, share_memory=False, pin_memory_min_bytes=0)
+        for _ in range(2):  # the second time into the storages of the first
+            staged = stager.stage({"whole": whole, "rows": whole[:8], "step": torch.tensor(3.0)})
+        assert staged["rows"].device == torch.device("cpu") and staged["rows"].shape == (8, 64)
+        assert staged["rows"].untyped_storage().data_ptr() == staged["whole"].untyped_storage().data_ptr()
+        assert staged["whole"].untyped_storage().nbytes() == 64 * 64 * 4 and staged["step"].item() == 3.0
+        assert torch.cuda.memory_allocated() == 64 * 64 * 4
 
 
 def test_what_another_rank_broadcasts_comes_from_it_where_it_can_be_asked(tmp_path: Path) -> None:
