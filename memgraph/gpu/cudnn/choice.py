@@ -105,7 +105,7 @@ def _told(first: Config, asked: Convolution, gpu: GpuSpec, settings: Settings) -
     for engine in serving:
         size = workspace(engine, asked, gpu)
         if size is not None:
-            known = is_winograd(asked)
+            known = engine != PRODUCTS[asked.kind] and not is_depthwise(asked)
             return Choice(size, known, others._replace(tried=0) if known else Without())
     if is_depthwise(asked) and asked.kind != "weight":
         return Choice(0, False, Without())

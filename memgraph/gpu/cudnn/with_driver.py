@@ -3,8 +3,8 @@
 
 Engines are numbered by direction. Of 14,161 convolutions asked through a handle on an H200, 1,350 began with one of
 these by what is written here, and so did 1,349 on the card; the workspaces of all 794 Winograd kernels and of all 19
-for depthwise ones are to the byte. Fourier's kernels (18 of the weight's gradient, 50 of the input's, 3 forward), and
-Winograd's for 5 x 5 are proposed too, and are not followed: the answer is marked as an estimate there.
+for depthwise ones are to the byte. Fourier's kernels of the weight's gradient (18) and forward (3), and Winograd's for
+5 x 5 are proposed too, and are not followed: the answer is marked as an estimate there.
 """
 
 from __future__ import annotations
@@ -19,6 +19,10 @@ PRODUCTS = {"forward": 58, "data": 63, "weight": 62}
 """Through cuBLASLt."""
 _WINOGRAD, _DEPTHWISE_LAST, _DEPTHWISE = 17, 16, 19
 _FOURIER = {"forward": 3, "data": 50, "weight": 18}
+_TILE, _AT_ONCE = 32, 2
+"""Places a side of a tile that is transformed, and tiles of an image at most that are worked on at once."""
+_SPECTRUM = _TILE * (_TILE // 2 + 1) * 8
+"""Bytes of a tile's spectrum: real numbers have half of one, in complex fp32."""
 _FLOAT = 4
 _REWRITTEN = 16
 """Bytes beside tensors that are rewritten in another layout."""
@@ -35,6 +39,8 @@ def workspace(engine: int, asked: Convolution, gpu: GpuSpec) -> int | None:
     """Bytes; None where the engine does not serve such a convolution, or its workspace is not known."""
     if engine == PRODUCTS[asked.kind]:
         return product(asked, gpu) if is_product(asked) else None
+    if asked.kind == "data" and engine == _FOURIER["data"]:
+        return fourier(asked) if _is_whole(asked) and asked.dtype == "float32" else None
     if asked.kind != "weight":
         return None
     if engine == _WINOGRAD:
@@ -65,9 +71,11 @@ def is_depthwise(asked: Convolution) -> bool:
 
 def is_winograd(asked: Convolution) -> bool:
     """What engine 17 serves: 3 x 3 in fp32, each place and channel."""
-    steps = (*asked.stride, *asked.dilation)
-    whole = asked.x[1] == asked.w[1] and all(step == 1 for step in steps)
-    return whole and asked.dtype == "float32" and asked.w[2:] == (3, 3)
+    return _is_whole(asked) and asked.dtype == "float32" and asked.w[2:] == (3, 3)
+
+
+def _is_whole(asked: Convolution) -> bool:
+    return asked.x[1] == asked.w[1] and all(step == 1 for step in (*asked.stride, *asked.dilation))
 
 
 def winograd(asked: Convolution) -> int:
@@ -76,9 +84,22 @@ def winograd(asked: Convolution) -> int:
     (outputs, inputs), (height, width) = asked.w[:2], asked.y[2:]
     tiles = asked.y[0] * math.ceil(height / 4) * math.ceil(width / 4)
     size = 36 * _FLOAT * (inputs * outputs + tiles * (inputs + outputs))
-    if not _last(asked):
-        return size
-    return size + _FLOAT * sum(map(math.prod, (asked.x, asked.w, asked.y))) + _REWRITTEN
+    return size + _rewritten(asked)
+
+
+def fourier(asked: Convolution) -> int:
+    """The input's gradient: spectra of the kernels, and of both images' channels for the tiles that are worked on. A
+    tile of 32 x 32 holds 33 - k results a side. All of 435 to the byte, with the channels last 57 of 62."""
+    (outputs, inputs), kernel = asked.w[:2], asked.w[2:]
+    sides = zip(asked.x[2:], kernel, strict=True)
+    tiles = math.prod(ceil_div(side, _TILE + 1 - size) for side, size in sides)
+    images = asked.x[0] * min(tiles, _AT_ONCE)
+    return _SPECTRUM * (inputs * outputs + images * (inputs + outputs)) + _rewritten(asked)
+
+
+def _rewritten(asked: Convolution) -> int:
+    """All three in the other layout, where the channels are last."""
+    return _FLOAT * sum(map(math.prod, (asked.x, asked.w, asked.y))) + _REWRITTEN if _last(asked) else 0
 
 
 def product(asked: Convolution, gpu: GpuSpec) -> int:

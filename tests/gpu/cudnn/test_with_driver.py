@@ -50,6 +50,24 @@ def test_winograds_weight_gradient_with_tf32(batch: int, inputs: int, outputs: i
     assert found == Choice(4096, True, Others(asked, H200, Settings()))
 
 
+@pytest.mark.parametrize(
+    ("batch", "inputs", "outputs", "side", "kernel", "tiles", "size"),
+    [
+        (16, 12, 48, 24, 3, 1, 6_684_672),  # one tile holds 30 results a side
+        (128, 17, 160, 33, 3, 2, 209_035_264),  # four tiles, two at once
+        (3, 12, 12, 256, 3, 2, 1_253_376),
+    ],
+)
+def test_fouriers_input_gradient(
+    batch: int, inputs: int, outputs: int, side: int, kernel: int, tiles: int, size: int
+) -> None:
+    """Spectra of 32 x 17 complex numbers: of each kernel, and of the channels of both images for one tile or two."""
+    assert size == 32 * 17 * 8 * (inputs * outputs + batch * tiles * (inputs + outputs))
+    asked = weight(batch, inputs, outputs, side, kernel)._replace(kind="data")
+    found = choose(told(50), asked, H200, Settings())
+    assert found == Choice(size, True, Others(asked, H200, Settings(), 0))
+
+
 def test_an_engine_that_does_not_serve_a_convolution_is_left_out() -> None:
     """Winograd's serves no stride and no groups; what it takes for 5 x 5 and Fourier's take is not known."""
     for asked, known in (
