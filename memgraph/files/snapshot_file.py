@@ -14,6 +14,7 @@ from typing import Any
 from memgraph.errors import DAMAGED, TraceError, UsageError
 from memgraph.files import plain_pickle
 from memgraph.files.plain_pickle import Forget, Items, PickleError
+from memgraph.files.snapshot_earlier import told_earlier
 from memgraph.files.snapshot_history import Block, History, ReadHistory, Segment
 from memgraph.files.snapshot_kinds import with_categories
 from memgraph.files.snapshot_lines import ops_of
@@ -81,9 +82,10 @@ def explained(trace: Trace, history: ReadHistory) -> Trace:
     buffers = with_categories(history.buffers, history.events, history.sites, found, history.ended)
     ops, buffers, events = ops_of(buffers, history.events, history.sites, found)
     guessed = (_LINES,) * any(op.forward >= 0 for op in ops)
+    ops, buffers, inferred = told_earlier(ops, buffers, events, history.sites, found)
     return dataclasses.replace(
         trace, ops=ops, buffers=for_trace(buffers), events=events, phases=found, rounds=begun,
-        assumptions=(*trace.assumptions, *guessed),
+        assumptions=(*trace.assumptions, *inferred, *guessed),
     )  # fmt: skip
 
 

@@ -38,7 +38,8 @@ MATRIX_OPS = frozenset(
 KEPT = frozenset({4096 * 8 * KIB, (4096 * 2 + 16 * 8) * KIB, 1024 * KIB})
 """Bytes of the workspaces below, unless the environment says otherwise."""
 
-_LT_OPS = frozenset({"addmm", "_addmm_activation"})
+LT_OPS = frozenset({"addmm", "_addmm_activation"})
+"""Ops that go to cuBLASLt where they add a bias vector."""
 _SCALED = "_scaled_mm"
 
 
@@ -76,7 +77,7 @@ def uses_cublaslt(call: Call) -> bool:
     """Whether a product goes through cuBLASLt: `addmm` with a bias vector as the epilogue
     (aten/src/ATen/native/cuda/Blas.cpp, `isInputCompliesAddmmCudaLt`): a contiguous row of the output's width, alpha
     and beta 1, both sides of the product larger than 1."""
-    if call.op not in _LT_OPS:
+    if call.op not in LT_OPS:
         return call.op == _SCALED
     bias, left, right = (call.arg(position, name) for position, name in ((0, "self"), (1, "mat1"), (2, "mat2")))
     if not all(isinstance(tensor, TensorMeta) for tensor in (bias, left, right)):
