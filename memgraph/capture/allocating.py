@@ -14,7 +14,6 @@ from memgraph.capture.storages import Born, Storages
 from memgraph.gpu.call import Call
 from memgraph.trace import Role
 from memgraph.virtual.ops.shapes import Recipe
-from memgraph.virtual.raw import storage_of
 
 
 class Allocating:
@@ -35,10 +34,6 @@ class Allocating:
         self, operator: Operator, outputs: Any, args: Sequence[Any], kwargs: Mapping[str, Any], recipe: Recipe | None
     ) -> None:
         """An op has run."""
-        if recipe is not None and recipe.sole:
-            _, spec, size = recipe.births[0]
-            self._storages.born(storage_of(outputs), spec, size)
-            return
         born = self._born(operator, outputs, args, kwargs, recipe)
         inside: Inside | None = recipe.inside if recipe is not None else None
         if inside is None:

@@ -194,15 +194,20 @@ class Ledger:
         return Events(columns=[column[:] for column in self._columns])
 
     def _note(self, block: Block, size: int, role: Role, stream: int) -> int:
-        buffer = len(self.sizes)
+        buffer, op = len(self.sizes), self.op
         self.sizes.append(size)
-        self.ops.append(self.op)
+        self.ops.append(op)
         self.roles.append(role)
         self._blocks[buffer] = block
         pool = block.segment.pool
         if stream or pool:  # what is in a private pool stays there, as what is of a stream does
             self.streams[buffer] = self._numbers.setdefault((stream, pool), len(self._numbers))
-        self._write(Action.ALLOC, buffer, block.address, block.size)
+        add_action, add_buffer, add_op, add_address, add_size = self._add  # as `_write`, without a call
+        add_action(_ALLOC)
+        add_buffer(buffer)
+        add_op(op)
+        add_address(block.address)
+        add_size(block.size)
         return buffer
 
     def _refused(self, error: OutOfMemory, size: int, stream: int) -> Block:
@@ -226,7 +231,7 @@ class Ledger:
         if self._uses and buffer in self._uses:
             self._wait(buffer, block)
             return
-        self._write(Action.FREE, buffer, block.address, block.size)
+        self._write(_FREE, buffer, block.address, block.size)
         self.allocator.free(block)
 
     def _wait(self, buffer: int, block: Block) -> None:
@@ -259,6 +264,9 @@ class Ledger:
         add_op(self.op)
         add_address(address)
         add_size(size)
+
+
+_ALLOC, _FREE = Action.ALLOC, Action.FREE
 
 
 def _default_stream() -> int:

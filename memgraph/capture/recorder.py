@@ -15,15 +15,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._higher_order_ops.utils import registered_hop_fake_fns
 from torch._ops import HigherOrderOperator, OpOverload
-from torch._subclasses.fake_tensor import (
-    DataDependentOutputException,
-    DynamicOutputShapeException,
-    FakeTensor,
-    FakeTensorMode,
-    UnsupportedOperatorException,
-)
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 from memgraph.capture.accumulate import (
     ADD,
@@ -38,24 +31,25 @@ from memgraph.capture.allocating import Allocating
 from memgraph.capture.collecting import Collecting
 from memgraph.capture.describing import Describing
 from memgraph.capture.following import Following
+from memgraph.capture.inferring import Inferring
 from memgraph.capture.interrupts import interrupts_kept
 from memgraph.capture.ledger import Ledger
 from memgraph.capture.marks import Marks
-from memgraph.capture.no_kernel import says_that_no_kernel_is_there, without_kernel
 from memgraph.capture.operators import Kinds, Operator
 from memgraph.capture.provenance import ModulePaths, SourceLines
 from memgraph.capture.stage import Stage
 from memgraph.capture.storages import Storages, storages_of
 from memgraph.capture.tags import Arguments, Calls, Tags
-from memgraph.errors import MemgraphError, UsageError
+from memgraph.errors import UsageError
 from memgraph.trace import Category, Op, TensorSpec
 from memgraph.virtual import draws
 from memgraph.virtual.graphs import not_permitted
 from memgraph.virtual.ops.dispatch import run_composite
-from memgraph.virtual.ops.higher_order import eager_form
+from memgraph.virtual.ops.higher_order import run_higher_order
 from memgraph.virtual.ops.host_waits import host_waits
 from memgraph.virtual.ops.shapes import Recipe, Shapes
 from memgraph.virtual.random import VirtualGenerator
+from memgraph.virtual.raw import storage_of
 from memgraph.virtual.subclasses import has_fakes
 from memgraph.virtual.threads import ONE_AT_A_TIME, Here
 from memgraph.virtual.values import known as values
@@ -113,6 +107,7 @@ class Recorder(FakeTensorMode):
         self.accumulation = Accumulation(sole)
         self.describing = Describing(self.ops, self.stage, self.paths, self.accumulation, self._here)
         self.following = Following(assumptions, self.sources, self.paths)
+        self.inferring = Inferring(self, self.shapes, assumptions, self.sources, self.stage, self._here)
         self.recording = True
         self.interrupted = False
         """^C fell where it could not be raised; it is at the next op."""
@@ -177,25 +172,9 @@ class Recorder(FakeTensorMode):
     supports_higher_order_operators = True
 
     def _higher_order(self, func: HigherOrderOperator, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-        """An op that is called with functions: what an eager run makes of it, whose ops come back here; else, as of
-        those with which compiled code restores random numbers, what torch does for fake tensors.
-
-        Raises:
-            MemgraphError: torch knows nothing to do.
-        """
-        eager = eager_form(func) if self.recording and not self._here.inside else None
-        if eager is not None:
-            with self:
-                return eager(*args, **kwargs)
-        # from torch 2.13 on most are here, and the table leads back to us
-        fake: Any = registered_hop_fake_fns.get(func)  # type: ignore[call-overload]
-        if fake is not None:
-            with self:
-                return fake(*args, **kwargs)
-        handler = func.python_key_table.get(FakeTensorMode)
-        if handler is None:
-            raise MemgraphError(f"{func.name()} at {self.sources.current()} does not run without a GPU")
-        return handler(self, *args, **kwargs)  # type: ignore[operator]
+        """An op that is called with functions."""
+        follow = self.recording and not self._here.inside
+        return run_higher_order(self, func, args, kwargs, follow=follow, line=self.sources.current)
 
     # FakeTensorMode's entry for every ATen call, with the mode itself switched off.
     def dispatch(
@@ -297,13 +276,17 @@ class Recorder(FakeTensorMode):
     ) -> Any:  # fmt: skip
         """An op as there was one before."""
         index, tensors = len(self.ops), arguments.tensors
-        self._write_down(operator, recipe.key, arguments.origins, recipe.inputs, source, recipe.outputs)
+        self.ledger.op = index  # as `_write_down`, without a call
+        self.ops.append(self.describing.op(operator, recipe.inputs, source, recipe.outputs))
+        self.calls.add(recipe.key, arguments.origins)
         try:
             outputs = self.shapes.make(recipe, self, tensors)
             known = _NOTHING
             if not operator.random and (recipe.telling < 0 or values.carries(tensors[recipe.telling])):
                 known = values.knowledge_of(tensors)
-            if not recipe.quiet:
+            if recipe.sole:
+                self.storages.born(storage_of(outputs), *recipe.births[0][1:])
+            elif not recipe.quiet:
                 self.allocating.op(operator, outputs, args, kwargs, recipe)
             if self.stage.name == "backward":
                 self._notice_gradient(outputs)
@@ -337,7 +320,7 @@ class Recorder(FakeTensorMode):
         index = len(self.ops)
         self._write_down(operator, arguments.key, arguments.origins, arguments.specs(), source, ())
         known = Knowledge.NOTHING if operator.random else values.knowledge_of(arguments.tensors)
-        outputs, recipe = self._infer(operator, types, args, kwargs, arguments, known)
+        outputs, recipe = self.inferring.op(operator, types, args, kwargs, arguments, known)
         if outputs is not None or operator.resizes or operator.ruled:
             if recipe is None or not recipe.quiet:
                 self.allocating.op(operator, outputs, args, kwargs, recipe)
@@ -357,54 +340,6 @@ class Recorder(FakeTensorMode):
             self.following.op(operator, args, kwargs, outputs, known)
         if _CHECK_EACH_OP:
             self.storages.check()
-
-    def _infer(
-        self,
-        operator: Operator,
-        types: Sequence[type],
-        args: Sequence[Any],
-        kwargs: Mapping[str, Any],
-        arguments: Arguments,
-        known: Knowledge,
-    ) -> tuple[Any, Recipe | None]:
-        """The outputs, without values, found by FakeTensor; values decide some of them."""
-        if operator.returns_nothing:  # writes into its arguments: `_foreach_add_`, fused optimizers
-            return None, None
-        if operator.placeless:
-            recipe = self.shapes.foresee(arguments.key, operator.func, args, kwargs, arguments.tensors)
-            if recipe is not None:
-                return self.shapes.make(recipe, self, arguments.tensors), recipe
-        self._here.inside = True
-        try:
-            if known and operator.by_value:
-                found = self.assumptions.found(self, operator.func, args, kwargs, known, self.sources.current())
-                if found is not None:
-                    return found, None
-            outputs = self._made_by_kernel(operator, types, args, kwargs)
-            recipe = self.shapes.learn(arguments.key, operator.func, arguments.tensors, outputs)
-            if recipe is not None:  # torch keeps weak references to what it makes itself, and then swaps it no more
-                outputs = self.shapes.make(recipe, self, arguments.tensors)
-            return outputs, recipe
-        except (DataDependentOutputException, DynamicOutputShapeException):
-            source, step = self.sources.current(), self.stage.step
-            return self.assumptions.instead(self, operator.func, args, kwargs, source, step), None
-        except (UnsupportedOperatorException, NotImplementedError, RuntimeError) as error:
-            if says_that_no_kernel_is_there(error):
-                raise without_kernel(operator.func, self.sources.current()) from error
-            raise
-        finally:
-            self._here.inside = False
-
-    def _made_by_kernel(
-        self, operator: Operator, types: Sequence[type], args: Sequence[Any], kwargs: Mapping[str, Any]
-    ) -> Any:
-        """The outputs, as a kernel of ours makes them, or FakeTensor's where none answers."""
-        if operator.kernel is not None:
-            with self:
-                outputs = operator.kernel(*args, **kwargs)
-            if outputs is not NotImplemented:
-                return outputs
-        return super().dispatch(operator.func, types, args, kwargs)  # type: ignore[arg-type]
 
     def _accumulates_in_place(self, args: Sequence[Any]) -> bool:
         node = torch._C._current_autograd_node()

@@ -211,11 +211,13 @@ class Tags:
     def tag_made(self, op: int, outputs: Any, recipe: Recipe) -> None:
         """The same of outputs that were made as remembered."""
         if recipe.container is None:
-            outputs = (outputs,)
+            for _, look in recipe.looks:
+                own = outputs.__dict__
+                own[self._look], own[self._origin] = look, op << _BITS
+            return
         for position, look in recipe.looks:
             own = outputs[position].__dict__
-            own[self._look] = look
-            own[self._origin] = op << _BITS | position
+            own[self._look], own[self._origin] = look, op << _BITS | position
 
 
 def name_parameter(tensor: Tensor, path: str) -> str:

@@ -19,8 +19,7 @@ from memgraph.virtual.streams import CUDA, Streams, opened
 def current_number() -> Callable[[], int]:
     """Asks for the number of the stream that is current in this thread."""
     if shim.is_loaded():
-        number: Callable[[], int] = shim.load().memgraph_current_stream
-        return number
+        return shim.current_stream()
     return lambda: int(torch.accelerator.current_stream().stream_id)
 
 

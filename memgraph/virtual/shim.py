@@ -7,6 +7,7 @@ import functools
 import hashlib
 import platform
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -31,9 +32,18 @@ def load() -> ctypes.CDLL:
         library = ctypes.CDLL(str(path))
     except OSError as error:
         raise ShimError(f"cannot load {path}: {error}; delete it and try again") from error
-    library.memgraph_current_stream.restype = ctypes.c_int64
     library.memgraph_set_stream.argtypes = [ctypes.c_int64]
     return library
+
+
+@functools.cache
+def current_stream() -> Callable[[], int]:
+    """Asks the library for the number of the stream that is current in this thread: at each allocation, and too short a
+    question to let go of Python's lock for it."""
+    load()
+    ask = ctypes.PyDLL(str(library_path())).memgraph_current_stream
+    ask.restype = ctypes.c_int64
+    return ask
 
 
 def is_loaded() -> bool:

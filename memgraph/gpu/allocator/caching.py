@@ -97,7 +97,14 @@ class Allocator:
         if block.size != rounded:
             self._split(pool, block, rounded)
         block.in_use, block.requested = True, size
-        self._count(size, block.size)
+        self.requested += size
+        self.allocated += block.size
+        if self.requested > self.peak_requested:  # `max` costs a call at each request
+            self.peak_requested = self.requested
+        if self.allocated > self.peak_allocated:
+            self.peak_allocated = self.allocated
+        if self._awaiting_bytes:
+            self._peak_awaited = max(self._peak_awaited, self.active)
         return block
 
     @property
@@ -370,16 +377,6 @@ class Allocator:
             clock = self._clocks.setdefault((small, owner), Clock())
             pool = self._pools[small, stream, owner] = Pool(clock)
         return pool
-
-    def _count(self, requested: int, allocated: int) -> None:
-        self.requested += requested
-        self.allocated += allocated
-        if self.requested > self.peak_requested:  # `max` costs a call at each request
-            self.peak_requested = self.requested
-        if self.allocated > self.peak_allocated:
-            self.peak_allocated = self.allocated
-        if self._awaiting_bytes:
-            self._peak_awaited = max(self._peak_awaited, self.active)
 
     def _reserve(self, address: int, size: int) -> None:
         self.reserved += size

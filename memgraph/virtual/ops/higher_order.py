@@ -6,11 +6,15 @@ torch has a fake form of most, for tracing, which returns results and says nothi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from torch._C import DispatchKey
+from torch._higher_order_ops.utils import registered_hop_fake_fns
 from torch._ops import HigherOrderOperator
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from memgraph.errors import MemgraphError
 
 _MADE_OF_OTHERS = frozenset(
     {
@@ -60,3 +64,33 @@ _OURS: Mapping[str, Callable[..., Any]] = {
     "invoke_subgraph": _invoke_subgraph,
     "strict_mode": _strict_mode,
 }
+
+
+def run_higher_order(
+    mode: FakeTensorMode, func: HigherOrderOperator, args: Sequence[Any], kwargs: Mapping[str, Any], *, follow: bool,
+    line: Callable[[], str],
+) -> Any:  # fmt: skip
+    """An op that is called with functions: what an eager run makes of it, whose ops come back to the mode; else, as of
+    those with which compiled code restores random numbers, what torch does for fake tensors.
+
+    Args:
+        mode: sees what it is made of.
+        follow: whether a program calls it, and no op.
+        line: says where.
+
+    Raises:
+        MemgraphError: torch knows nothing to do.
+    """
+    eager = eager_form(func) if follow else None
+    if eager is not None:
+        with mode:
+            return eager(*args, **kwargs)
+    # from torch 2.13 on most are here, and the table leads back to us
+    fake: Any = registered_hop_fake_fns.get(func)  # type: ignore[call-overload]
+    if fake is not None:
+        with mode:
+            return fake(*args, **kwargs)
+    handler = func.python_key_table.get(FakeTensorMode)
+    if handler is None:
+        raise MemgraphError(f"{func.name()} at {line()} does not run without a GPU")
+    return handler(mode, *args, **kwargs)  # type: ignore[operator]
