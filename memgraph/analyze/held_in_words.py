@@ -49,8 +49,12 @@ def _saved_for_a_backward(trace: Trace, kind: Kind) -> bool:
     return trace.buffers[kind.buffers[0]].category in (Category.ACTIVATION, Category.TEMPORARY)
 
 
-def remedy(held: Held | None, kinds: Sequence[Kind] = (), trace: Trace | None = None) -> str:
-    """What to write so that it is not held any more."""
+def remedy(held: Held | None, kinds: Sequence[Kind] = (), trace: Trace | None = None, *, trains: bool = False) -> str:
+    """What to write so that it is not held any more.
+
+    Args:
+        trains: whether what grows is of steps that have a backward, which `torch.no_grad()` would end.
+    """
     if held is None and trace is not None and trace.origin == "measured":
         if trace.rounds:
             return (
@@ -78,7 +82,8 @@ def remedy(held: Held | None, kinds: Sequence[Kind] = (), trace: Trace | None = 
     if held.kind == "cache":
         return f"`{held.name}.cache_clear()`, a maxsize, or no tensors: it keeps its arguments and its results"
     if held.graph and held.kind in _CONTAINERS:
-        return f"put `.detach()` (or `.item()`) of it into `{held.name}`, or run the model under torch.no_grad()"
+        told = f"put `.detach()` (or `.item()`) of it into `{held.name}`"
+        return told if trains else f"{told}, or run the model under torch.no_grad()"
     if held.graph:
         return f"add `.detach()` or `.item()` to what is kept in `{held.name}`"
     if trace and all(trace.buffers[index].category is Category.PARAMETER for index in kinds[0].buffers):

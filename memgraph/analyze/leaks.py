@@ -82,9 +82,9 @@ def _finding(trace: Trace, found: Steps, kinds: Sequence[Kind]) -> Finding:
     rows += [f"{more} more kinds"] if more else []
     what = f"Grows {format_bytes(rate)} a {found.unit}: {', '.join(rows)}.{_until(trace, found)}"
     name = "growing-graph" if held and held.graph else "growing"
-    return Finding(
-        name, what, held.source if held else kinds[0].source, held_by(held, trace), remedy(held, kinds, trace), rate
-    )
+    trains = found.unit == "step" and any(phase.name == "backward" for phase in trace.phases)
+    help_ = remedy(held, kinds, trace, trains=trains)
+    return Finding(name, what, held.source if held else kinds[0].source, held_by(held, trace), help_, rate)
 
 
 def _foremost(holders: Sequence[Held | None]) -> Held | None:

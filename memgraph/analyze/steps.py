@@ -258,12 +258,13 @@ def in_words(trace: Trace, buffers: Sequence[int]) -> str:
 
 
 def holder(trace: Trace, buffers: Sequence[int]) -> Held | None:
-    """Who holds the oldest of these that was found, for the newest have names of their own; or who held others of their
-    kind when that was looked for last."""
+    """Who holds most of these, of several the one that has the oldest, for the newest have names of their own, and so
+    has what a call before these left; or who held others of their kind when that was looked for last."""
     by_buffer = {buffer: held for held in trace.held for buffer in held.buffers}  # the last of each
-    for index in buffers if by_buffer else ():
-        if index in by_buffer:
-            return by_buffer[index]
+    found = [by_buffer[index] for index in buffers if index in by_buffer]
+    times = Counter(held.name for held in found)
+    if found:
+        return max(found, key=lambda held: times[held.name])
     kind = kind_kept(trace, buffers[-1])
     alike = [held for held in trace.held if any(kind_kept(trace, index) == kind for index in held.buffers)]
     return max(alike, key=lambda held: held.moment, default=None)

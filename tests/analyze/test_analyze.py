@@ -5,13 +5,15 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+import memgraph
 from memgraph.analyze.attribution import consumers, starred
 from memgraph.analyze.leaks import verdict_on_steps
 from memgraph.analyze.peak import Share, categories, verdict
-from memgraph.analyze.steps import Kind, Steps
+from memgraph.analyze.steps import Kind, Steps, holder
 from memgraph.analyze.timeline import Bin, bins
 from memgraph.gpu.specs import find
 from memgraph.trace import Action, Category, Event, Held, Role, Trace
@@ -283,3 +285,14 @@ def test_little_that_is_kept_is_said_too() -> None:
         f"{told}; held by the list `classes`, filled at test.py:9."
     )
     assert verdict_on_steps(Steps(8, "call", (1, 2), (), 0, (kind._replace(held=None),))) == f"{told}."
+
+
+def test_who_holds_most_is_the_holder() -> None:
+    """Results of an evaluation are in a list, but for that of the training step before it, which still has its
+    variable; of two that hold one each, it is who has the older."""
+    with memgraph.virtual_gpu("t4") as gpu:
+        kept = [torch.zeros(4, device="cuda") for _ in range(4)]
+    variable, masks = (Held(name, "list", False, "", 1, rows) for name, rows in (("out", (0,)), ("masks", (1, 2, 3))))
+    trace = dataclasses.replace(gpu.trace, held=(variable, masks))
+    assert len(kept) == 4 and holder(trace, (0, 1, 2, 3)) == masks
+    assert holder(trace, (0, 1)) == variable

@@ -69,7 +69,7 @@ GROWING: dict[str, Case] = {
             outputs.append(out)  # here
             out.mean().backward(retain_graph=True); opt.step(); opt.zero_grad()
         """,
-        512, "growing-graph", "the autograd graph behind the list `outputs`", "torch.no_grad()"),
+        512, "growing-graph", "the autograd graph behind the list `outputs`", "(or `.item()`) of it into `outputs`"),
     "a hook that collects": Case(
         """
         acts = {}

@@ -45,6 +45,20 @@ def slices() -> bool:
     return frame is not None and dis.opname[frame.f_code.co_code[frame.f_lasti]].startswith("BINARY_S")
 
 
+def counts() -> bool:
+    """Whether one is added to the number that is asked for, as to the largest of indices to say of how many they are:
+    `int(index.max()) + 1`."""
+    frame = _asking()
+    return frame is not None and _adds_one(frame.f_code, frame.f_lasti)
+
+
+@functools.lru_cache(maxsize=1024)
+def _adds_one(code: CodeType, offset: int) -> bool:
+    steps = (step for step in dis.get_instructions(code) if step.offset > offset and step.opname not in _IN_BETWEEN)
+    one, plus = next(steps, None), next(steps, None)
+    return one is not None and plus is not None and one.argval == 1 and plus.argrepr == "+"
+
+
 def goes_on(usual: bool) -> bool:
     """The answer after which the asking code does not raise, or the usual one if both or none does."""
     frame = _asking()

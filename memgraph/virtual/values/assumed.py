@@ -22,7 +22,7 @@ from memgraph.errors import MemgraphError, UsageError
 from memgraph.virtual.patches import replaced
 from memgraph.virtual.values import counted, follow
 from memgraph.virtual.values import known as values
-from memgraph.virtual.values.asking import goes_on, minimises, slices
+from memgraph.virtual.values.asking import counts, goes_on, minimises, slices
 from memgraph.virtual.values.known import Knowledge
 
 aten = torch.ops.aten
@@ -199,7 +199,7 @@ class Assumptions:
         value = self._patiently(1.0 if tensor.dtype.is_floating_point else 1, where, step)
         if (pair := values.bounds(tensor)) is not None:
             most = pair[1].item()
-            value = most if slices() else min(max(value, pair[0].item()), most)
+            value = most if slices() or counts() else min(max(value, pair[0].item()), most)
         self.state(f"an unknown value read{where} is taken to be {value}")
         return value
 

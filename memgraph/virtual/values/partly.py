@@ -117,7 +117,7 @@ def _same(low: Any, high: Any) -> bool:
 
 
 def _is_safe(bound: Tensor) -> bool:
-    return bound.dtype is torch.bool or bound.numel() == 0 or int(bound.abs().max()) < _SAFE
+    return bound.dtype is torch.bool or bound.numel() == 0 or float(bound.abs().max()) < _SAFE
 
 
 # The rules.

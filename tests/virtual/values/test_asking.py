@@ -169,6 +169,17 @@ def test_a_size_that_a_custom_op_leaves_open_is_its_bound_or_a_share_of_it(share
     assert gpu.trace.assumptions[0].startswith(f"{kept} of at most 100 for memgraph_values.suppress.default at ")
 
 
+def test_one_more_than_the_largest_index_counts_what_there_is() -> None:
+    """torch_geometric's pooling: of 20 graphs of 30 nodes each some nodes are kept, nobody knows which. The graphs are
+    still 20; a number that nothing is added to is 1 as ever, and one that is known is what it is."""
+    with memgraph.virtual_gpu("rtx3090"):
+        graph = torch.arange(600, device="cuda") // 30
+        kept = graph[torch.rand(600, device="cuda").argsort()[:400]]
+        counted = int(kept.max()) + 1, kept.max().item() + 1, int(kept.max()) + 1 if kept.numel() > 0 else 0
+        others = int(kept.max()), int(kept.max()) + 2, int(graph[:60].max()) + 1
+    assert (counted, others) == ((20, 20, 20), (1, 3, 2))
+
+
 @pytest.mark.parametrize("search", [None, "strong_wolfe"])
 def test_lbfgs_remembers_as_many_steps_as_on_a_cpu(search: str | None) -> None:
     """6 iterations a step, of which the last 4 are kept: none ends early where the loss falls. (A search along a line

@@ -7,7 +7,8 @@ from itertools import product
 
 import pytest
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 import memgraph
 
@@ -140,3 +141,16 @@ def test_following_bounds_costs_the_device_nothing() -> None:
         done = (x > 0) | torch.ones(4, dtype=torch.bool, device="cuda")
     assert [buffer.size for buffer in gpu.trace.buffers] == [16, 4, 4, 4]
     assert done.shape == (4,)
+
+
+def test_a_mask_of_flags_that_nobody_knows_becomes_one_of_infinities() -> None:
+    """`F._canonical_mask` of nn.MultiheadAttention: padding is `-inf` in zeros, wherever it is. DETR's is a mask that
+    was interpolated."""
+    with memgraph.virtual_gpu("rtx3090"):
+        attend = nn.MultiheadAttention(64, 4).cuda()
+        x = torch.rand(100, 2, 64, device="cuda")
+        padding = torch.ones(2, 50, dtype=torch.bool, device="cuda")
+        padding = F.interpolate(padding[None].float(), size=100).to(torch.bool)[0]
+        assert attend(x, x, x, key_padding_mask=padding)[0].shape == x.shape
+        padding[0, :50] = False
+        assert attend(x, x, x, key_padding_mask=padding)[0].shape == x.shape
