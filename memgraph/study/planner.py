@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 
 from memgraph.analyze.causes_of_training import keeps_a_cache
-from memgraph.errors import MemgraphError, UsageError
+from memgraph.errors import UsageError
 from memgraph.gpu.specs import find
 from memgraph.options import Options
 from memgraph.plan import candidates as search
@@ -24,6 +24,7 @@ from memgraph.plan.sections import LOSS, Cut, cut, loss_ops, same_loss, same_mem
 from memgraph.plan.solve import Choice, Solver
 from memgraph.plan.tidy import tidy
 from memgraph.plan.times import MeasuredTimes, load_times
+from memgraph.study.plan_traces import PlanTraces
 from memgraph.study.run import Progress
 from memgraph.study.workers import Workers
 from memgraph.trace import Trace, Usage
@@ -55,7 +56,7 @@ def plan(
         return planner.cheapest() if minimize == "time" else planner.least_memory()
 
 
-class Planner:
+class Planner(PlanTraces):
     """Plans for one step.
 
     Args:
@@ -86,14 +87,11 @@ class Planner:
             times.require(spec, options)
         self.times = times
         self.budget = budget or options.memory or spec.memory - spec.context
-        self.options = dataclasses.replace(options, gpu=spec.name, memory=self.budget)
-        self.progress = progress
-        self.workers = workers or Workers(0)
-        self.notes: list[str] = []
+        options = dataclasses.replace(options, gpu=spec.name, memory=self.budget)
+        super().__init__(options, workers or Workers(0), progress)
         self._costs = costs(spec, HostCosts.of(host_call), times)
         self.host_call = host_call
         self._foreseen: dict[str, float] = {}
-        self._traces: dict[str, Trace] = {}
         self._refined = 0
         self._use_cache = True
 
@@ -371,38 +369,6 @@ class Planner:
             len(self._traces), tuple(dict.fromkeys(self.notes)), self.host_call,
             None if self.times is None else measured(self.base, self.times),
         )  # fmt: skip
-
-    # Traces.
-
-    def _with(self, plan: Plan | None) -> Options:
-        if plan is None or plan == Plan():
-            return self.options
-        return dataclasses.replace(self.options, checkpoint=plan.text)
-
-    def _ahead(self, wanted: Iterable[Options]) -> None:
-        for options in wanted:
-            if repr(options) not in self._traces:
-                self.workers.ask(repr(options), options)
-
-    def _trace(self, options: Options) -> Trace:
-        key = repr(options)
-        if key not in self._traces:
-            if self.progress is not None:
-                self.progress(f"tracing plan {len(self._traces) + 1}", len(self._traces), None)
-            self._traces[key] = self._run(key, options)
-        return self._traces[key]
-
-    def _run(self, key: str, options: Options) -> Trace:
-        self._ahead([options])
-        return self.workers.take(key, options)[0]
-
-    def _try(self, options: Options, what: str) -> Trace | None:
-        """None for what the model or torch refuses: such an option is none."""
-        try:
-            return self._trace(options)
-        except MemgraphError as error:
-            self.notes.append(f"{what} was left out: {error}")
-            return None
 
 
 def _between(low: int, high: int) -> list[int]:

@@ -136,3 +136,14 @@ class Pool:
 
     def __iter__(self) -> Iterator[Block]:
         return iter([self.by_key[key] for key in self.keys])
+
+
+def least_expandable(pool: Pool, at: int) -> Block:
+    """From key number `at` on, among expandable blocks each counts as large as it could grow."""
+    block = pool.by_key[pool.keys[at]]
+    for key in pool.keys[at + 1 :]:
+        following = pool.by_key[key]
+        if not block.segment.expandable or expandable_size(following) >= expandable_size(block):
+            break
+        block = following
+    return block

@@ -16,7 +16,7 @@ import itertools
 from bisect import bisect_left
 from collections.abc import Callable
 
-from memgraph.gpu.allocator.blocks import Block, Clock, Pool, Segment, cut, expandable_size, is_whole, join, stretch
+from memgraph.gpu.allocator.blocks import Block, Clock, Pool, Segment, cut, is_whole, join, least_expandable, stretch
 from memgraph.gpu.allocator.config import AllocatorConfig
 from memgraph.gpu.allocator.out_of_memory import OutOfMemory
 from memgraph.gpu.allocator.private_pools import PrivatePools
@@ -188,7 +188,7 @@ class Allocator:
             return None
         block = pool.by_key[keys[at]]
         if block.segment.expandable:
-            block = self._least_expandable(pool, at)
+            block = least_expandable(pool, at)
         if size < self._max_split <= block.size:
             return None
         if size >= self._max_split and block.size >= size + self.config.max_non_split_rounding:
@@ -197,16 +197,6 @@ class Allocator:
             pool.remove(block)
         else:
             pool.take(at)
-        return block
-
-    def _least_expandable(self, pool: Pool, at: int) -> Block:
-        """Among expandable blocks, each counts as large as it could grow."""
-        block = pool.by_key[pool.keys[at]]
-        for key in pool.keys[at + 1 :]:
-            following = pool.by_key[key]
-            if not block.segment.expandable or expandable_size(following) >= expandable_size(block):
-                break
-            block = following
         return block
 
     def _fresh(self, pool: Pool, size: int, small: bool, stream: int, owner: int) -> Block | None:
