@@ -33,7 +33,7 @@ def held_by(held: Held | None, trace: Trace | None = None) -> str:
         what = f"the variables of functions that an exception in `{held.name}` went through"
     if held.graph:
         what = f"the autograd graph behind {what}"
-    verb = "filled at" if held.kind in _CONTAINERS else "set at"
+    verb = "filled at" if held.kind in _CONTAINERS else "registered at" if held.kind == "hook" else "set at"
     return f"held by {what}" + (f", {verb} {held.source}" if held.source else "")
 
 
@@ -90,7 +90,9 @@ def remedy(held: Held | None, kinds: Sequence[Kind] = (), trace: Trace | None = 
         return f"let go of the models in `{held.name}` before the next is made"
     if trace and kinds and all(trace.buffers[kind.buffers[0]].category is Category.OPTIMIZER for kind in kinds):
         return f"keep one optimizer, whose param_groups can be changed, in place of those in `{held.name}`"
-    if held.kind == "closure":
+    if held.kind == "hook" and any(kind.count > 1 for kind in kinds):
+        return "keep the handle that registering the hook returns, and `.remove()` it; or register it once"
+    if held.kind in ("closure", "hook"):
         variable, _, function = held.name.partition(" in ")
         return f"keep a number, or `.detach().cpu()`, of `{variable}` for `{function}`; or let go of such functions"
     return f"empty `{held.name}` each step, or keep `.detach().cpu()` in it"

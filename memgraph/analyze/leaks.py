@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import islice
 
 from memgraph.analyze.finding import Finding
@@ -15,6 +15,7 @@ from memgraph.analyze.steps import (
     calls,
     holder,
     in_words,
+    kept_at,
     kinds_kept,
     rows_of,
     step_ends,
@@ -61,17 +62,30 @@ def verdict_on_steps(found: Steps) -> str:
 
 
 def _by_holder(kinds: Sequence[Kind]) -> list[list[Kind]]:
-    """Figures, which are little beside other things, are left out there."""
-    groups: dict[object, list[Kind]] = {}
-    for kind in kinds:
-        groups.setdefault(_name(kind.held), []).append(kind)
-    more = [group for group in groups.values() if any(kind.rate > SMALLEST for kind in group)] or groups.values()
+    """Figures, which are little beside other things, are left out there. Entries of a dict that one line fills are one
+    holder, the dict; what has a graph there is told by itself."""
+    groups = _grouped(_grouped([[kind] for kind in kinds], _name), _dict)
+    more = [group for group in groups if any(kind.rate > SMALLEST for kind in group)] or groups
     return sorted(more, key=lambda group: -sum(kind.rate for kind in group))
+
+
+def _grouped(groups: Sequence[list[Kind]], key: Callable[[Held | None], object]) -> list[list[Kind]]:
+    found: dict[object, list[Kind]] = {}
+    for group in groups:
+        found.setdefault(key(_foremost([kind.held for kind in group])), []).extend(group)
+    return list(found.values())
 
 
 def _name(held: Held | None) -> object:
     """What a holder is known by: all gradients are one cause."""
     return held and (held.kind if held.kind == "gradient" else held.name)
+
+
+def _dict(held: Held | None) -> object:
+    """Likewise of the dict in which it is, by its name and the line that fills it."""
+    if held is None or held.graph or "[" not in held.name:
+        return _name(held)
+    return held.name.partition("[")[0], held.source
 
 
 def _finding(trace: Trace, found: Steps, kinds: Sequence[Kind]) -> Finding:
@@ -90,7 +104,11 @@ def _finding(trace: Trace, found: Steps, kinds: Sequence[Kind]) -> Finding:
 def _foremost(holders: Sequence[Held | None]) -> Held | None:
     """Where a name holds some itself and its graph the rest, the graph is the cause."""
     known = [held for held in holders if held is not None]
-    return max(known, key=lambda held: held.graph, default=None)
+    found = max(known, key=lambda held: held.graph, default=None)
+    entries = {held.name for held in known if "[" in held.name}
+    if found is None or found.name not in entries or len(entries) == 1:
+        return found
+    return found._replace(name=found.name.partition("[")[0], kind="dict")
 
 
 def _until(trace: Trace, found: Steps) -> str:
@@ -108,7 +126,7 @@ def _left_over(trace: Trace) -> tuple[Finding, ...]:
     begun = _begun(trace)
     if begun is None:
         return ()
-    early = [index for index in trace.live_at(trace.peak.event) if begun[0] <= trace.spans[0][index] < begun[1]]
+    early = [index for index in kept_at(trace, trace.peak.event) if begun[0] <= trace.spans[0][index] < begun[1]]
     results = [
         kind for kind in trace.alike(early) if kind.buffer.role is Role.OUTPUT and not kind.buffer.name
         and kind.buffer.category not in _STAY

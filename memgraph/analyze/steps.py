@@ -16,7 +16,8 @@ from itertools import chain, pairwise
 from typing import NamedTuple
 
 from memgraph.analyze.attribution import describe, starred
-from memgraph.trace import Buffer, Category, Held, Op, Trace
+from memgraph.analyze.uses import makers
+from memgraph.trace import Action, Buffer, Category, Held, Op, Trace
 from memgraph.trace.alike import Alike, distinct
 from memgraph.trace.rows import numbers
 
@@ -93,7 +94,7 @@ def steps(trace: Trace) -> Steps | None:
 def _judged(trace: Trace, unit: str, ends: Sequence[int]) -> Steps | None:
     if len(ends) < FEWEST:
         return None
-    found = _without_late_state(trace, list(_growing(trace, ends)))
+    found = _without_late_state(trace, _without_trained(trace, ends, list(_growing(trace, ends))))
     kinds = tuple(sorted((kind for kind in found if unit == "step" or _of_most(trace, ends, kind)),
                          key=lambda kind: -kind.rate))  # fmt: skip
     rate = sum(kind.rate for kind in kinds)
@@ -171,7 +172,7 @@ def _growing(trace: Trace, ends: Sequence[int]) -> Iterator[Kind]:
     sizes: list[Counter[Hashable]] = [Counter() for _ in moments]
     members: defaultdict[Hashable, list[Alike]] = defaultdict(list)
     for place, moment in enumerate(moments):
-        for alike in trace.alike_at(moment):
+        for alike in trace.alike(kept_at(trace, moment)):
             kind = _kept_as(alike.buffer, alike.op)
             counts[place][kind] += alike.count
             sizes[place][kind] += alike.bytes
@@ -182,6 +183,26 @@ def _growing(trace: Trace, ends: Sequence[int]) -> Iterator[Kind]:
         more = numbers[0] < numbers[1] < numbers[2] and amounts[0] < amounts[1] < amounts[2]
         if more or (numbers[0] == numbers[1] == numbers[2] and _accumulates(trace, ends, kinds)):
             yield _row(trace, kinds, (amounts[2] - amounts[0]) / (2 * back))
+
+
+def kept_at(trace: Trace, event: int) -> Sequence[int]:
+    """What is alive after an event and is not let go of: what waits for other streams alone is nobody's any more."""
+    live = trace.live_at(event)
+    buffers = trace.events.columns[1]
+    gone = {buffers[place] for place in trace.places(Action.FREE_REQUESTED) if place <= event} if trace.waits else ()
+    return [index for index in live if index not in gone] if gone else live
+
+
+def _without_trained(trace: Trace, ends: Sequence[int], kinds: list[Kind]) -> list[Kind]:
+    """A model that is made larger as it trains has more parameters and keeps none: the last step reads all of them."""
+    more = [kind for kind in kinds if trace.buffers[kind.buffers[0]].category is Category.PARAMETER]
+    if not more:
+        return kinds
+    made, ops = makers(trace), trace.events.columns[2]
+    first, last = (next((op for op in reversed(ops[: end + 1]) if op >= 0), 0) for end in ends[-2:])
+    read = {made[other] for op in range(first, last + 1) for other in trace.ops[op].reads}
+    trained = [kind for kind in more if all(trace.buffers[index].op in read for index in kind.buffers)]
+    return [kind for kind in kinds if kind not in trained]
 
 
 def _without_late_state(trace: Trace, kinds: Sequence[Kind]) -> list[Kind]:

@@ -8,7 +8,7 @@ from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 
 from memgraph.analyze.finding import Finding
-from memgraph.analyze.steps import step_ends
+from memgraph.analyze.steps import Kind, step_ends, steps
 from memgraph.trace import Buffer, Held, Role, Trace
 from memgraph.units import format_bytes
 
@@ -21,12 +21,19 @@ _SHOWS = 0.05
 
 
 def unread(trace: Trace) -> tuple[Finding, ...]:
-    """What is loaded and not read, by the variable that holds it; nothing where no name is known to hold it."""
+    """What is loaded and not read, by the variable that holds it; nothing where no name is known to hold it, or where
+    what it holds grows: then each step puts something there."""
     rows: dict[str, list[tuple[int, Held]]] = {}
     for buffer, held in _candidates(trace):
         rows.setdefault(_variable(held.name), []).append((buffer, held))
-    found = [_finding(trace, name, held) for name, held in rows.items()]
+    grows = {_variable(kind.held.name) for kind in _growing(trace) if kind.held} if rows else set()
+    found = [_finding(trace, name, held) for name, held in rows.items() if name not in grows]
     return tuple(one for one in found if one.bytes >= _SHOWS * trace.peak.requested)
+
+
+def _growing(trace: Trace) -> Sequence[Kind]:
+    found = steps(trace)
+    return found.kinds if found else ()
 
 
 def _candidates(trace: Trace) -> Iterator[tuple[int, Held]]:

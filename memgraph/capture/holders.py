@@ -90,7 +90,7 @@ class _Search:
         if isinstance(value, Tensor):
             self._seen[id(value)] = value
             self._tensor(value, path)
-        elif gc.is_tracked(value) and not is_machinery(value):
+        elif (gc.is_tracked(value) or isinstance(value, contextvars.ContextVar)) and not is_machinery(value):
             self._seen[id(value)] = value
             self._queue.append((value, path))
 
@@ -102,6 +102,9 @@ class _Search:
         for hooks in (tensor._backward_hooks, getattr(tensor, "_post_accumulate_grad_hooks", None)):
             if hooks:
                 self._add(hooks, Path(f"a hook of {path.name}", "hook", path.file))
+        for name, value in vars(tensor).items():  # what a program has put there
+            if isinstance(value, (dict, *_SEQUENCES)):
+                self._add(value, path.attribute(tensor, name))
         if node is not None:
             self._graphs.append((node, path, tensor))
 
@@ -184,6 +187,8 @@ def children(value: Any, path: Path) -> Iterator[tuple[Any, Path]]:
         yield from ((item, path.attribute(value, name)) for name, item in list(vars(value).items()))
     elif isinstance(value, contextvars.ContextVar):
         yield value.get(None), path
+    elif isinstance(value, types.GeneratorType) and value.gi_frame is not None and is_users(value.gi_code.co_filename):
+        yield from variables(value.gi_frame, value.gi_code.co_filename)
     else:
         if isinstance(value, BaseException):
             yield from _of_exception(value, path)
@@ -203,11 +208,13 @@ def _of_module(module: nn.Module, path: Path) -> Iterator[tuple[Any, Path]]:
 
 
 def _of_function(function: types.FunctionType, path: Path) -> Iterator[tuple[Any, Path]]:
-    file = function.__code__.co_filename
+    """What a function was made with; of one that is a hook it is the hook's."""
+    file, hook = function.__code__.co_filename, path.kind == "hook"
+    kind = "hook" if hook else "closure"
     if not is_users(file):
-        path = path._replace(kind="closure")
+        path = path._replace(kind=kind)
     for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=False):
-        with_name = Path(f"{name} in {function.__name__}", "closure", file) if is_users(file) else path
+        with_name = Path(f"{name} in {function.__name__}", kind, file) if is_users(file) else path
         try:
             yield cell.cell_contents, with_name
         except ValueError:  # not filled yet
@@ -215,7 +222,8 @@ def _of_function(function: types.FunctionType, path: Path) -> Iterator[tuple[Any
     names = function.__code__.co_varnames[: function.__code__.co_argcount]
     given = function.__defaults__ or ()
     defaults = {**dict(zip(names[len(names) - len(given) :], given, strict=True)), **(function.__kwdefaults__ or {})}
-    yield from ((item, Path(f"{name} of {function.__name__}", "default", file)) for name, item in defaults.items())
+    kind = "hook" if hook else "default"
+    yield from ((item, Path(f"{name} of {function.__name__}", kind, file)) for name, item in defaults.items())
 
 
 def _of_object(value: Any, path: Path) -> Iterator[tuple[Any, Path]]:

@@ -13,7 +13,7 @@ from memgraph.capture.provenance import ModulePaths, SourceLines
 from memgraph.capture.roots import UNNAMED_GRADIENT, Path
 from memgraph.capture.storages import Storages
 from memgraph.capture.tags import Tags
-from memgraph.capture.written import line_of_class, line_that_fills, line_that_passes
+from memgraph.capture.written import line_of_class, line_that_fills, line_that_passes, line_that_registers
 from memgraph.trace import Action, Held, Op, Role
 
 _SHARE = 200
@@ -67,14 +67,18 @@ class Keeping:
         collecting.around = self._collect
 
     def ended(self, unit: str) -> None:
-        """A step is over, or a call of a model: look, if more is left of those before it than when it last looked."""
+        """A step is over, or a call of a model: look, if twice as much is left of those before the last as when it last
+        looked. What is left of the last one alone may be what names have until the next."""
         before = self._before[unit]
         wanted = self._unnamed()
-        old = sum(self._ledger.sizes[buffer] for buffer in wanted if before and buffer < before[-1])
+        old, older = (self._bytes(wanted, (0, 0, *before)[-steps]) for steps in (1, 2))
         before.append(len(self._ledger.sizes))
-        if len(before) <= _ALWAYS or old >= 2 * self._looked_at[unit]:
-            self._looked_at[unit] = max(old, 1)
+        if len(before) <= _ALWAYS or older >= max(1, 2 * self._looked_at[unit]):
+            self._looked_at[unit] = older
             self._look(wanted, old)
+
+    def _bytes(self, buffers: Sequence[int], before: int) -> int:
+        return sum(self._ledger.sizes[buffer] for buffer in buffers if buffer < before)
 
     def _look(self, wanted: Sequence[int], old: int) -> None:
         """Find who holds these.
@@ -149,4 +153,6 @@ def _line(path: Path) -> int:
     """Where a source gives a name what it holds, 0 if that is not found."""
     if path.kind == "gradient":
         return line_that_passes(path.file, "create_graph")
+    if path.kind == "hook":
+        return line_that_registers(path.file)
     return line_of_class(path.file, path.name) if path.kind == "cycle" else line_that_fills(path.file, path.name)

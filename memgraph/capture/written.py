@@ -8,7 +8,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-_FILLS = ("append", "appendleft", "extend", "add", "insert", "update", "setdefault", "put", "put_nowait")
+_FILLS = ("append", "appendleft", "extend", "add", "insert", "update", "setdefault", "put", "put_nowait", "set")
+_HOOK = re.compile(r"register_\w*hook")
 _LOOPS = (ast.For, ast.While, ast.AsyncFor, ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
 
 
@@ -27,6 +28,15 @@ def line_that_fills(file: str, name: str) -> int:
 def line_that_passes(file: str, keyword: str) -> int:
     """The first line of a source that calls something with this keyword, 0 if none does."""
     return min(_keywords(file).get(keyword, ()), default=0)
+
+
+def line_that_registers(file: str) -> int:
+    """Where a source registers a hook, 0 if it does not; in a loop or a function before what runs once."""
+    found = [
+        (repeated, node.lineno) for node, repeated in _walk(_tree(file), repeated=False)
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and _HOOK.fullmatch(node.func.attr)
+    ]  # fmt: skip
+    return max(found, default=(False, 0))[1]
 
 
 def line_of_class(file: str, name: str) -> int:

@@ -91,4 +91,76 @@ ELSEWHERE: dict[str, Case] = {
         for _ in range(6): head = Node(step(), head)
         """,
         "the attribute `head.before.x`", "`head.before.x`"),
+    "a generator that has a name": _case(
+        """
+        def stats():
+            kept = []
+            while True:
+                x = yield len(kept)
+                kept.append(x)  # here
+                del x
+        sink = stats(); next(sink)
+        for _ in range(6): sink.send(step())
+        """,
+        "the list `kept`"),
+    "a variable of a context": _case(
+        """
+        import contextvars
+        seen = contextvars.ContextVar("seen", default=())
+        for _ in range(6): seen.set((*seen.get(), step()))  # here
+        """,
+        "the tuple `seen`"),
+    "an attribute of a parameter": _case(
+        """
+        first = net[0].weight
+        for _ in range(6): first.past = [*getattr(first, "past", ()), step()]  # here
+        """,
+        "the list `first.past`"),
+    "hooks that are never removed": _case(
+        """
+        for _ in range(6):
+            mark = batch()
+            net[1].register_forward_hook(lambda module, args, out, mark=mark: None)  # here
+            del mark
+            step()
+        """,
+        "a hook: `mark of <lambda>`, registered at", "`.remove()`"),
+    "a dict of each step's results, of which names have the last": _case(
+        """
+        RESULTS = {}
+        def record(number, **what): RESULTS[number] = what  # here
+        def train():
+            x = torch.randn(4096, 512, device="cuda"); out = net(x)[:64].clone()
+            out.mean().backward(); opt.step(); opt.zero_grad()
+            return x, out
+        for number in range(8):
+            x, out = train(); record(number, out=out.detach())
+        """,
+        "the dict `RESULTS`"),
+    "lists for each parameter": _case(
+        """
+        grads = {}
+        for name, p in net.named_parameters():
+            if name.endswith("bias"):
+                p.register_hook(lambda g, name=name: grads.setdefault(name, []).append(g.new_zeros(16384)))  # here
+        for _ in range(6): step()
+        """,
+        "the dict `grads`"),
+    # 1024 × 512 floats and their product, 2 × 2048 KiB
+    "contexts of functions, before the first step too": Case(
+        """
+        class Scale(torch.autograd.Function):
+            seen = {}
+            @staticmethod
+            def forward(ctx, x):
+                ctx.x = x
+                Scale.seen[len(Scale.seen)] = ctx  # here
+                return x * 2
+            @staticmethod
+            def backward(ctx, g): return g * 2
+        for _ in range(6):
+            x = torch.randn(1024, 512, device="cuda", requires_grad=True)
+            net(Scale.apply(x)).mean().backward(); opt.step(); opt.zero_grad()
+        """,
+        4096, "growing", "the dict `Scale.seen`", "keep `.detach().cpu()` in it"),
 }  # fmt: skip

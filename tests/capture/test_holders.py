@@ -19,6 +19,7 @@ from memgraph.api import run_script
 from memgraph.trace import Trace
 from tests.capture.kept_elsewhere import ELSEWHERE
 from tests.capture.kept_programs import ALIVE, GROWING, HEAD, LOADED, QUIET, Case
+from tests.capture.quiet_further import QUIET_FURTHER
 
 KIB = 2**10
 
@@ -57,9 +58,9 @@ def test_what_grows_is_named_with_its_holder_and_its_line(name: str, tmp_path: P
     assert case.help in found.help
 
 
-@pytest.mark.parametrize("name", QUIET)
+@pytest.mark.parametrize("name", [*QUIET, *QUIET_FURTHER])
 def test_nothing_is_said_of_a_program_that_keeps_nothing(name: str, tmp_path: Path) -> None:
-    assert findings(ran(tmp_path, QUIET[name])) == ()
+    assert findings(ran(tmp_path, (QUIET | QUIET_FURTHER)[name])) == ()
 
 
 def test_a_plain_loop_is_steady_after_the_step_that_makes_the_state(tmp_path: Path) -> None:
