@@ -13,6 +13,8 @@ from memgraph.units import MIB, format_bytes
 _MUCH = 0.1
 """Share of the card from which on something is worth naming."""
 _SMALL = 0.02
+_NONE_HAS = 2**50
+"""Bytes that no card has."""
 
 
 class Explained(NamedTuple):
@@ -64,6 +66,14 @@ def _numbers(said: RefusalText) -> Iterator[tuple[str, int]]:
     yield from ((name, size) for name, size in rows if size is not None and (size > 0 or name.startswith("free")))
 
 
+def _fragmented(said: RefusalText) -> bool:
+    """Whether what is reserved and in no tensor would have served, in one piece and with what was free on the card."""
+    if not said.unused or said.asked is None:
+        return False
+    free = said.free or 0
+    return said.unused >= said.asked or free < said.asked <= free + said.unused
+
+
 def _causes(said: RefusalText) -> Iterator[str]:
     total = said.total or 0
     if said.messages > 1:
@@ -74,9 +84,9 @@ def _causes(said: RefusalText) -> Iterator[str]:
     if said.allocated and total and said.allocated > total:
         yield ("more is allocated than the card has: its driver puts the rest into the host's memory, as on Windows, "
                "which is slow")  # fmt: skip
-    if said.asked is not None and total and said.asked >= total:
+    if said.asked is not None and said.asked >= (total or _NONE_HAS):
         yield "one tensor is larger than the card: look at its shape (a broadcast, a one-hot, scores of length²)"
-    if said.unused and said.asked and (said.unused >= said.asked or said.unused >= _MUCH * total > 0):
+    if _fragmented(said):
         yield ("what was free inside PyTorch's reserve was no piece large enough: fragments, or the pool for requests "
                "of another size")  # fmt: skip
     rest = others(said)
@@ -101,8 +111,10 @@ def _steps(said: RefusalText) -> Iterator[str]:
     if said.kind in STEPS:
         yield from STEPS[said.kind]
         return
-    if said.unused and said.asked and said.unused >= said.asked // 2:
-        yield "PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True, in the environment before Python starts"
+    if _fragmented(said) and said.kind in ("cuda", "hip"):
+        setting = f"{said.setting or 'PYTORCH_CUDA_ALLOC_CONF'}=expandable_segments:True"
+        since = " (from torch 2.1 on; before, max_split_size_mb:128)" if said.old else ""
+        yield f"{setting}, in the environment before Python starts{since}"
     rest = others(said)
     if rest and said.total and rest >= _MUCH * said.total:
         yield "nvidia-smi, and end what else runs there"

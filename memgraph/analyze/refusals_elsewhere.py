@@ -19,6 +19,10 @@ CAUSES: dict[str, str] = {
     "tensorflow": f"it is TensorFlow's allocator: {_NOT_PYTORCH}",
     "vllm": "vLLM gives a share of the card to the weights, a trial run and the cache of keys and values; too little "
     "of it was left",
+    "cupy": f"it is CuPy's pool, which keeps what it has: {_NOT_PYTORCH}",
+    "triton": "a kernel asks for more shared memory than a multiprocessor has: it is not the card's memory, and no "
+    "batch is too large",
+    "shm": "it is the host's shared memory, /dev/shm, through which workers of a DataLoader hand batches on",
     "host": "it is the host's memory and not the card's",
 }
 """By the kind of a message."""
@@ -50,6 +54,14 @@ STEPS: dict[str, tuple[str, ...]] = {
         "a smaller max_model_len or max_num_seqs, or tensor_parallel_size; a larger gpu_memory_utilization if nothing "
         "else is on the card",
         _WHO,
+    ),
+    "cupy": (
+        "cupy.get_default_memory_pool().free_all_blocks(), or set_limit, where PyTorch is beside it", _WHO,
+    ),
+    "triton": ("smaller blocks, or a smaller num_stages, of the kernel; a smaller head of attention",),
+    "shm": (
+        "docker run --shm-size=8g, or --ipc=host; in Kubernetes an emptyDir of medium Memory at /dev/shm",
+        "fewer workers, or torch.multiprocessing.set_sharing_strategy('file_system')",
     ),
     "host": (
         "free -h, and a limit of the job (Slurm's --mem, a container's); fewer workers of the loader",

@@ -37,16 +37,21 @@ _ELSEWHERE = {
     "tensorflow": r"ResourceExhaustedError|OOM when allocating tensor",
     "vllm": r"No available memory for the cache blocks|less than desired GPU memory utilization|"
     r"(?:needed|available).{0,60}KV cache|stored in KV cache",
-    "host": r"DefaultCPUAllocator: |oom.kill|OOM Killed|is killed by signal: Killed|Cannot allocate memory|"
+    "cupy": r"cupy\.cuda\.memory\.OutOfMemoryError|Out of memory allocating [\d,]+ bytes",
+    "triton": r"out of resource: ",
+    "shm": r"out of shared memory|killed by signal: Bus error|unable to (?:open|allocate) shared memory",
+    "host": r"DefaultCPUAllocator: |node running low on memory|"
+    r"oom.kill|OOM Killed|is killed by signal: Killed|Cannot allocate memory|"
     r"Unable to allocate .{1,40} for an array",
-    "nccl": r"(?:nccl|NCCL).*out of memory",
+    "nccl": r"(?:nccl|NCCL).*(?:out of memory|Failed to CUDA (?:[cm]|host )alloc)",
     "pinned": r"pin_memory.*CUDA error: out of memory",
     "cublas": r"CUBLAS_STATUS_(?:ALLOC_FAILED|NOT_INITIALIZED)",
-    "cudnn": r"CUDNN_STATUS_(?:INTERNAL_ERROR|ALLOC_FAILED|NOT_INITIALIZED)",
-    "driver": r"CUDA error: out of memory|CUDA_ERROR_OUT_OF_MEMORY|cudaErrorMemoryAllocation",
+    "cudnn": r"CUDNN_STATUS_(?:INTERNAL_ERROR|ALLOC_FAILED|NOT_INITIALIZED)|valid cuDNN algorithm|"
+    r"unable to find an engine to execute",
+    "driver": r"CUDA (?:driver )?[Ee]rror: out of memory|CUDA_ERROR_OUT_OF_MEMORY|cudaErrorMemoryAllocation",
 }
 """What others say. The first that is found is meant."""
-_DEVICES = {"MPS backend": "mps", "HIP": "hip", "XPU": "xpu"}
+_DEVICES = {"MPS backend": "mps", "HIP": "hip", "XPU": "xpu", "NPU": "npu"}
 _GPU = re.compile(r"GPU (\d{1,9})(?!\d)")
 
 
@@ -73,9 +78,13 @@ class RefusalText(NamedTuple):
     processes: tuple[tuple[int, int], ...]
     """Other processes: number and bytes."""
     kind: str = "cuda"
-    """Whose it is: PyTorch's allocator on a device, `cuda`, `hip`, `xpu`, `mps`; or one of `_ELSEWHERE`."""
+    """Whose it is: PyTorch's allocator on a device, `cuda`, `hip`, `xpu`, `npu`, `mps`; or one of `_ELSEWHERE`."""
     messages: int = 1
     """How many such are in the text; this is the last."""
+    setting: str = ""
+    """The variable that it names for the allocator's settings."""
+    old: bool = False
+    """Whether it is in the words that torch had up to 2.0, whose allocator had no expandable segments."""
 
 
 def parse_refusal(text: str) -> RefusalText:
@@ -89,6 +98,8 @@ def parse_refusal(text: str) -> RefusalText:
     kind = _kind(line[places[-1] :] if places else line, bool(places))
     line = line[places[-1] :] if places else line
     found = {name: _first(patterns, line) for name, patterns in _FACTS.items()}
+    if re.search(r"allocate more than 1EB", line):
+        found["asked"] = 2**60
     if found["unused"] is None and found["reserved"] is not None and found["allocated"] is not None:
         if re.search(rf"{_SIZE} cached", line):  # 1.0 to 1.3 count what is cached and not in use
             found["unused"], found["reserved"] = found["reserved"], found["reserved"] + found["allocated"]
@@ -97,14 +108,17 @@ def parse_refusal(text: str) -> RefusalText:
     elif found["reserved"] is None and found["unused"] is not None and found["allocated"] is not None:
         found["reserved"] = found["unused"] + found["allocated"]
     gpu = _GPU.search(line)
-    processes = tuple((int(number), _bytes(size)) for number, size in _PROCESS.findall(line))
+    processes = tuple(
+        (int(number), used) for number, size in _PROCESS.findall(line) if (used := _bytes(size)) is not None
+    )
     used = found["total"] - found["free"] if found["total"] is not None and found["free"] is not None else None
     own = _own(found["reserved"], processes, used) if found["in_use"] is None else None
     if own is not None:
         found["in_use"], processes = own[1], tuple(one for one in processes if one != own)
     return RefusalText(
-        **found, gpu=int(gpu[1]) if gpu else None, processes=processes, kind=kind, messages=max(1, len(places))
-    )
+        **found, gpu=int(gpu[1]) if gpu else None, processes=processes, kind=kind, messages=max(1, len(places)),
+        setting=next(iter(re.findall(r"PYTORCH_\w*ALLOC_CONF", line)), ""), old="total capacity;" in line,
+    )  # fmt: skip
 
 
 def _kind(line: str, torchs: bool) -> str:
@@ -144,7 +158,13 @@ def _first(patterns: tuple[str, ...], line: str) -> int | None:
     return None
 
 
-def _bytes(text: str) -> int:
-    """`0 bytes` and `2.00 GiB`; Apple's GB are binary, too."""
+def _bytes(text: str) -> int | None:
+    """`0 bytes` and `2.00 GiB`; Apple's GB are binary, too. None of more than any memory: where NVIDIA's library does
+    not know what a process uses it says 2^64 - 1."""
     number = text.removesuffix("bytes").strip()
-    return 0 if float(re.match(r"[\d.]+", number)[0]) == 0 else parse_bytes(number)  # type: ignore[index]
+    if float(re.match(r"[\d.]+", number)[0]) == 0:  # type: ignore[index]
+        return 0
+    try:
+        return parse_bytes(number)
+    except UsageError:
+        return None

@@ -194,3 +194,64 @@ def test_the_command_prints_numbers_causes_and_next_steps(run: Run) -> None:
 
 def test_the_command_refuses_what_it_cannot_read(run: Run) -> None:
     assert run("explain", "nothing.txt").err == "memgraph: there is no file nothing.txt\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "setting"),
+    [
+        # 6.23 GiB in no tensor and 9.87 free would have held 14 together, neither alone
+        ("torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 14.00 GiB. GPU 0 has a total capacity of 31.36 GiB "
+         "of which 9.87 GiB is free. Including non-PyTorch memory, this process has 21.48 GiB memory in use. Of the "
+         "allocated memory 14.64 GiB is allocated by PyTorch, and 6.23 GiB is reserved by PyTorch but unallocated. If "
+         "reserved but unallocated memory is large try setting PYTORCH_ALLOC_CONF=expandable_segments:True",
+         "PYTORCH_ALLOC_CONF=expandable_segments:True, in the environment before Python starts"),
+        (T1_13, "PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True, in the environment before Python starts (from torch "
+         "2.1 on; before, max_split_size_mb:128)"),
+    ],
+)  # fmt: skip
+def test_the_setting_is_that_of_its_torch(text: str, setting: str) -> None:
+    assert explain_refusal(parse_refusal(text)).steps[0] == setting
+
+
+def test_what_would_not_have_served_together_is_no_fragment() -> None:
+    """450 MiB in no tensor and 373.5 free are less than the 896 that were asked for."""
+    said = parse_refusal(
+        "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 896.00 MiB. GPU 0 has a total capacity of 23.64 "
+        "GiB of which 373.50 MiB is free. Process 12 has 5.15 GiB memory in use. Including non-PyTorch memory, this "
+        "process has 18.10 GiB memory in use. Of the allocated memory 17.20 GiB is allocated by PyTorch, and 450.12 "
+        "MiB is reserved by PyTorch but unallocated."
+    )
+    told = explain_refusal(said)
+    assert [cause for cause in told.causes if "fragments" in cause] == []
+    assert told.steps[0].startswith("nvidia-smi")
+
+
+def test_what_a_process_uses_may_not_be_known() -> None:
+    """2^64 bytes less one, where NVIDIA's library does not know it."""
+    said = parse_refusal(T2_13.replace("78.50 GiB memory", "17179869184.00 GiB memory"))
+    assert (said.in_use, said.free, said.allocated) == (None, 512 * MIB, 60 * GIB)
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "step"),
+    [
+        ("ray.exceptions.OutOfMemoryError: Task was killed due to the node running low on memory.", "host", "free -h"),
+        ("RuntimeError: DataLoader worker (pid 4) is killed by signal: Bus error. It is possible that dataloader's "
+         "workers are out of shared memory.", "shm", "--shm-size"),
+        ("triton.runtime.errors.OutOfResources: out of resource: shared memory, Required: 131072", "triton", "blocks"),
+        ("cupy.cuda.memory.OutOfMemoryError: Out of memory allocating 8,589,934,592 bytes", "cupy", "free_all_blocks"),
+        ("RuntimeError: CUDA driver error: out of memory", "driver", "nvidia-smi"),
+        ("RuntimeError: Unable to find a valid cuDNN algorithm to run convolution", "cudnn", "a batch of 1"),
+        ("NCCL version 2.18.1\nncclUnhandledCudaError: Call to CUDA function failed.\nLast error:\nFailed to CUDA calloc "
+         "async 4 bytes", "nccl", "set_device"),
+    ],
+)  # fmt: skip
+def test_what_else_runs_out(text: str, kind: str, step: str) -> None:
+    said = parse_refusal(text)
+    assert said.kind == kind
+    assert any(step in one for one in explain_refusal(said).steps)
+
+
+def test_a_size_that_is_no_size() -> None:
+    said = parse_refusal("RuntimeError: CUDA out of memory. Tried to allocate more than 1EB memory.")
+    assert any("larger than the card" in cause for cause in explain_refusal(said).causes)
