@@ -22,6 +22,7 @@ from memgraph.capture.keeping import Keeping
 from memgraph.capture.ledger import Ledger, Refusal
 from memgraph.capture.operators import Kinds
 from memgraph.capture.recorder import Recorder
+from memgraph.capture.spawned import one_of_the_spawned_is_here
 from memgraph.capture.updates import Updates
 from memgraph.errors import TorchChanged, UsageError
 from memgraph.gpu import nccl
@@ -331,6 +332,7 @@ class VirtualGpu:
         return cuda.Devices(1 if self.place is None else self.place.per_node, select_device)
 
     def _join_the_world(self, stack: contextlib.ExitStack) -> None:
+        stack.enter_context(one_of_the_spawned_is_here(self._assume_here))
         if self.place is None:
             take_place_when_asked(self, stack.enter_context, lambda context: self._stack.enter_context(context))
         else:
