@@ -151,16 +151,26 @@ def _batch_norm_backward(call: Call, gpu: GpuSpec, version: Version) -> Steps | 
         else:  # nothing is summed up: the running variance alone is asked, `batch_norm_calc_invstd`
             plan.temporary(source.shape[1] * ITEMSIZE[accumulate_type(source.dtype)], "inverse deviations")
         plan.outputs()
-    elif _channels_last(grad) and all(mask) and train and weight is not None:
+    elif _channels_last(grad) and train:
         size = source.shape[1] * ITEMSIZE[accumulate_type(source.dtype)]
         plan.temporary(size, "sum of gradients")
         plan.temporary(size, "sum of gradients times input")
-        plan.outputs(first=1)
+        _gradients_of_both(plan, weight, mask)
         plan.scratch(*_staging(source, 2, gpu), name="batch norm staging")
         plan.output(0)
     else:
         return None
     return plan.steps()
+
+
+def _gradients_of_both(plan: Plan, weight: TensorMeta | None, mask: Sequence[bool]) -> None:
+    """Of a weight and a bias, if there are any, also of those that nobody asks for. Source:
+    `batch_norm_backward_reduce_cuda_channels_last_template`."""
+    for place, asked in enumerate(mask[1:], start=1):
+        if weight is not None and asked:
+            plan.output(place)
+        elif weight is not None:
+            plan.temporary(weight.nbytes, "gradient that nobody asks for")
 
 
 def _sums(call: Call, gpu: GpuSpec, version: Version) -> Steps | None:

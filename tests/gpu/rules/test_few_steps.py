@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.gpu.workspace_calls import RTX3090, allocated, new, run, strided, told
 
 
@@ -96,6 +98,14 @@ def test_an_evaluated_batch_norm_asks_its_running_variance_alone() -> None:
     call = (new(2, 64, 8, 8), new(2, 64, 8, 8), new(64), new(64), new(64), new(0), new(0), False, 1e-5)
     found = run("native_batch_norm_backward", *call, (True, False, False), out=new(2, 64, 8, 8))
     assert told(found) == [256, "out 0"]
+
+
+@pytest.mark.parametrize(("weight", "inside"), [(new(64), [256, 256, 256, 256, "out 0"]), (None, [256, 256, "out 0"])])
+def test_a_batch_norm_of_rows_sums_up_also_what_nobody_asks_for(weight: object, inside: list[object]) -> None:
+    # `affine=False`, the last layer of SimSiam, makes no gradients of weight and bias; of frozen ones it does: 4 bytes
+    # a channel each, after the two sums.
+    call = (new(16, 64), new(16, 64), weight, None, None, new(64), new(64), True, 1e-5, (True, False, False))
+    assert told(run("native_batch_norm_backward", *call, out=new(16, 64))) == inside
 
 
 def test_a_product_of_bytes_takes_nothing_where_both_can_be_read() -> None:
