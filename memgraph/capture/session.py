@@ -41,6 +41,7 @@ from memgraph.virtual.cuda_build import looks_built_for_cuda
 from memgraph.virtual.current_stream import current_number, streams_exist
 from memgraph.virtual.device import select_device, virtual_device
 from memgraph.virtual.dispatch_rules import dispatch_rules_are_found_quickly
+from memgraph.virtual.einsum import orders_are_said
 from memgraph.virtual.engine_threads import (
     engine_threads_rest,
     ensure_engine_thread,
@@ -151,6 +152,7 @@ class VirtualGpu:
             stack.enter_context(tensors_become_others())
             stack.enter_context(subclasses_are_made())
             stack.enter_context(tensors_are_read(self._assume_here))
+            stack.enter_context(orders_are_said(self._assume_here))
             stack.enter_context(storages_are_there(self.recorder.storages))
             stack.enter_context(legacy_types_are_there())
             libraries = triton_kernels_do_nothing(self.spec, self._assume_here) | paged_states(self._assume_here)

@@ -159,7 +159,8 @@ def _placements(trace: Trace) -> Iterator[str]:
     if found is not None:
         low, high = format_bytes(found.low), format_bytes(found.high)
         why = "where the driver puts segments" + (" and when blocks come back" if trace.waits or trace.late else "")
-        yield f"Reserved is {low} to {high}, by {why}: so torch {trace.torch} breaks ties."
+        ties = f"of equal blocks torch {trace.torch} takes the one of the lowest address"
+        yield f"Reserved is {low} to {high}, depending on {why}: {ties}."
         if found.high > trace.memory >= found.low:
             yield f"It fits in some of these placements, and not in those above {format_bytes(trace.memory)}."
 

@@ -69,7 +69,9 @@ def test_addresses_and_streams_are_one_interval() -> None:
     """The 2 MiB come back in time or not: 2 or 4 beside the 46 or 68."""
     trace = tied("2.11", used_elsewhere=True)
     assert reserved_interval(trace) == (48 * MIB, 72 * MIB)
-    assert "by where the driver puts segments and when blocks come back" in " ".join(table.report(trace, 5).split())
+    assert "depending on where the driver puts segments and when blocks come back" in " ".join(
+        table.report(trace, 5).split()
+    )
 
 
 def test_where_they_do_not_there_is_none() -> None:

@@ -126,3 +126,16 @@ def test_classes_of_many_pixels_are_as_many_as_there_are() -> None:
         assert torch.bincount(classes.flatten()).shape == (5,)
         classes[0] = 7
         assert len(torch.unique(classes)) == 8  # from 0 to 7
+
+
+@pytest.mark.parametrize("labels_on", ["cpu", "cuda"])
+def test_an_accuracy_sends_no_row_anywhere(labels_on: str) -> None:
+    """As training loops count it: of 128 rows at most 128 are right, and nothing is said of how classes share them."""
+    with memgraph.virtual_gpu("rtx3090") as gpu:
+        labels = torch.arange(128, device=labels_on).cuda() % 10
+        _, predicted = torch.rand(128, 10, device="cuda").max(1)
+        right = predicted.eq(labels).sum().item()
+        best = torch.rand(128, 10, device="cuda").topk(5, 1)[1].t()
+        among = best.eq(labels.view(1, -1).expand_as(best))[:5].reshape(-1).float().sum(0).item()
+    assert (right, among) == (1, 1.0)
+    assert not [text for text in gpu.trace.assumptions if "evenly" in text]
