@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 import memgraph
 from memgraph.capture.accumulate import Accumulation
-from memgraph.capture.recorder import Recorder
+from memgraph.capture.inferring import Inferring
 from tests.capture.watching import card, check, left, maker, outputs_of, story, the_output_of
 
 # What autograd saves.
@@ -338,13 +338,13 @@ def test_every_op_says_what_it_made() -> None:
 def test_a_result_that_holds_numbers_is_remembered_too(monkeypatch: pytest.MonkeyPatch) -> None:
     """Attention returns the longest sequence beside its tensors: its meta kernel is run for the first layer alone."""
     made: list[str] = []
-    run = Recorder._made_by_kernel
+    run = Inferring._made_by_kernel
 
-    def noted(self: Recorder, operator: Any, *rest: Any) -> Any:
+    def noted(self: Inferring, operator: Any, *rest: Any) -> Any:
         made.append(operator.name)
         return run(self, operator, *rest)
 
-    monkeypatch.setattr(Recorder, "_made_by_kernel", noted)
+    monkeypatch.setattr(Inferring, "_made_by_kernel", noted)
     with memgraph.virtual_gpu("h200") as gpu, torch.no_grad():
         heads = torch.randn(1, 4, 16, 64, device="cuda", dtype=torch.bfloat16)
         for _ in range(3):

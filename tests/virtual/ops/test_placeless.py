@@ -127,13 +127,14 @@ def test_of_two_tensors(recorder: Any, op: str) -> None:
 
 def test_a_repeated_size_is_asked_of_fake_tensor_once(monkeypatch: pytest.MonkeyPatch, recorder: Any) -> None:
     asked = []
-    by_kernel = type(recorder)._made_by_kernel
+    inferring = type(recorder.inferring)
+    by_kernel = inferring._made_by_kernel
 
     def counted(self: Any, operator: Any, *args: Any) -> Any:
         asked.append(operator.name)
         return by_kernel(self, operator, *args)
 
-    monkeypatch.setattr(type(recorder), "_made_by_kernel", counted)
+    monkeypatch.setattr(inferring, "_made_by_kernel", counted)
     keys = torch.empty(1, 4, 1, 64, device="cuda")
     for _ in range(8):  # as a cache grows: each size is new
         keys = torch.cat((keys, keys[:, :, :1]), dim=2)
