@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from memgraph.capture.ledger import Ledger
-from memgraph.capture.operators import NOTHING, Inside, Kinds, Operator
+from memgraph.capture.operators import CONVOLUTIONS, NOTHING, Inside, Kinds, Operator, cudnn_settings
 from memgraph.capture.storages import Born, Storages
 from memgraph.gpu.call import Call
 from memgraph.trace import Role
@@ -36,7 +36,7 @@ class Allocating:
         """An op has run."""
         born = self._born(operator, outputs, args, kwargs, recipe)
         inside: Inside | None = recipe.inside if recipe is not None else None
-        if inside is None:
+        if inside is None or not _holds(inside):
             inside = operator.inside(args, kwargs, [tensor for tensor, _, _ in born])
             if recipe is not None and (inside.call is None or "selected" not in inside.call.kwargs):
                 _learn(operator, recipe, inside)
@@ -64,6 +64,12 @@ def _learn(operator: Operator, recipe: Recipe, inside: Inside) -> None:
     recipe.quiet = plain and not recipe.births
     if plain and not operator.only_aliases and recipe.container is None and recipe.births:
         recipe.sole = True
+
+
+def _holds(inside: Inside) -> bool:
+    """Whether such a call would be told the same now: what `torch.backends.cudnn` says may have changed."""
+    call = inside.call
+    return call is None or call.op not in CONVOLUTIONS or call.kwargs.items() >= cudnn_settings().items()
 
 
 def _is_sparse(outputs: Any) -> bool:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import threading
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from memgraph.errors import InvariantError
 from memgraph.gpu.allocator.blocks import Block
@@ -104,6 +104,18 @@ class Ledger:
             buffer = self._note(block, size, role, stream)
         self._bury()
         return buffer
+
+    def try_out(self, sizes: Iterable[int]) -> None:
+        """Kernels that take so much are tried: the most that there is room for is taken, half of it where the allocator
+        says no, and with it all that is cached is given back (`generate_and_filter_plans`, `run_single_conv` of
+        aten/src/ATen/native/cudnn/Conv_v8.cpp)."""
+        size, buffer = max((size for size in sizes if size <= self.allocator.room), default=0), None
+        while size and buffer is None:
+            buffer = self.may_allocate(size, Role.TEMPORARY)
+            size //= 2
+        if buffer is not None:
+            self.free(buffer)
+        self.empty_cache()
 
     def free(self, buffer: int) -> None:
         """The buffer died."""

@@ -58,7 +58,7 @@ _STATISTICS = ("running_mean", "running_var")
 """Arguments that those ops write to without a word in their schema (aten/src/ATen/native/native_functions.yaml)."""
 _RESIZE_BYTES = "inductor::resize_storage_bytes_"
 """Compiled steps change a storage's size by it, and its schema says nothing (torch/_inductor/inductor_prims.py)."""
-_CONVOLUTIONS = frozenset(("convolution", "convolution_backward"))
+CONVOLUTIONS = frozenset(("convolution", "convolution_backward"))
 _PUTS = frozenset(("index_put", "index_put_", "_unsafe_index_put", "_index_put_impl_"))
 LARGE = 2**16
 """Elements from which a CPU tensor that a module makes for itself holds no values: initialising it would only cost
@@ -234,7 +234,7 @@ class Kinds:
         if not _is_ruled(func):
             return self._unruled(func)
         call_of = self._call_of(func)
-        convolves = name in _CONVOLUTIONS
+        convolves = name in CONVOLUTIONS
 
         def ruled(args: Sequence[Any], kwargs: Mapping[str, Any], outputs: Sequence[Tensor]) -> Inside:
             call = call_of(args, kwargs, outputs)
@@ -266,13 +266,13 @@ class Kinds:
 
     def _call_of(self, func: OpOverload) -> Callable[[Sequence[Any], Mapping[str, Any], Sequence[Tensor]], Call]:
         name, overload = _base_name(func), func._overloadname
-        convolves, puts = name in _CONVOLUTIONS, name in _PUTS
+        convolves, puts = name in CONVOLUTIONS, name in _PUTS
 
         def call(args: Sequence[Any], kwargs: Mapping[str, Any], outputs: Sequence[Tensor]) -> Call:
             plain = tuple([self._plain(arg) for arg in args])
             named = {key: self._plain(value) for key, value in kwargs.items()}
             if convolves:
-                named |= _cudnn_settings()
+                named |= cudnn_settings()
             if (
                 puts
                 and self.selected is not None
@@ -321,11 +321,12 @@ def _is_ruled(func: OpOverload) -> bool:
     return workspace.rule_for(name, func._overloadname) is not None or name in MATRIX_OPS
 
 
-def _cudnn_settings() -> dict[str, bool]:
+def cudnn_settings() -> dict[str, bool]:
     """What `aten::_convolution` is given besides a convolution's own arguments (ATen/native/Convolution.cpp)."""
     return {
         "allow_tf32": torch._C._get_cudnn_allow_tf32(),
         "deterministic": torch._C._get_cudnn_deterministic() or torch._C._get_deterministic_algorithms(),
+        "benchmark": torch._C._get_cudnn_benchmark(),
     }
 
 

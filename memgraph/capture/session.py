@@ -289,8 +289,8 @@ class VirtualGpu:
     def _estimates(self) -> list[str]:
         if not self.kinds.convolves:
             return self._unmeasured()
-        timed = [_TIMED] if torch.backends.cudnn.benchmark else []
         library = asker()
+        timed = [_timed(library is not None)] if torch.backends.cudnn.benchmark else []
         if library is None:
             return [*self._unmeasured(), *timed]
         some = any(of == "cuDNN" for of, _ in self.kinds.estimated)
@@ -345,11 +345,19 @@ class VirtualGpu:
         self.ledger.close()
 
 
-_TIMED = (
-    "torch.backends.cudnn.benchmark is on, which times cuDNN's kernels on the card and takes the fastest: the first "
-    "that cuDNN proposes is assumed, and the trials are left out. Each takes at its first call the largest workspace "
-    "of all, 2.5 GiB for a layer of DCGAN in fp32 on an H200, and gives it back; without it all is as predicted"
-)
+def _timed(followed: bool) -> str:
+    """What `torch.backends.cudnn.benchmark` does, and whether its trials are followed."""
+    trials = (
+        "its trials are followed: the first call of each takes the largest workspace of all kernels of which cuDNN "
+        "says what they take, or which were measured, and gives it and all that is cached back"
+        if followed
+        else "its trials are left out: the first call of each takes the largest workspace of all kernels, some GiB in "
+        "fp32, and gives it and all that is cached back"
+    )
+    return (
+        "torch.backends.cudnn.benchmark is on, which times cuDNN's kernels for each convolution on the card and takes "
+        f"the fastest, for which the first that cuDNN proposes stands here; {trials}"
+    )
 
 
 def _asked(version: int, some_estimated: bool) -> str:

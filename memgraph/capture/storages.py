@@ -13,7 +13,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 
 from memgraph.capture.ledger import Ledger
 from memgraph.errors import InvariantError
-from memgraph.gpu.call import OnHost, Output, Release, Smaller, Steps, Temporary
+from memgraph.gpu.call import OnHost, Output, Release, Smaller, Steps, Temporary, Trial
 from memgraph.trace import Role, TensorSpec
 from memgraph.virtual.ops.shapes import Recipe, Shapes
 from memgraph.virtual.ops.sparse import parts_of
@@ -24,6 +24,8 @@ _NO_BUFFER = -1
 """Stands for the buffer of a storage that is not on the device."""
 _EMPTIED = "_memgraph_emptied"
 _NOT_THERE = (_NO_BUFFER, None)
+_NO_BACKWARD = -1
+"""What torch says of a graph that is not at work."""
 Born = tuple[Tensor, torch.UntypedStorage, TensorSpec]
 """A storage that is new, and a tensor that looks at all of it."""
 
@@ -45,6 +47,9 @@ class Storages:
         self._told = died
         self._settled: dict[tuple[Smaller, int], int] = {}
         """What a temporary that can do with less took last."""
+        self._tried_out: set[tuple[Smaller, bool]] = set()
+        """Kernels that were tried, and whether by the thread of the backward: each thread keeps what it found
+        (`benchmark_cache`, aten/src/ATen/native/cudnn/Conv_v8.cpp)."""
         self._live: dict[int, tuple[int, weakref.ref[torch.UntypedStorage]]] = {}
         self.refilled: set[int] = set()
         """Buffers of storages that are emptied and filled again."""
@@ -190,6 +195,14 @@ class Storages:
             temporaries.append(self._temporary(step) if step.size else None)
         elif isinstance(step, Release):
             self._release(temporaries, step.index)
+        elif isinstance(step, Trial):
+            self._try_out(step.kernels)
+
+    def _try_out(self, kernels: Smaller) -> None:
+        key = kernels, torch._C._current_graph_task_id() != _NO_BACKWARD
+        if key not in self._tried_out:
+            self._tried_out.add(key)
+            self._ledger.try_out(kernels.sizes())
 
     def _temporary(self, step: Temporary) -> int | None:
         """Its buffer. What can do with less takes it where the allocator says no, and from then on."""

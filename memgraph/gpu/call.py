@@ -108,6 +108,13 @@ class Release(NamedTuple):
     index: int  # type: ignore[assignment]  # shadows tuple.index, which nobody needs here
 
 
-Step = Output | OnHost | Temporary | Release
+class Trial(NamedTuple):
+    """At the first such call the op tries its kernels, and gives back what they took and all that is cached."""
+
+    kernels: Smaller
+    """What they take: the largest that there is room for is allocated, for all."""
+
+
+Step = Output | OnHost | Temporary | Release | Trial
 Steps = tuple[Step, ...]
 """What an op allocates and frees, in order. Outputs that are not named come first."""

@@ -117,6 +117,12 @@ class Allocator:
         """The highest; what was so while no block waited is known from `peak_allocated`."""
         return max(self._peak_awaited, self.peak_allocated)
 
+    @property
+    def room(self) -> int:
+        """What the card has left, or the largest block that is cached, if that is more (`cacheInfo`)."""
+        cached = (block.size for pool in self._pools.values() for block in pool)
+        return max(self.capacity - self.reserved, *cached, 0)
+
     def free(self, block: Block, *, wait: bool = False) -> None:
         """Give a block back; it is merged with free neighbours and kept.
 

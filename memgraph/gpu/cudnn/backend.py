@@ -38,13 +38,14 @@ NOTES = {"tensor core": 0, "down convert": 1, "reduced precision": 2, "fft": 3, 
 _CROSS_CORRELATION = 1
 _INSTANT, _FALLBACK = 0, 2
 """`cudnnBackendHeurMode_t`."""
-_ALL = 32
+ALL = 64
 """Configurations asked for if the first does not do; it proposes about thirty, and each costs it 40 µs."""
 _A_PRODUCT = Convolution(
     "forward", (8, 64, 56, 56), (200704, 3136, 56, 1), (256, 64, 1, 1), (64, 1, 1, 1), (8, 256, 56, 56),
     (802816, 3136, 56, 1), "float32", (0, 0), (1, 1), (1, 1),
 )  # fmt: skip
-"""Of a ResNet: cuDNN 9.8 and 9.19 propose the product's engine first for every card of the catalogue that was tried."""
+"""Of a ResNet: cuDNN 9.19 proposes the product's engine first for every card of the catalogue, and so does 9.8 for
+those that were tried."""
 
 
 class CudnnError(Exception):
@@ -90,12 +91,12 @@ class Cudnn:
         self, asked: Convolution, card: ctypes.c_void_p, without: Collection[int] = (), most: int = 1
     ) -> list[Config]:
         """What the instant heuristics propose, then the fallbacks, best first, of those that can be planned. The first
-        says which engines the library left out before it.
+        says which engines the library left out before the last of them.
 
         Args:
             card: from `card`.
             without: `NOTES` that none may have.
-            most: how many at most.
+            most: how many at most; from `ALL` on it is all, and all that was left out.
 
         Raises:
             CudnnError: it does not support such a convolution, or not such a card.
@@ -106,12 +107,10 @@ class Cudnn:
             for heuristic in (_INSTANT, _FALLBACK):
                 for place, config in enumerate(self._one_by_one(graph, card, heuristic)):
                     read = self._read(config, card, without)
-                    if read is not None:
-                        before = (place if heuristic == _INSTANT else _ALL) + 1
-                        found.append(read if found else read._replace(refused=self._refused(graph, card, before)))
+                    found += [] if read is None else [read]
                     if len(found) == most:
-                        return found
-            return found
+                        return self._telling(found, graph, card, place + 1 if heuristic == _INSTANT else ALL)
+            return self._telling(found, graph, card, ALL)
         finally:
             for descriptor in reversed(self._made):
                 self._library.cudnnBackendDestroyDescriptor(descriptor)
@@ -163,26 +162,30 @@ class Cudnn:
 
     def _one_by_one(self, graph: ctypes.c_void_p, card: ctypes.c_void_p, heuristic: int) -> Iterator[ctypes.c_void_p]:
         yield from self._proposed(graph, card, heuristic, 1)
-        yield from self._proposed(graph, card, heuristic, _ALL)[1:]
+        yield from self._proposed(graph, card, heuristic, ALL)[1:]
 
-    def _refused(self, graph: ctypes.c_void_p, card: ctypes.c_void_p, before: int) -> tuple[int, ...] | None:
-        """Engines that it left out of so many proposals: it checks no more of them than it was asked for."""
+    def _telling(self, found: list[Config], graph: ctypes.c_void_p, card: ctypes.c_void_p, asked: int) -> list[Config]:
+        """With the engines that it left out of so many proposals: it checks no more of them than it was asked for."""
         if self._tells is None:
             self._tells = self._does_tell(card)
-        return self._left_out(graph, card, before)[1] if self._tells else None
+        if found and self._tells:
+            heuristics = (_INSTANT, _FALLBACK) if asked == ALL else (_INSTANT,)
+            engines = [engine for one in heuristics for engine in self._left_out(graph, card, one, asked)[1]]
+            found[0] = found[0]._replace(refused=tuple(dict.fromkeys(engines)))
+        return found
 
     def _does_tell(self, card: ctypes.c_void_p) -> bool:
         """Whether a product that comes first everywhere is heard of, or is there: with a driver nothing is left out."""
-        proposed, left_out = self._left_out(self._graph(_A_PRODUCT), card, 1)
+        proposed, left_out = self._left_out(self._graph(_A_PRODUCT), card, _INSTANT, 1)
         known = [self._number(self._several(config, 300, "engine", 1)[0], 1301) for config in proposed]
         return PRODUCTS["forward"] in (*left_out, *known)
 
     def _left_out(
-        self, graph: ctypes.c_void_p, card: ctypes.c_void_p, most: int
-    ) -> tuple[list[ctypes.c_void_p], tuple[int, ...]]:
+        self, graph: ctypes.c_void_p, card: ctypes.c_void_p, heuristic: int, most: int
+    ) -> tuple[list[ctypes.c_void_p], list[int]]:
         with self._refusals.heard() as engines:
-            proposed = self._proposed(graph, card, _INSTANT, most)
-        return proposed, tuple(dict.fromkeys(engines))
+            proposed = self._proposed(graph, card, heuristic, most)
+        return proposed, engines
 
     def _proposed(
         self, graph: ctypes.c_void_p, card: ctypes.c_void_p, heuristic: int, most: int

@@ -22,6 +22,7 @@ import math
 from typing import NamedTuple
 
 from memgraph.gpu.cudnn.ask import Asker, asker
+from memgraph.gpu.cudnn.backend import ALL
 from memgraph.gpu.cudnn.question import Config, Convolution
 from memgraph.gpu.cudnn.splits import with_clusters
 from memgraph.gpu.cudnn.with_driver import (
@@ -49,6 +50,7 @@ class Settings(NamedTuple):
 
     tf32: bool = True
     deterministic: bool = False
+    benchmark: bool = False
 
 
 class Without(NamedTuple):
@@ -76,6 +78,26 @@ class Others(NamedTuple):
         return alternatives(library, self.asked, self.gpu, self.settings, _TRIED)[self.tried :]
 
 
+class Trials(NamedTuple):
+    """All configurations, the fallbacks and those of engines that were left out too: with `benchmark` PyTorch makes a
+    plan of each (`get_plans_from_find`)."""
+
+    asked: Convolution
+    gpu: GpuSpec
+    settings: Settings
+
+    def sizes(self) -> tuple[int, ...]:
+        """Their workspaces, as far as they are known."""
+        library = asker()
+        if library is None:
+            return ()
+        found = library.configs(self.asked, self.gpu, _filtered(self.asked.dtype, self.settings), ALL)
+        left_out = [] if not found else _serving(found[0], self.asked, self.settings)
+        known = (workspace(engine, self.asked, self.gpu) for engine in left_out)
+        answered = (_workspace(config, self.asked, self.gpu) for config in found)
+        return (*(size for size in known if size is not None), *answered)
+
+
 class Choice(NamedTuple):
     """What cuDNN is given."""
 
@@ -84,10 +106,16 @@ class Choice(NamedTuple):
     asked: bool
     """Whether cuDNN said so; if not, it is a rule's word for a kernel that does not answer without a driver."""
     smaller: Others | Without
+    trial: Trials | None = None
+    """What is tried before."""
 
 
 def choose(asker: Asker, asked: Convolution, gpu: GpuSpec, settings: Settings) -> Choice | None:
-    """The workspace of one convolution on a card; None if cuDNN proposes nothing."""
+    """The workspace of one convolution on a card; None if cuDNN proposes nothing. With `benchmark` the fastest kernel
+    is taken, which nobody knows beforehand: the first stands for it."""
+    if settings.benchmark:
+        first = choose(asker, asked, gpu, settings._replace(benchmark=False))
+        return None if first is None else first._replace(trial=Trials(asked, gpu, settings))
     found = asker.configs(asked, gpu, _filtered(asked.dtype, settings), 1)
     others = Others(asked, gpu, settings)
     if found and found[0].refused is not None:
@@ -101,21 +129,25 @@ def choose(asker: Asker, asked: Convolution, gpu: GpuSpec, settings: Settings) -
 def _told(first: Config, asked: Convolution, gpu: GpuSpec, settings: Settings) -> Choice:
     """By the engines that were proposed before the first that answers."""
     others = Others(asked, gpu, settings)
-    serving = [engine for engine in first.refused or () if _let_through(engine, asked, settings)]
+    serving = _serving(first, asked, settings)
     for engine in serving:
         size = workspace(engine, asked, gpu)
         if size is not None:
             known = engine != PRODUCTS[asked.kind] and not is_depthwise(asked)
             return Choice(size, known, others._replace(tried=0) if known else Without())
+        if may_serve(engine, asked):
+            break
     if is_depthwise(asked) and asked.kind != "weight":
         return Choice(0, False, Without())
     doubtful = any(may_serve(engine, asked) for engine in serving)
     return Choice(_workspace(first, asked, gpu), not doubtful, others)
 
 
-def _let_through(engine: int, asked: Convolution, settings: Settings) -> bool:
-    """`filterEngineConfigs`: products in fp32 use tensor cores, the others do not."""
-    return settings.tf32 or asked.dtype != "float32" or engine != PRODUCTS[asked.kind]
+def _serving(first: Config, asked: Convolution, settings: Settings) -> list[int]:
+    """Engines that were left out before, and would pass `filterEngineConfigs`: products in fp32 use tensor cores, the
+    others do not."""
+    any_product = settings.tf32 or asked.dtype != "float32"
+    return [engine for engine in first.refused or () if any_product or engine != PRODUCTS[asked.kind]]
 
 
 def _workspace(config: Config, asked: Convolution, gpu: GpuSpec) -> int:
@@ -173,6 +205,6 @@ def _depthwise(asked: Convolution) -> int | None:
 def _is_likely_winograd(asked: Convolution, settings: Settings) -> bool:
     """Seen for 8 of 11 weight gradients in fp32 without TF32; not for one image, for 16 channels on both sides, and
     where it would take more than 1 GiB."""
-    if asked.kind != "weight" or settings.tf32 or not is_winograd(asked):
+    if asked.kind != "weight" or settings.tf32 or not is_winograd(asked) or asked.x[1] != asked.w[1]:
         return False
     return asked.x[0] > 1 and max(asked.w[:2]) > _NARROW and winograd(asked) <= _GIB

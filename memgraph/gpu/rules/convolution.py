@@ -71,6 +71,8 @@ class _Convolution(NamedTuple):
         name = _name(shape, gpu, asked)
         if asked is None:
             return plan.temporary(_OTHERWISE[kind](shape, self.out), name, Without())
+        if asked.trial is not None:
+            plan.trial(asked.trial)
         return plan.temporary(asked.workspace, name, asked.smaller)
 
 
@@ -95,7 +97,8 @@ def _copied(plan: Plan, tensor: TensorMeta, last: bool, name: str) -> int:
 
 def _settings(call: Call) -> Settings:
     """`torch.backends.cudnn` at the call, which `aten::_convolution` is given as arguments."""
-    return Settings(call.kwargs.get("allow_tf32", True), call.kwargs.get("deterministic", False))
+    named = call.kwargs
+    return Settings(named.get("allow_tf32", True), named.get("deterministic", False), named.get("benchmark", False))
 
 
 def _forward(call: Call, gpu: GpuSpec, version: Version) -> Steps:

@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from memgraph.gpu.call import Call, OnHost, Output, Release, Smaller, Step, Steps, Temporary, TensorMeta
+from memgraph.gpu.call import Call, OnHost, Output, Release, Smaller, Step, Steps, Temporary, TensorMeta, Trial
 
 ITEMSIZE = {
     "bool": 1,
@@ -72,6 +72,10 @@ class Plan:
         self._steps.append(Temporary(size, name, smaller))
         self._temporaries += 1
         return self._temporaries - 1
+
+    def trial(self, kernels: Smaller) -> None:
+        """Kernels are tried now, if such a call is the first."""
+        self._steps.append(Trial(kernels))
 
     def release(self, *temporaries: int) -> None:
         """Temporaries are freed now, before the op ends."""

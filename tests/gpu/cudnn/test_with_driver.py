@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ctypes
+import gzip
+import json
 from typing import Any
 
 import pytest
@@ -11,8 +13,10 @@ from memgraph.gpu.cudnn import choice
 from memgraph.gpu.cudnn.choice import Choice, Others, Settings, Without, choose
 from memgraph.gpu.cudnn.question import Config, Convolution, question
 from memgraph.gpu.cudnn.refused import Refusals
+from memgraph.gpu.cudnn.with_driver import FOURIER, workspace
 from memgraph.gpu.rules.layout import dense
 from memgraph.gpu.specs import find
+from tests import DATA
 from tests.gpu.cudnn.test_choice import Proposes
 
 H200 = find("h200")
@@ -68,16 +72,82 @@ def test_fouriers_input_gradient(
     assert found == Choice(size, True, Others(asked, H200, Settings(), 0))
 
 
+def test_fouriers_input_gradient_under_a_stride() -> None:
+    """A layer of PyTorch's DCGAN, the largest of its trials on an H200: 256 channels of 8 x 8 are 1,024 of 4 x 4, the
+    kernels of 4 x 4 are of 3 x 3, since an input's place has to do with three of the output's."""
+    spectra = 32 * 17 * 8 * (512 * 1024 + 64 * (512 + 1024))
+    size = spectra + 4 * (64 * 1024 * 4 * 4 + 64 * 512 * 4 * 4 + 512 * 1024 * 3 * 3) + 16
+    assert size == 2_734_686_224
+    asked = question(
+        "data", dense((64, 256, 8, 8), "float32"), dense((512, 256, 4, 4), "float32"),
+        dense((64, 512, 4, 4), "float32"), (2, 2), (1, 1), (1, 1), False,
+    )  # fmt: skip
+    assert workspace(FOURIER["data"], asked, H200) == size
+
+
+def test_fouriers_kernels_of_whole_images() -> None:
+    """64 channels of 56 x 56 with a border of one are of 64 x 64. Two buffers: forward for the spectra of images and
+    kernels, which are more than those of the results, backward for those of both images; the kernel beside them."""
+    spectrum, images, kernels = 64 * 33 * 8, 32 * 64, 64 * 64
+    forward = weight(32, 64, 64, 56)._replace(kind="forward")
+    assert workspace(FOURIER["forward"], forward, H200) == 2 * spectrum * (images + kernels) + 4 * 64 * 64 * 9
+    results = 4 * 32 * 64 * 56 * 56
+    assert workspace(FOURIER["weight"], weight(32, 64, 64, 56), H200) == 2 * spectrum * 2 * images + results
+    assert workspace(FOURIER["weight"], weight(1, 8, 8, 256), H200) is None  # 258 places: NVIDIA says at most 256
+
+
+def recorded(what: str) -> list[tuple[Convolution, list[Any]]]:
+    """A convolution, and what an H200 said of it."""
+    with gzip.open(DATA / "cudnn_handle_h200.json.gz", "rt") as file:
+        rows = json.load(file)[what]
+    found = []
+    for kind, x, w, y, dtype, padding, stride, dilation, last, *rest in rows:
+        tensors = (dense(shape, dtype) for shape in (x, w, y))
+        found.append((question(kind, *tensors, stride, padding, dilation, last), rest))
+    return found
+
+
+def test_fouriers_kernels_through_a_handle() -> None:
+    """All directions, layouts and strides, with groups and without: to the byte."""
+    rows = recorded("fourier")
+    assert [workspace(engine, asked, H200) for asked, (engine, _) in rows] == [size for _, (_, size) in rows]
+    assert len(rows) == 71
+
+
+def test_what_a_handle_proposes_first() -> None:
+    """Weight gradients of 3 x 3 and others at random: its engine is the first that answers without a driver, or one of
+    those that were left out before. Exact, and within 512 bytes or 1 %."""
+    rows = recorded("firsts")
+    exact = near = 0
+    for asked, (tf32, deterministic, engine, knobs, size, refused, served, taken) in rows:
+        assert served in (engine, *refused)
+        proposed = Config(engine, tuple(map(tuple, knobs)), (), size, tuple(refused))
+        found = choose(Proposes(proposed), asked, H200, Settings(tf32, deterministic))  # type: ignore[arg-type]
+        assert found is not None
+        exact += found.workspace == taken
+        near += abs(found.workspace - taken) <= max(512, 0.01 * taken)
+    assert (len(rows), exact, near) == (962, 939, 952)
+
+
 def test_an_engine_that_does_not_serve_a_convolution_is_left_out() -> None:
-    """Winograd's serves no stride and no groups; what it takes for 5 x 5 and Fourier's take is not known."""
+    """Winograd's serves no stride; what it takes for 5 x 5, and for groups with the channels last, is not known."""
     for asked, known in (
         (weight(8, 64, 64, 28, stride=2), True),
-        (weight(8, 64, 64, 28, groups=2), True),
+        (weight(8, 64, 64, 28, groups=2, last=True), False),
         (weight(8, 64, 64, 28, kernel=5), False),
     ):
         found = choose(told(17), asked, H200, Settings())
         assert found is not None
         assert (found.workspace, found.asked) == (4096, known)
+
+
+def test_one_of_which_nothing_is_known_hides_those_after_it() -> None:
+    """The next that answers stands for it, not one that may never have its turn."""
+    asked = weight(8, 64, 64, 28, kernel=5)
+    found = choose(told(17, 18), asked, H200, Settings())
+    assert found is not None
+    assert (found.workspace, found.asked) == (4096, False)
+    assert choose(told(18), asked, H200, Settings()) != found
 
 
 def test_a_product_where_the_library_proposes_it_and_only_there() -> None:
