@@ -200,8 +200,8 @@ def test_the_command_refuses_what_it_cannot_read(run: Run) -> None:
     ("text", "setting"),
     [
         # 6.23 GiB in no tensor and 9.87 free would have held 14 together, neither alone
-        ("torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 14.00 GiB. GPU 0 has a total capacity of 31.36 GiB "
-         "of which 9.87 GiB is free. Including non-PyTorch memory, this process has 21.48 GiB memory in use. Of the "
+        ("torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 14.00 GiB. GPU 0 has a total capacity of 31.36 "
+         "GiB of which 9.87 GiB is free. Including non-PyTorch memory, this process has 21.48 GiB memory in use. Of the "
          "allocated memory 14.64 GiB is allocated by PyTorch, and 6.23 GiB is reserved by PyTorch but unallocated. If "
          "reserved but unallocated memory is large try setting PYTORCH_ALLOC_CONF=expandable_segments:True",
          "PYTORCH_ALLOC_CONF=expandable_segments:True, in the environment before Python starts"),
@@ -242,8 +242,8 @@ def test_what_a_process_uses_may_not_be_known() -> None:
         ("cupy.cuda.memory.OutOfMemoryError: Out of memory allocating 8,589,934,592 bytes", "cupy", "free_all_blocks"),
         ("RuntimeError: CUDA driver error: out of memory", "driver", "nvidia-smi"),
         ("RuntimeError: Unable to find a valid cuDNN algorithm to run convolution", "cudnn", "a batch of 1"),
-        ("NCCL version 2.18.1\nncclUnhandledCudaError: Call to CUDA function failed.\nLast error:\nFailed to CUDA calloc "
-         "async 4 bytes", "nccl", "set_device"),
+        ("NCCL version 2.18.1\nncclUnhandledCudaError: Call to CUDA function failed.\nLast error:\nFailed to CUDA "
+         "calloc async 4 bytes", "nccl", "set_device"),
     ],
 )  # fmt: skip
 def test_what_else_runs_out(text: str, kind: str, step: str) -> None:
