@@ -201,9 +201,9 @@ def test_the_command_refuses_what_it_cannot_read(run: Run) -> None:
     [
         # 6.23 GiB in no tensor and 9.87 free would have held 14 together, neither alone
         ("torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 14.00 GiB. GPU 0 has a total capacity of 31.36 "
-         "GiB of which 9.87 GiB is free. Including non-PyTorch memory, this process has 21.48 GiB memory in use. Of the "
-         "allocated memory 14.64 GiB is allocated by PyTorch, and 6.23 GiB is reserved by PyTorch but unallocated. If "
-         "reserved but unallocated memory is large try setting PYTORCH_ALLOC_CONF=expandable_segments:True",
+         "GiB of which 9.87 GiB is free. Including non-PyTorch memory, this process has 21.48 GiB memory in use. Of "
+         "the allocated memory 14.64 GiB is allocated by PyTorch, and 6.23 GiB is reserved by PyTorch but unallocated. "
+         "If reserved but unallocated memory is large try setting PYTORCH_ALLOC_CONF=expandable_segments:True",
          "PYTORCH_ALLOC_CONF=expandable_segments:True, in the environment before Python starts"),
         (T1_13, "PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True, in the environment before Python starts (from torch "
          "2.1 on; before, max_split_size_mb:128)"),
