@@ -27,6 +27,7 @@ from memgraph.virtual.values.chosen import SOURCES
 from memgraph.virtual.values.counted import ZEROS
 from memgraph.virtual.values.known import LIMIT
 from memgraph.virtual.values.reading import is_pinned
+from memgraph.virtual.values.told import TOLD, told
 
 aten = torch.ops.aten
 
@@ -266,13 +267,15 @@ class Kinds:
 
     def _call_of(self, func: OpOverload) -> Callable[[Sequence[Any], Mapping[str, Any], Sequence[Tensor]], Call]:
         name, overload = _base_name(func), func._overloadname
-        convolves, puts = name in CONVOLUTIONS, name in _PUTS
+        convolves, puts, tells = name in CONVOLUTIONS, name in _PUTS, name in TOLD
 
         def call(args: Sequence[Any], kwargs: Mapping[str, Any], outputs: Sequence[Tensor]) -> Call:
             plain = tuple([self._plain(arg) for arg in args])
             named = {key: self._plain(value) for key, value in kwargs.items()}
             if convolves:
                 named |= cudnn_settings()
+            if tells:
+                named |= told(name, args)
             if (
                 puts
                 and self.selected is not None

@@ -291,12 +291,18 @@ def _masked_scatter(call: Call, gpu: GpuSpec, version: Version) -> Steps | None:
     return plan.steps()
 
 
-def _scatter_reduce(call: Call, gpu: GpuSpec, version: Version) -> Steps | None:
-    """`scatter_reduce(self, dim, index, src, reduce, *, include_self)`: a mean counts, with further ops. Source:
+def _scatter_reduce(call: Call, gpu: GpuSpec, version: Version) -> Steps:
+    """`scatter_reduce(self, dim, index, src, reduce, *, include_self)`: a mean counts, with ones. Source:
     `scatter_reduce_two` in TensorAdvancedIndexing.cpp."""
     plan = Plan(call)
     plan.outputs()
-    return None if call.arg(4, "reduce") == "mean" else plan.steps()
+    if call.arg(4, "reduce") == "mean":
+        target, source = call.args[0], call.args[3]
+        ones = plan.temporary(source.nbytes, "ones of the source")
+        counts = plan.temporary(target.nbytes, "counts")
+        plan.scratch(target.numel, name="places nothing was added to")
+        plan.release(counts, ones)
+    return plan.steps()
 
 
 def _embedding(call: Call, gpu: GpuSpec, version: Version) -> Steps:

@@ -11,7 +11,7 @@ _new_zeros_with_same_feature_meta
 arange empty empty_like empty_permuted empty_strided eye fill full full_like lift lift_fresh linspace logspace
 new_empty new_empty_strided new_full new_ones new_zeros ones ones_like rand rand_like randint randint_like randn
 randn_like range scalar_tensor tril_indices triu_indices zero zeros zeros_like bernoulli cauchy exponential geometric
-log_normal normal normal_functional random uniform _cudnn_init_dropout_state
+log_normal normal normal_functional random uniform _cudnn_init_dropout_state bartlett_window hamming_window hann_window
 """
 
 _VIEWS = """
@@ -22,7 +22,7 @@ view_as_complex view_as_real
 """
 
 _COPIES = """
-_pack_padded_sequence _stack addr alias_copy as_strided_copy as_strided_scatter batch_norm_backward_elemt
+_stack addr alias_copy as_strided_copy as_strided_scatter batch_norm_backward_elemt
 batch_norm_elemt batch_norm_gather_stats_with_counts block_diag cat
 channel_shuffle clone constant_pad_nd copy detach_copy diag_embed diagonal_backward diagonal_copy diagonal_scatter
 expand_copy flip gather index_add index_copy index_fill index_select linalg_cross masked_fill narrow_copy permute_copy
@@ -44,6 +44,9 @@ smooth_l1_loss_backward softplus softplus_backward softshrink softshrink_backwar
 _OPTIMIZERS = """
 _amp_foreach_non_finite_check_and_unscale _amp_update_scale _fused_adagrad _fused_adam _fused_adamw _fused_sgd
 """
+
+_DISTRIBUTIONS = "_dirichlet_grad _standard_gamma _standard_gamma_grad binomial poisson"
+"""Distributions.cpp in aten/src/ATen/native/cuda."""
 
 _VECTORS = "dot vdot _scaled_mm"
 
@@ -74,8 +77,8 @@ bitsandbytes::quantize_blockwise
 """bitsandbytes/backends/cuda/ops.py, 0.50. Its `gemm_4bit` and `int8_vectorwise_quant` may take more."""
 
 _LISTS = (
-    _MADE, _VIEWS, _COPIES, _ELEMENTWISE, _OPTIMIZERS, _VECTORS, _WITHOUT_STORAGE, _POOLS, _FAKE_QUANTISED, _QUESTIONS,
-    _BITSANDBYTES,
+    _MADE, _VIEWS, _COPIES, _ELEMENTWISE, _OPTIMIZERS, _DISTRIBUTIONS, _VECTORS, _WITHOUT_STORAGE, _POOLS,
+    _FAKE_QUANTISED, _QUESTIONS, _BITSANDBYTES,
 )  # fmt: skip
 NO_TEMPORARIES = frozenset(" ".join(_LISTS).split())
 """Names without overload."""

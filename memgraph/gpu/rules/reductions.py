@@ -327,23 +327,6 @@ def _dist(call: Call, gpu: GpuSpec, version: Version) -> Steps:
     return plan.steps()
 
 
-def _isin(call: Call, gpu: GpuSpec, version: Version) -> Steps | None:
-    """`isin(elements, test_elements)`: every element compared with every test where there are few of those; the others
-    are sorted, of which the sizes depend on data. Source: `isin_Tensor_Tensor_out` of TensorCompare.cpp,
-    `isin_default_kernel_gpu`."""
-    plan, elements, tests = Plan(call), call.args[0], call.args[1]
-    plan.output()
-    if not isinstance(elements, TensorMeta) or not isinstance(tests, TensorMeta) or not elements.numel:
-        return plan.steps()
-    if tests.numel >= int(10 * elements.numel**0.145):
-        return None
-    equal = dense((*elements.shape, tests.numel), "bool")
-    plan.temporary(equal.nbytes, "elements equal to each test")
-    plan.temporary(elements.numel, "elements equal to any")
-    reduce_scratch(plan, reduction(equal, (len(elements.shape),), False, (1,)), Kernel(1), gpu)
-    return plan.steps()
-
-
 def _renorm(call: Call, gpu: GpuSpec, version: Version) -> Steps:
     """`renorm(self, p, dim, maxnorm)`: a norm for each slice, kept in float32 for half types, and the factor where that
     is of another type. Source: `renorm_out` of Normalization.cpp."""
@@ -359,7 +342,6 @@ def _renorm(call: Call, gpu: GpuSpec, version: Version) -> Steps:
 
 
 RULES = {
-    "isin": _isin,
     "renorm": _renorm,
     "trace": _trace,
     "dist": _dist,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from memgraph.gpu.call import Call, Steps, TensorMeta
 from memgraph.gpu.rules import cub
-from memgraph.gpu.rules.layout import Plan, like
+from memgraph.gpu.rules.layout import Plan, dense, like
 from memgraph.gpu.rules.reductions import Version, argmax_scratch, maximum_scratch, sum_scratch
 from memgraph.gpu.rules.sorting import topk_scratch
 from memgraph.gpu.spec import GpuSpec
@@ -67,4 +67,15 @@ def _with_replacement(plan: Plan, source: TensorMeta) -> Steps:
     return plan.steps()
 
 
-RULES = {"multinomial": _multinomial}
+def _dirichlet(call: Call, gpu: GpuSpec, version: Version) -> Steps:
+    """`_sample_dirichlet(alpha)`: gamma variates, divided by their sums (`_s_dirichlet_cuda` of Distributions.cpp)."""
+    plan, source = Plan(call), call.args[0]
+    plan.output()
+    if source.numel and source.shape:
+        sums = plan.temporary(source.numel // source.shape[-1] * source.itemsize, "sums")
+        sum_scratch(plan, dense(source.shape, source.dtype), (len(source.shape) - 1,), True, gpu)
+        plan.release(sums)
+    return plan.steps()
+
+
+RULES = {"multinomial": _multinomial, "_sample_dirichlet": _dirichlet}

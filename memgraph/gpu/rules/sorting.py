@@ -19,6 +19,7 @@ from memgraph.gpu.rules.layout import (
     dense,
     is_dense,
     like,
+    permuted,
     wrap,
 )
 from memgraph.gpu.rules.reductions import Version, sum_scratch
@@ -26,6 +27,8 @@ from memgraph.gpu.spec import GpuSpec
 
 _SMALL = 4096
 """Elements that are sorted in place, inside one block (`should_use_small_sort`)."""
+_FUSED_MODE = 2048
+"""Elements of a slice whose `mode` one block finds: twice its threads."""
 _PRIMITIVE = ("float32", "float64", "int64", "int32", "int16", "int8", "uint8", "bool")
 
 
@@ -171,13 +174,61 @@ def _copied(call: Call, gpu: GpuSpec, version: Version) -> Steps:
 
 
 def _median(call: Call, gpu: GpuSpec, version: Version) -> Steps | None:
-    """`median(self, dim, keepdim)`: the copy comes first; over everything it is a sort, of which the sizes are not
-    known."""
-    if len(call.outputs) != 2:
-        return None
+    """`median(self, dim, keepdim)`: the copy comes first; over everything everything is sorted (cuda/Sorting.cpp)."""
     plan = Plan(call)
+    if len(call.outputs) != 2:
+        return _median_of_all(plan, call, gpu)
     plan.contiguous(call.args[0], "contiguous input")
     plan.outputs()
+    return plan.steps()
+
+
+def _median_of_all(plan: Plan, call: Call, gpu: GpuSpec) -> Steps | None:
+    """`median(self)`, `nanmedian(self)`: the sorted values stay until the one in the middle is found; where they are no
+    numbers, which the latter counts."""
+    source = call.args[0]
+    if not source.numel:
+        return None
+    flat = plan.contiguous(source, "flat input")
+    values = plan.temporary(source.nbytes, "sorted values")
+    indices = plan.temporary(source.numel * 8, "sorted indices")
+    if not sort_scratch(plan, dense((source.numel,), source.dtype), 0, gpu):
+        return None
+    plan.release(indices, flat)
+    if call.op == "nanmedian":
+        _middle_of_numbers(plan, source, gpu)
+        return plan.steps()
+    unknown = plan.temporary(1, "whether there is one that is no number")
+    plan.output()
+    plan.release(unknown, values)
+    return plan.steps()
+
+
+def _middle_of_numbers(plan: Plan, source: TensorMeta, gpu: GpuSpec) -> None:
+    mask = plan.temporary(source.numel, "those that are no numbers")
+    missing = plan.temporary(8, "their count")
+    sum_scratch(plan, dense((source.numel,), "bool"), (0,), False, gpu, "int64")
+    left = plan.temporary(8, "how many are left")
+    half = plan.temporary(4, "half of that")
+    place = plan.temporary(8, "the place in the middle")
+    plan.release(half, left, missing, mask)
+    plan.output()
+    plan.release(place)
+
+
+def _mode(call: Call, gpu: GpuSpec, version: Version) -> Steps | None:
+    """`mode(self, dim, keepdim)`: slices up to 2,048 elements in one kernel, from a copy with the dimension last
+    (TensorModeKernel.cpp, `mode_kernel_impl`); longer ones one after the other, of which the sizes are not known."""
+    plan, source = Plan(call), call.args[0]
+    plan.outputs()
+    dim = wrap(call.arg(1, "dim", -1), len(source.shape))
+    length = source.shape[dim] if source.shape else 1
+    if length > _FUSED_MODE:
+        return None
+    if length > 1:
+        last = [*range(len(source.shape))]
+        last[dim], last[-1] = last[-1], last[dim]
+        plan.contiguous(permuted(source, last), "input with the dimension last")
     return plan.steps()
 
 
@@ -265,6 +316,7 @@ RULES = {
     "cummin": _copied,
     "kthvalue": _median,
     "median": _median,
+    "mode": _mode,
     "nanmedian": _median,
     "searchsorted": _searchsorted,
     "bucketize": _searchsorted,

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from memgraph.gpu.call import Call, SparseMeta, Steps, TensorMeta
 from memgraph.gpu.rules import cub
+from memgraph.gpu.rules.indexing import nonzero_scratch, select_scratch
 from memgraph.gpu.rules.layout import Plan, ceil_div
 from memgraph.gpu.rules.reductions import Version
 from memgraph.gpu.spec import GpuSpec
@@ -146,9 +147,28 @@ def _sparse_mask(call: Call, gpu: GpuSpec, version: Version) -> Steps:
     return plan.steps()
 
 
+def _to_sparse(call: Call, gpu: GpuSpec, version: Version) -> Steps | None:
+    """`_to_sparse(self)`: places of what is not 0, copied with the dimensions first, and what is found there, twice
+    (`dense_to_sparse` of TensorConversions.cpp). Recorded for four shapes in float32; not with dense dimensions."""
+    plan, source = Plan(call), call.args[0]
+    if len(call.outputs) != 2 or len(call.outputs[1].shape) != 1:
+        return None
+    indices, values = call.outputs
+    held = nonzero_scratch(plan, source, gpu)
+    places = plan.temporary(indices.nbytes, "places of what is not 0")
+    select_scratch(plan, source, held, gpu)
+    plan.output(0)
+    found = plan.temporary(values.nbytes, "what is there")
+    plan.output(1)
+    plan.release(found, places)
+    return plan.steps()
+
+
 _ENTRIES, _BESIDE = 256, 7
 """cuSPARSE's workspace (`CUSPARSE_SPMM_CSR_ALG1`) is a number of 32 bits for each 256 entries, and one more up to
 alignment: read off 14 of 16 products in fp32 and fp64; with a single column it is less."""
+
+RULES = {"_to_sparse": _to_sparse}
 
 OF_SPARSE = {
     "_coalesce": _coalesce,

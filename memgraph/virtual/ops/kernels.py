@@ -16,7 +16,7 @@ from torch._ops import OpOverload
 from torch._subclasses.fake_tensor import FakeTensor, unset_fake_temporarily
 
 from memgraph.gpu.rules.layout import contiguous_stride
-from memgraph.virtual.ops import grid_sample, linalg, quantized, sync_batch_norm
+from memgraph.virtual.ops import grid_sample, linalg, quantized, sampled, sync_batch_norm
 from memgraph.virtual.values import known as values
 
 aten = torch.ops.aten
@@ -80,6 +80,7 @@ def kernels(state: Callable[[str], None]) -> Mapping[OpOverload, Kernel]:
         **linalg.KERNELS,
         **quantized.KERNELS,
         **sync_batch_norm.KERNELS,
+        **sampled.KERNELS,
     }
 
 

@@ -69,7 +69,32 @@ def kernels(select: Select) -> Mapping[OpOverload, Callable[..., Any]]:
             _remember_rows(fresh, different)
         return _make(source, fresh, values.new_empty(count, *values.shape[1:]), True)
 
+    def entries(source: FakeTensor, sparse_dims: int) -> Tensor:
+        """[dimensions, entries]: where a dense tensor, or any of a place's values, is other than 0."""
+        value = known(source)
+        if value is None:
+            bound = math.prod(source.shape[:sparse_dims])
+            count = select(bound, "elements of a dense tensor that becomes a sparse one are taken to be other than 0")
+            return source.new_empty(sparse_dims, count, dtype=torch.int64)
+        with unset_fake_temporarily():
+            rows = (value != 0).flatten(sparse_dims).any(-1) if value.dim() > sparse_dims else value != 0
+            places = rows.nonzero().t().contiguous()
+        fresh = source.new_empty(places.shape, dtype=torch.int64)
+        _remember_rows(fresh, places)
+        return fresh
+
+    def to_sparse(source: FakeTensor, sparse_dims: int | None = None, **more: Any) -> Tensor:
+        """`_to_sparse`, into coordinates; other layouts are left to torch, which refuses them."""
+        if source.layout is not torch.strided or more.get("layout") not in (None, torch.sparse_coo):
+            return NotImplemented
+        dims = source.dim() - (more.get("dense_dim") or 0) if sparse_dims is None else sparse_dims
+        indices = entries(source, dims)
+        values = source.new_empty(indices.shape[1], *source.shape[dims:])
+        return _make(source, indices, values, True)
+
     return {
+        aten._to_sparse.default: to_sparse,
+        aten._to_sparse.sparse_dim: to_sparse,
         aten.mm.default: _mm,
         aten.mv.default: _mv,
         aten.transpose.int: _transpose,

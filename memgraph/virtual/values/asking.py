@@ -80,6 +80,12 @@ def minimises() -> bool:
     return frame is not None and frame.f_code.co_filename == _LBFGS
 
 
+def place() -> tuple[CodeType, int] | None:
+    """The instruction that asks: a loop of a library asks several questions for one line of the program."""
+    frame = _asking()
+    return None if frame is None else (frame.f_code, frame.f_lasti)
+
+
 def _asking() -> FrameType | None:
     frame: FrameType | None = sys._getframe(1)
     while frame is not None and frame.f_code.co_filename.startswith(_BETWEEN):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import builtins
 import math
 from collections.abc import Mapping, Sequence
+from types import CodeType
 from typing import Any
 
 import torch
@@ -19,13 +20,16 @@ from torch._ops import OpOverload
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from memgraph.errors import MemgraphError, UsageError
+from memgraph.gpu.rules.layout import wrap
 from memgraph.virtual.patches import replaced
 from memgraph.virtual.values import counted, follow
 from memgraph.virtual.values import known as values
-from memgraph.virtual.values.asking import counts, goes_on, minimises, slices
+from memgraph.virtual.values.asking import counts, goes_on, minimises, place, slices
 from memgraph.virtual.values.known import Knowledge
 
 aten = torch.ops.aten
+_Question = tuple[str, str, tuple[CodeType, int] | None]
+"""The program's line, the type of the answer, and the instruction."""
 
 BY_VALUE = frozenset(
     {
@@ -83,7 +87,7 @@ class Assumptions:
             raise UsageError(f"a share of {fraction} cannot be selected: use a number from 0 to 1")
         self.fraction = fraction
         self._stated: dict[str, int] = {}
-        self._asked: dict[tuple[str, str], tuple[int, int, int]] = {}
+        self._asked: dict[_Question, tuple[int, int, int]] = {}
         self._falls = 0
 
     @property
@@ -148,7 +152,10 @@ class Assumptions:
     ) -> Any:  # fmt: skip
         """The result of an op whose result depends on values, where they are known or supposed; None where not."""
         if known is Knowledge.ALL:
-            return self._from_values(mode, values.run_for_real(func, args, kwargs), None, _room(func, args))
+            real = values.run_for_real(func, args, kwargs)
+            if func in _FLAGS:
+                real = _as_wanted(real, *_wanted(func, args, kwargs))
+            return self._from_values(mode, real, None, _room(func, args))
         if func is aten._local_scalar_dense.default and (pair := values.bounds(args[0])) and torch.equal(*pair):
             return pair[0].item()
         guess, choice = follow.guess(func, args, kwargs)
@@ -209,9 +216,10 @@ class Assumptions:
         Raises:
             MemgraphError: it goes on asking.
         """
-        last, within, steps = self._asked.get((where, type(usual).__name__), (step, 0, 0))
+        question = where, type(usual).__name__, place()
+        last, within, steps = self._asked.get(question, (step, 0, 0))
         within, steps = (within + 1, steps) if last == step else (1, steps + 1)
-        self._asked[where, type(usual).__name__] = step, within, steps
+        self._asked[question] = step, within, steps
         times = within if within > 1 else steps
         if times >= ENOUGH:
             raise MemgraphError(
@@ -274,7 +282,16 @@ class Assumptions:
             return values.of_assumed_size(_empty(mode, _indexed_shape(tensor, args[1], size), tensor.dtype))
         if func in _FLAGS:
             return _distinct(mode, func, args, kwargs, size)
-        return _empty(mode, (size,), torch.int64)
+        return _empty(mode, (size,), _counted_in(args, kwargs) if func is aten.bincount.default else torch.int64)
+
+
+def _counted_in(args: Sequence[Any], kwargs: Mapping[str, Any]) -> torch.dtype:
+    """What `bincount` adds up in: weights of float32 as they are, others in float64
+    (aten/src/ATen/native/cuda/SummaryOps.cu)."""
+    weights = args[1] if len(args) > 1 else kwargs.get("weights")
+    if weights is None:
+        return torch.int64
+    return torch.float32 if weights.dtype is torch.float32 else torch.float64
 
 
 def _distinct(
@@ -303,6 +320,12 @@ def _wanted(func: OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any]) ->
     return bool(inverse), bool(counts)
 
 
+def _as_wanted(results: Sequence[Tensor], inverse: bool, counts: bool) -> list[Tensor]:
+    """The same of what a CPU returned, which may count what it was not asked for."""
+    kept = (True, inverse, counts)
+    return [one if keep else one.new_empty(0) for one, keep in zip(results, kept, strict=False)]
+
+
 def _room(func: OpOverload, args: Sequence[Any]) -> int:
     """Elements of the storage that a unique's values, and their counts, are found in: as many as it is given
     (aten/src/ATen/native/cuda/UniqueCub.cu)."""
@@ -313,7 +336,7 @@ def _dimension(func: OpOverload, args: Sequence[Any]) -> int | None:
     """The dimension along which a unique compares slices; None where it compares elements."""
     place = {aten.unique_dim.default: 1, aten.unique_consecutive.default: 3}.get(func, len(args))
     dimension: int | None = args[place] if place < len(args) else None
-    return dimension
+    return dimension if dimension is None else wrap(dimension, args[0].dim())
 
 
 def _rows(args: Sequence[Any], kwargs: Mapping[str, Any]) -> int:

@@ -60,3 +60,25 @@ def test_with_replacement_they_are_looked_up_in_running_sums() -> None:
     found = run("multinomial", new(64, 1000), 4, True, out=new(64, 4, dtype="int64"))
     assert told(found) == ["out 0", 256_000, 256_000, 256_000, "free 2", "free 1", "free 0"]
     assert 256_000 * 2 not in told(run("multinomial", new(64, 1000), 1, True, out=new(64, 1, dtype="int64")))
+
+
+def test_runs_with_their_inverse() -> None:
+    # Recorded of 300,000 int64: the inverse, where runs begin as int32, a running sum; then as above.
+    numbers = new(300_000, dtype="int64")
+    found = told(run("unique_consecutive", numbers, True, True, out=three(300_000, 300_000, 300_000)))
+    sizes = ["out 1", 1_200_000, 1791, "out 0", 8, "out 2", 7167]
+    assert [step for step in found if not str(step).startswith("free")] == sizes
+
+
+def test_floats_are_sorted_by_smaller_tiles() -> None:
+    # Recorded of 300,000 and 2,000,000 numbers: 44 and 290 tiles of 384 threads of 18 floats, where integers have 19.
+    assert (cub.radix_sort(300_000, 4, 0, (9, 0), floats=True), cub.radix_sort(300_000, 4, 0, (9, 0))) == (
+        1_253_887, 1_251_839,
+    )  # fmt: skip
+    assert cub.radix_sort(2_000_000, 4, 0, (9, 0), floats=True) == 8_305_663
+
+
+def test_many_slices_are_compared_by_a_function() -> None:
+    # Recorded of 100,000 slices: 313 tiles of 64 threads of 5 places.
+    found = told(run("unique_dim", new(100_000, 6), 0, True, False, False, out=three(100_000)))
+    assert [step for step in found if isinstance(step, int)] == [800_000, 800_511, 3839]

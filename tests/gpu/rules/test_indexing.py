@@ -100,3 +100,11 @@ def test_masked_scatter_needs_the_running_count_of_the_mask() -> None:
     # 4096 int64 and a scan over them; see the scan by hand.
     found = run("masked_scatter", new(8, 512), new(8, 512, dtype="bool"), new(100), out=new(8, 512))
     assert told(found) == ["out 0", 8 * 4096, 1279, "free 1"]
+
+
+def test_a_mean_counts_what_was_added() -> None:
+    # Recorded of 5,000 numbers scattered over 1,000: ones of the source, counts, flags of where nothing was added.
+    args = new(1000), 0, new(5000, dtype="int64"), new(5000), "mean"
+    found = told(run("scatter_reduce.two", *args, out=new(1000)))
+    assert found == ["out 0", 20_000, 4000, 1000, "free 2", "free 1", "free 0"]
+    assert told(run("scatter_reduce.two", *args[:4], "sum", out=new(1000))) == ["out 0"]

@@ -190,3 +190,24 @@ def test_batched_products_of_heads_split_off_by_a_view() -> None:
 
 def test_matrix_times_broadcast_vector() -> None:
     assert told(run("mv", new(8, 512), strided((512,), (0,)), out=new(8))) == ["out 0", 2048]
+
+
+def test_the_median_of_everything_sorts_everything() -> None:
+    # Recorded of 5,000 and of 300 x 40 transposed: values, indices, a sort; then a flag and the result.
+    found = told(run("median", new(5000), out=new()))
+    assert found == [20_000, 40_000, 40_000, 70_143, "free 3", "free 2", "free 1", 1, "out 0", "free 4", "free 0"]
+    lying = allocated(run("median", strided((40, 300), (1, 40)), out=new()))
+    assert lying == [48_000, 48_000, 96_000, 96_000, 155_903, 1, "out 0"]
+
+
+def test_the_median_of_numbers_counts_what_is_none() -> None:
+    # Recorded of 5,000: a flag for each, how many there are (as 5,000 · 8 bytes), what is left, its half, and the place.
+    found = allocated(run("nanmedian", new(5000), out=new()))
+    assert found == [20_000, 40_000, 40_000, 70_143, 5000, 8, 40_000, 8, 4, 8, "out 0"]
+
+
+def test_a_mode_is_found_in_slices_that_are_copied_unless_they_lie_in_one_piece() -> None:
+    out = (new(40), new(40, dtype="int64"))
+    assert told(run("mode", new(300, 40), 0, out=out)) == ["out 0", "out 1", 48_000]
+    assert told(run("mode", new(300, 40), 1, out=(new(300), new(300, dtype="int64")))) == ["out 0", "out 1"]
+    assert run("mode", new(5000), 0, out=(new(), new(dtype="int64"))) is None

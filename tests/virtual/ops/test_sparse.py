@@ -113,3 +113,26 @@ def test_jagged_attention_takes_the_flash_kernel_over_all_rows() -> None:
     gpu.trace.self_check()
     assert made_by(gpu.trace, "_flash_attention_forward")[0] == 8 * 2 * 16 * 2  # all rows, heads, width, bytes
     assert gpu.trace.unknown_ops == ()
+
+
+def test_a_dense_tensor_becomes_a_sparse_one_of_all_its_elements_or_of_those_that_are_known() -> None:
+    """Recorded on an H200 of 300 x 40 ones: a count, its scratch, places in int64, a selection, then the indices and
+    what is there, twice. Of an identity the entries are known: 5."""
+    with memgraph.virtual_gpu("h200") as gpu:
+        source = torch.rand(300, 40, device="cuda")
+        sparse = source.to_sparse()
+        known = torch.eye(5).cuda().to_sparse()
+    sizes = [buffer.size for buffer in gpu.trace.buffers]
+    assert sizes[:8] == [48_000, 4, 21_503, 192_000, 1023, 192_000, 48_000, 48_000]
+    assert (sparse._nnz(), known._nnz(), sparse.is_coalesced()) == (12_000, 5, True)
+    assert gpu.trace.assumptions == (
+        "12,000 of at most 12,000 elements of a dense tensor that becomes a sparse one are taken to be other than 0",
+    )
+
+
+def test_the_gradient_of_a_dense_tensor_that_became_sparse_is_dense() -> None:
+    with memgraph.virtual_gpu("h200"):
+        source = torch.rand(30, 40, device="cuda", requires_grad=True)
+        source.to_sparse().to_dense().sum().backward()
+        assert source.grad is not None
+        assert source.grad.shape == source.shape

@@ -270,3 +270,26 @@ def test_a_saved_model_says_that_it_has_no_values(tmp_path: Path) -> None:
     assert gpu.trace.assumptions == (f"a tensor is saved without values at {HERE}:{here} (2 times)",)
     with pytest.raises(MemgraphError, match=r"^a torch\.float32 tensor of shape \[2, 3\] was saved on a virtual GPU"):
         torch.load(path, weights_only=False)
+
+
+def test_unique_slices_along_the_last_dimension() -> None:
+    with memgraph.virtual_gpu("h200"):
+        values = torch.empty(30, 40, device="cuda").unique(dim=-1)
+    assert values.shape == (30, 40)
+
+
+def test_what_unique_is_not_asked_for_takes_nothing() -> None:
+    """A CPU tells the places of slices whether it is asked or not; of values that came from one they are known."""
+    slices = torch.arange(6.0).repeat(2).view(6, 2)
+    with memgraph.virtual_gpu("h200") as gpu:
+        slices.cuda().unique(dim=0)
+    # the slices, their places, a sort, the first of each run, the three slices that differ
+    assert [buffer.size for buffer in gpu.trace.buffers][0::4] == [48, 24]
+
+
+@pytest.mark.parametrize(("weights", "size"), [(torch.float32, 40), (torch.float64, 80), (torch.int64, 80)])
+def test_counts_are_added_up_in_the_type_of_their_weights(weights: torch.dtype, size: int) -> None:
+    with memgraph.virtual_gpu("h200"):
+        index = torch.empty(100, dtype=torch.int64, device="cuda")
+        counts = torch.bincount(index, weights=torch.ones(100, device="cuda", dtype=weights), minlength=10)
+    assert counts.untyped_storage().nbytes() == size
