@@ -10,19 +10,40 @@ torch/csrc/autograd/FunctionsManual.cpp), and there without a look at the indice
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch._ops import OpOverload
 from torch._subclasses.fake_tensor import FakeTensor
 
 from memgraph.virtual.raw import storage_of
 
-ADD = torch.ops.aten.add.Tensor
-ADD_IN_PLACE = torch.ops.aten.add_.Tensor
-PUT = torch.ops.aten.index_put.default
-PUT_INTO_ZEROS = torch.ops.aten._index_put_impl_.default
+aten = torch.ops.aten
+ADD = aten.add.Tensor
+ADD_IN_PLACE = aten.add_.Tensor
+PUT = aten.index_put.default
+PUT_INTO_ZEROS = aten._index_put_impl_.default
+
+
+_CROSS_ENTROPY = "BinaryCrossEntropyWithLogitsBackward0"
+_EXTREMUM = ("MaxBackward1", "MinBackward1", "MedianBackward0", "NanmedianBackward0")
+IN_PLACE: Mapping[OpOverload, Mapping[str, OpOverload]] = {
+    aten.sub.Tensor: {_CROSS_ENTROPY: aten.sub_.Tensor},
+    aten.mul.Tensor: {_CROSS_ENTROPY: aten.mul_.Tensor},
+    aten.logical_and.default: dict.fromkeys(_EXTREMUM, aten.logical_and_.default),
+    aten.masked_fill.Scalar: {"Atan2Backward0": aten.masked_fill_.Scalar},
+    aten.put.default: {"TakeBackward0": aten.put_.default},
+}
+"""Ops that a backward formula in C++ (torch/csrc/autograd/FunctionsManual.cpp) asks for where it would write into its
+first argument, had that no dispatch mode: by the node whose formula it is, what it does then."""
+
+
+def in_place_form(func: OpOverload) -> OpOverload | None:
+    """What a real run does for one of those, where it is asked for by such a formula."""
+    node = torch._C._current_autograd_node()
+    return None if node is None or torch.is_grad_enabled() else IN_PLACE[func].get(node.name())
 
 
 def puts_into_zeros() -> bool:
@@ -62,22 +83,29 @@ class Accumulation:
         if key != self._node:
             self._node, self._since = key, op
 
-    def in_place(self, args: Sequence[Any], made_by: Callable[[Tensor], int]) -> bool:
+    def in_place(self, args: Sequence[Any], made_by: Callable[[Tensor], int], node: Any) -> bool:
         """Whether `add(*args)` is the engine's, and a real run would write into the first argument.
 
-        The buffer's tensor is there since before this node's evaluation began; what a formula adds is its own.
+        The buffer's tensor is there since before this node's evaluation began, or another gradient of this node that
+        goes the same way, as of `y * y`; what a formula adds is its own.
         """
         if len(args) != 2 or torch.is_grad_enabled() or not all(isinstance(arg, FakeTensor) for arg in args):
             return False
         old, new = args
         if old.layout is not torch.strided:
             return False  # a sparse gradient has no storage, and the engine adds it out of place (accumulate_grad.h)
-        if made_by(old) >= self._since or old.shape != new.shape:
+        if old.shape != new.shape or (made_by(old) >= self._since and not _meet(node)):
             return False
         storage = torch._C._storage_Use_Count(storage_of(old)._cdata)  # type: ignore[attr-defined]
         references = References(old._use_count(), storage, sys.getrefcount(old))
         self.seen.append(references)
         return references == self.sole and _is_dense(old)
+
+
+def _meet(node: Any) -> bool:
+    """Whether two gradients of a node go the same way."""
+    ways = [way for way in node.next_functions if way[0] is not None]
+    return len(set(ways)) < len(ways)
 
 
 def run_two_gradients() -> None:

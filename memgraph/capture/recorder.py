@@ -21,10 +21,12 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from memgraph.capture.accumulate import (
     ADD,
     ADD_IN_PLACE,
+    IN_PLACE,
     PUT,
     PUT_INTO_ZEROS,
     Accumulation,
     References,
+    in_place_form,
     puts_into_zeros,
 )
 from memgraph.capture.allocating import Allocating
@@ -44,6 +46,7 @@ from memgraph.errors import UsageError
 from memgraph.trace import Category, Op, TensorSpec
 from memgraph.virtual import draws
 from memgraph.virtual.graphs import not_permitted
+from memgraph.virtual.ops.attention import adds_mask
 from memgraph.virtual.ops.dispatch import run_composite
 from memgraph.virtual.ops.higher_order import run_higher_order
 from memgraph.virtual.ops.host_waits import host_waits
@@ -202,6 +205,8 @@ class Recorder(FakeTensorMode):
             operator = self.operators.of(ADD_IN_PLACE)
         elif func is PUT and fake and puts_into_zeros():
             operator, args = self.operators.of(PUT_INTO_ZEROS), (*args[:3], True, True)
+        elif func in IN_PLACE and fake and (form := in_place_form(func)) is not None:
+            operator = self.operators.of(form)
         if fake or self.operators.makes_fake(func, args, kwargs):
             with ONE_AT_A_TIME:
                 return self._counted(operator, types, args, kwargs)
@@ -342,11 +347,13 @@ class Recorder(FakeTensorMode):
             self.storages.check()
 
     def _accumulates_in_place(self, args: Sequence[Any]) -> bool:
+        if adds_mask():
+            return True
         node = torch._C._current_autograd_node()
         if node is None:
             return False
         self.accumulation.evaluating(node, len(self.ops))
-        return self.accumulation.in_place(args, self.tags.made_by)
+        return self.accumulation.in_place(args, self.tags.made_by, node)
 
     def bear(self, tensor: Tensor) -> None:
         """A tensor that stands for one on the device, whatever it is itself."""

@@ -236,7 +236,10 @@ def test_an_expanded_gradient_is_not_added_into() -> None:
 
 
 class Node:
-    """As Python sees a node of C++: an object anew each time that somebody asks, once the last one died."""
+    """As Python sees a node of C++: an object anew each time that somebody asks, once the last one died. Its gradients
+    go different ways."""
+
+    next_functions = (("first", 0), ("second", 0), (None, 0), (None, 0))
 
     def _sequence_nr(self) -> int:
         return 7
@@ -249,10 +252,10 @@ def test_what_a_formula_adds_is_its_own_whichever_object_shows_its_node() -> Non
         met = Accumulation(None)
         with torch.no_grad():
             met.evaluating(Node(), 2)
-            assert met.in_place((old, new), lambda _: 1) is False
+            assert met.in_place((old, new), lambda _: 1, Node()) is False
             assert len(met.seen) == 1  # made before the node: the engine's, whose references are counted
             met.evaluating(Node(), 5)
-            assert met.in_place((old, new), lambda _: 3) is False
+            assert met.in_place((old, new), lambda _: 3, Node()) is False
             assert len(met.seen) == 1
 
 

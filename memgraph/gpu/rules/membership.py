@@ -53,7 +53,7 @@ def _made_distinct(plan: Plan, call: Call, elements: TensorMeta, tests: TensorMe
         return False
     if not unique_scratch(plan, tests, False, False, gpu, keep_other):
         return False
-    left = sum(call.kwargs["distinct"])
+    left = sum(call.kwargs.get("distinct", (elements.numel, tests.numel)))
     if not _sorted(plan, left, elements, gpu, (kept[0], others[0]), "PyTorch: at most {} (estimate)"):
         return False
     plan.release(kept[1])

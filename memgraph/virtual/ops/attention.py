@@ -8,6 +8,7 @@ around the kernels. Tried on torch 2.11 to 2.15.
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Callable
 
 import torch
@@ -115,10 +116,27 @@ def _aligned(mask: Tensor) -> Tensor:
 def _math(
     query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, dropout: float, causal: bool, scale: float | None
 ) -> Tensor:
-    return aten._scaled_dot_product_attention_math(
-        query, key, value, mask, dropout, causal and mask is None, None, scale=scale,
-        enable_gqa=query.shape[1] != key.shape[1],
-    )[0]  # fmt: skip
+    _HERE.masks = True
+    try:
+        return aten._scaled_dot_product_attention_math(
+            query, key, value, mask, dropout, causal and mask is None, None, scale=scale,
+            enable_gqa=query.shape[1] != key.shape[1],
+        )[0]  # fmt: skip
+    finally:
+        _HERE.masks = False
+
+
+class _Here(threading.local):
+    masks = False
+
+
+_HERE = _Here()
+
+
+def adds_mask() -> bool:
+    """Whether this thread is inside the attention that is made of other ops, which adds nothing but its mask: to the
+    scores in place, had those no dispatch mode (`_scaled_dot_product_attention_math` of attention.cpp)."""
+    return _HERE.masks
 
 
 _KERNELS = {Backend.CUDNN: _cudnn, Backend.FLASH: _flash, Backend.EFFICIENT: _efficient, Backend.MATH: _math}

@@ -57,6 +57,51 @@ def _embedding_bag_backward(
     )
 
 
+def _gather_backward(grad: Tensor, source: Tensor, dim: int, index: Tensor, sparse_grad: bool) -> Tensor:
+    """aten/src/ATen/native/TensorAdvancedIndexing.cpp: scattered into zeros."""
+    if sparse_grad:
+        return aten._gather_sparse_backward(source, dim, index, grad)
+    return grad.new_zeros(source.shape).scatter_add_(dim, index, grad)
+
+
+def _index_select_backward(grad: Tensor, sizes: Sequence[int], dim: int, index: Tensor) -> Tensor:
+    """The same file: added into zeros."""
+    return grad.new_zeros(sizes).index_add_(dim, index, grad)
+
+
+def _masked_select_backward(grad: Tensor, source: Tensor, mask: Tensor) -> Tensor:
+    """The same file: what was selected, back in zeros."""
+    shape = torch.broadcast_shapes(source.shape, mask.shape)
+    return torch.zeros_like(source.expand(shape)).masked_scatter_(mask, grad)
+
+
+def _trace_backward(grad: Tensor, sizes: Sequence[int]) -> Tensor:
+    """torch/csrc/autograd/FunctionsManual.cpp: the diagonal of zeros is filled."""
+    flat = grad.new_zeros(sizes[0] * sizes[1])
+    places = torch.arange(0, flat.numel(), sizes[1] + 1, dtype=torch.int64, device=grad.device)
+    return flat.index_fill_(0, places, grad).view(sizes)
+
+
+def _cummaxmin_backward(grad: Tensor, source: Tensor, indices: Tensor, dim: int) -> Tensor:
+    """aten/src/ATen/native/ReduceOps.cpp: scattered into zeros."""
+    return source.new_zeros(source.shape).scatter_add_(dim, indices, grad) if source.numel() else source
+
+
+def _cumprod_backward(grad: Tensor, source: Tensor, dim: int, output: Tensor) -> Tensor:
+    """The same file: where no element is zero, which is asked, a running sum from the end, divided by the elements."""
+    if source.numel() <= 1 or source.shape[dim] == 1:
+        return grad
+    weighted = output.conj() * grad
+    zero = source == 0
+    if bool(zero.any()):
+        return run_composite(aten.cumprod_backward.default, grad, source, dim, output)
+    flipped = weighted.flip(dim)
+    sums = flipped.cumsum(dim)
+    back = sums.flip(dim)
+    del flipped, sums
+    return back.div(source.conj())
+
+
 def _is_all_true(source: Tensor) -> Tensor:
     """aten/src/ATen/native/ReduceOps.cpp: `all` under another name."""
     return source.all()
@@ -148,6 +193,12 @@ COMPOSITES: dict[OpOverload, Callable[..., Any]] = {
     aten.allclose.default: _allclose,
     aten.one_hot.default: _one_hot,
     aten.cov.default: _cov,
+    aten.gather_backward.default: _gather_backward,
+    aten.index_select_backward.default: _index_select_backward,
+    aten.masked_select_backward.default: _masked_select_backward,
+    aten.trace_backward.default: _trace_backward,
+    aten.cummaxmin_backward.default: _cummaxmin_backward,
+    aten.cumprod_backward.default: _cumprod_backward,
     **batch_norm.COMPOSITES,
     **grid_sample.COMPOSITES,
     **linalg.COMPOSITES,

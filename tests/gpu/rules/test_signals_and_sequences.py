@@ -29,8 +29,8 @@ def test_windows_on_the_virtual_gpu() -> None:
     ("first", "copies"), [(True, [1536, 896, 1152, 320, 256, 1536, 128]), (False, [896, 1152, 1536])]
 )
 def test_steps_that_the_same_sequences_reach_are_copied_together(first: bool, copies: list[int]) -> None:
-    """Eight sequences of 16 floats each: 3 steps of all eight, 2 of seven, 3 of six, 1 of five, 1 of four, 8 of three, 1
-    of two, 1 of one. Rows of 64 bytes; steps that lie in one piece are no copies: the last one always, and with the
+    """Eight sequences of 16 floats each: 3 steps of all eight, 2 of seven, 3 of six, 1 of five, 1 of four, 8 of three,
+    1 of two, 1 of one. Rows of 64 bytes; steps that lie in one piece are no copies: the last one always, and with the
     sequences behind the steps those of all, and single ones."""
     lengths = torch.tensor([20, 19, 18, 10, 9, 8, 5, 3])
     with memgraph.virtual_gpu("h200") as gpu:

@@ -201,7 +201,7 @@ def test_the_median_of_everything_sorts_everything() -> None:
 
 
 def test_the_median_of_numbers_counts_what_is_none() -> None:
-    # Recorded of 5,000: a flag for each, how many there are (as 5,000 · 8 bytes), what is left, its half, and the place.
+    # Recorded of 5,000: a flag for each, how many there are (as 5,000 · 8 bytes), what is left, its half, the place.
     found = allocated(run("nanmedian", new(5000), out=new()))
     assert found == [20_000, 40_000, 40_000, 70_143, 5000, 8, 40_000, 8, 4, 8, "out 0"]
 

@@ -165,3 +165,82 @@ def test_whether_all_are_close_takes_what_it_compares_with() -> None:
     names = [op.name for op in trace.ops]
     assert "aten.allclose.default" not in names and "aten.any.default" in names
     assert sum(buffer.size == 4000 for buffer in trace.buffers) >= 2 + 2 + 2
+
+
+_PLACES = torch.tensor([[0, 2, 1]])
+IN_ZEROS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "gather": lambda x: x.gather(0, _PLACES.cuda()),
+    "index_select": lambda x: x.index_select(0, _PLACES[0].cuda()),
+    "masked_select": lambda x: x.masked_select(torch.ones(3, 3, dtype=torch.bool, device="cuda")),
+    "trace": lambda x: x.trace(),
+    "cummax": lambda x: x.cummax(0)[0],
+    "take": lambda x: x.take(_PLACES.cuda()),
+}
+
+
+def gradient_of(function: Callable[[torch.Tensor], torch.Tensor], *shape: int) -> list[int]:
+    """Bytes of all that the gradient of a function takes, one after the other, but for the ones it begins with."""
+    with memgraph.virtual_gpu("h200") as gpu:
+        source = torch.rand(shape, device="cuda", requires_grad=True)
+        result = function(source)
+        gradient = torch.ones_like(result)
+        torch.autograd.grad(result, source, gradient)
+    ones = max(index for index, op in enumerate(gpu.trace.ops) if op.name == "aten.ones_like.default")
+    return [buffer.size for buffer in gpu.trace.buffers if buffer.op > ones]
+
+
+@pytest.mark.parametrize("name", IN_ZEROS)
+def test_a_gradient_is_written_into_its_zeros(name: str) -> None:
+    """One buffer of 9 floats, as recorded on an H200 for each; torch makes two where it is under a dispatch mode."""
+    assert gradient_of(IN_ZEROS[name], 3, 3).count(36) == 1
+
+
+def test_the_gradient_of_a_running_product_without_zeros_is_a_running_sum() -> None:
+    """Recorded on an H200 of 5 x 5 x 5 floats: the weighted gradient, flags of zeros, whether any, a sum from the end
+    in three steps, and the quotient."""
+    assert gradient_of(lambda x: x.cumprod(1), 5, 5, 5) == [500, 125, 1, 500, 500, 500, 500]
+
+
+def test_the_gradient_of_a_cross_entropy_of_logits_is_worked_out_in_the_sigmoid() -> None:
+    """Recorded on an H200 of 5 x 5, with its mean's gradient: one buffer where three were asked for."""
+    assert gradient_of(lambda x: F.binary_cross_entropy_with_logits(x, torch.zeros_like(x)), 5, 5) == [100]
+
+
+def test_the_gradient_of_the_largest_element_is_masked_in_place() -> None:
+    """Recorded on an H200 of 5 x 5 x 5: flags of what is no number, of the largest, of both, then their count (as
+    int64) and what falls to each."""
+    assert gradient_of(lambda x: x.max(), 5, 5, 5) == [125, 1, 125, 8, 1000, 4, 500]
+
+
+SAME_WAY: dict[str, tuple[Callable[[torch.Tensor], torch.Tensor], list[int]]] = {
+    "a square": (lambda y: y * y, [100, 100]),
+    "a cube": (lambda y: y * y * y, [100, 100, 100, 100]),
+    "an angle": (lambda y: torch.atan2(y, y), [100, 100, 100, 25, 100, 100, 100, 100, 100]),
+}
+
+
+@pytest.mark.parametrize("name", SAME_WAY)
+def test_two_gradients_of_one_node_that_go_the_same_way_meet_in_place(name: str) -> None:
+    """Of 5 x 5 floats: what the formula makes, and no sum of it. Recorded on an H200 with `masked.var`, local response
+    normalisation and `atan2`."""
+    function, made = SAME_WAY[name]
+    assert gradient_of(lambda x: function(x + 1), 5, 5) == made
+
+
+def test_halves_of_one_gradient_do_not() -> None:
+    """Both are views of what the node was given, which nobody may write to."""
+    assert gradient_of(lambda x: torch.cat([x + 0] * 2), 5, 5) == [100]
+
+
+def test_attention_of_other_ops_adds_its_mask_to_the_scores() -> None:
+    """Recorded on an H200: the scores, then their softmax, and none between. Here in float64, which no fused kernel
+    takes: 2 · 4 · 128 · 128 scores of 8 bytes."""
+
+    def run() -> None:
+        query = torch.rand(2, 4, 128, 64, device="cuda", dtype=torch.float64)
+        F.scaled_dot_product_attention(query, query, query, attn_mask=query.new_zeros(128, 128))
+
+    trace = allocations(run)
+    assert [op.name for op in trace.ops].count("aten.add_.Tensor") == 1
+    assert [buffer.size for buffer in trace.buffers].count(1_048_576) == 2
+    assert not sizes(trace, "add")
