@@ -98,7 +98,8 @@ class Accumulation:
             return False
         storage = torch._C._storage_Use_Count(storage_of(old)._cdata)  # type: ignore[attr-defined]
         references = References(old._use_count(), storage, sys.getrefcount(old))
-        self.seen.append(references)
+        if self.sole is None:
+            self.seen.append(references)
         return references == self.sole and _is_dense(old)
 
 

@@ -13,6 +13,7 @@ from memgraph.capture.provenance import ModulePaths, SourceLines
 from memgraph.capture.roots import UNNAMED_GRADIENT, Path
 from memgraph.capture.storages import Storages
 from memgraph.capture.tags import Tags
+from memgraph.capture.waiting import SHOWS, Waiting
 from memgraph.capture.written import line_of_class, line_that_fills, line_that_passes, line_that_registers
 from memgraph.trace import Action, Held, Op, Role
 
@@ -64,6 +65,8 @@ class Keeping:
         self._cycles: dict[str, _Who] = {}
         """Who held what was made at a line, where it was found in a cycle."""
         self._collected = 0
+        self.waiting = Waiting()
+        self._collecting = collecting
         collecting.around = self._collect
 
     def ended(self, unit: str) -> None:
@@ -95,7 +98,7 @@ class Keeping:
             self._who.pop(buffer, None)
         self._who |= {buffer: self._told(one, moment) for buffer, one in found.items()}
 
-    def _collect(self, run: Callable[[], int]) -> int:
+    def _collect(self, run: Callable[[], int], asked: bool) -> int:
         """Python's collector: what it frees was held by cycles of references. By which is looked for once, before it
         runs again: to look takes long, and few programs have such."""
         if self._collected and not self._cycles:
@@ -103,11 +106,27 @@ class Keeping:
         start = len(self._ledger)
         found = run()
         died = [buffer for action, buffer, *_ in self._ledger.rows(start) if action in _DIES] if found else []
+        self.waiting.collected(died, len(self._ledger), asked=asked)
         size = sum(map(self._ledger.sizes.__getitem__, died))
         if size >= _MUCH:
             self._collected += size
             self._who |= dict.fromkeys(died, _SOME_CYCLE)
         return found
+
+    def over(self) -> None:
+        """The program is over, and its names are still there. What else is alive, and is not the newest of its name,
+        may wait for the collector; where that is much, it is let run, of which the record shows nothing."""
+        wanted, ledger = self._older(), self._ledger
+        if sum(map(ledger.sizes.__getitem__, wanted)) <= ledger.allocator.peak_requested // SHOWS:
+            return
+        ledger.close()
+        before = self._storages.keys_of(wanted).values()
+        self._collecting.now()
+        self.waiting.left({*before} - {*self._storages.keys_of(wanted).values()})
+
+    def _older(self) -> list[int]:
+        newest = {self._ledger.names.get(buffer, ""): buffer for buffer in sorted(self._ledger.live())}
+        return [b for b in self._unnamed() if b not in self._ledger.names or newest[self._ledger.names[b]] != b]
 
     def _find_cycles(self) -> None:
         wanted = self._unnamed()

@@ -146,6 +146,10 @@ class Ledger:
         """The buffers that are alive."""
         return list(self._blocks)
 
+    def objects(self) -> int:
+        """How many of Python's it is made of, as far as that changes: a free block has a key besides."""
+        return len(self._blocks) + len(self.waiting) + 2 * self.allocator.idle + len(self.phases)
+
     @property
     def live_bytes(self) -> int:
         """What they asked for."""

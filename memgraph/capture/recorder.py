@@ -103,8 +103,8 @@ class Recorder(FakeTensorMode):
         self.paths = ModulePaths(self._entered)
         self.shapes = Shapes()
         self.tags = Tags(self.shapes, self._adopt)
-        self.collecting = Collecting()
-        self.storages = Storages(ledger, self.shapes, self.collecting.died)
+        self.storages = Storages(ledger, self.shapes)
+        self.collecting = Collecting(self.storages, ledger.objects)
         self.allocating = Allocating(ledger, operators, self.storages)
         self.marks = Marks(ledger, self.storages, self.paths)
         self.accumulation = Accumulation(sole)
@@ -218,15 +218,13 @@ class Recorder(FakeTensorMode):
         """The op, whose own objects are not the program's. The stack is looked at first: see `Collecting`."""
         source = self.sources.current(3)
         self.collecting.begins()
-        made = 0
         try:
             outputs = self._run_fake(operator, types, args, kwargs, source)
-            made = len(outputs) if isinstance(outputs, (list, tuple)) else 1
             if operator.draws is not None:
                 draws.advance(operator.draws, outputs, args, kwargs)
             return outputs
         finally:
-            self.collecting.ends(made)
+            self.collecting.ends()
 
     def _run_fake(
         self, operator: Operator, types: Sequence[type], args: Sequence[Any], kwargs: Mapping[str, Any], source: str
@@ -333,6 +331,7 @@ class Recorder(FakeTensorMode):
                 self._notice_gradient(outputs)
         self._afterwards(operator, args, kwargs, outputs, known)
         self._gives(index, self.tags.tag(index, outputs, recipe))
+        self.collecting.first(outputs, arguments.tensors)
         return outputs
 
     def _afterwards(

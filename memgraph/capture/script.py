@@ -19,6 +19,10 @@ from memgraph.errors import UsageError
 from memgraph.gpu.allocator.out_of_memory import OutOfMemory
 
 
+def _nothing() -> None:
+    pass
+
+
 class StepsDone(OwnEnd):
     """Ends a script after as many optimizer steps as were asked for."""
 
@@ -55,33 +59,43 @@ def run_script(
     if steps is not None:
         gpu.updates.after_step = _stop_after(steps)
     with as_main(target, arguments, module):
-        return ended(target, module)
+        return ended(target, module, gpu.over)
 
 
-def ended(target: str, module: bool) -> Ended:
-    """Run it in this process, and say how it ended."""
+def ended(target: str, module: bool, over: Callable[[], None] = _nothing) -> Ended:
+    """Run it in this process, and say how it ended.
+
+    Args:
+        over: called when it has, and what it names is still there.
+    """
     process = os.getpid()
     with surroundings_kept():
-        how = _ran(target, module)
+        how = _ran(target, module, over)
     if os.getpid() != process:
         leave(how)
     return how
 
 
-def _ran(target: str, module: bool) -> Ended:
+def _ran(target: str, module: bool, over: Callable[[], None]) -> Ended:
+    """The names of a script that ends by an exception are held by that."""
     try:
         if module:
-            runpy.run_module(target, run_name="__main__", alter_sys=True)
+            names = runpy.run_module(target, run_name="__main__", alter_sys=True)
         else:
-            runpy.run_path(target, run_name="__main__")
+            names = runpy.run_path(target, run_name="__main__")
     except StepsDone:
+        over()
         return Ended(0)
     except SystemExit as exit_:
+        over()
         return _exit(exit_.code)
     except (KeyboardInterrupt, OwnEnd):
         raise
     except BaseException as error:  # Python shows these too
+        over()
         return Ended(1, error=error)
+    over()
+    names.clear()
     return Ended(0)
 
 

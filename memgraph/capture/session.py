@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import os
 from collections.abc import Mapping
@@ -14,7 +15,7 @@ from torch.utils._python_dispatch import _disable_current_modes
 
 from memgraph.capture.accumulate import References, run_two_gradients
 from memgraph.capture.categorize import categorize
-from memgraph.capture.collecting import paused
+from memgraph.capture.collecting import Objects, paused
 from memgraph.capture.compiling import Compiling
 from memgraph.capture.facts import Facts
 from memgraph.capture.joining import take_place, take_place_when_asked
@@ -135,7 +136,7 @@ class VirtualGpu:
         self.facts = Facts(self.recorder.sources)
         self.updates = Updates(self.recorder, self.facts, functools.partial(self.keeping.ended, "step"))
         self._stack = contextlib.ExitStack()
-        self._entered = False
+        self._entered = self._over = False
 
     def __enter__(self) -> Self:
         if self._entered:
@@ -176,7 +177,7 @@ class VirtualGpu:
             self.recorder.entries = list(self.updates.entries)
             stack.enter_context(self.compiling.following())
             stack.enter_context(self.recorder.keeps_interrupts())
-            stack.enter_context(self.recorder.collecting.following())
+            stack.enter_context(self.recorder.collecting.following(self._objects()))
             stack.enter_context(threads_take_part(self.recorder, self.recorder.here))
             stack.enter_context(self.recorder)
             self._stack = stack.pop_all()
@@ -185,7 +186,14 @@ class VirtualGpu:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        self.over()
         self._stack.__exit__(kind, error, traceback)
+
+    def over(self) -> None:
+        """The program that ran is over, and what it names is still there."""
+        if not self._over:
+            self._over = True
+            self.keeping.over()
 
     def mark(self, phase: str) -> None:
         """Say that a phase begins. Only the first `input`, where loading ends, cannot be told from the run itself."""
@@ -196,7 +204,9 @@ class VirtualGpu:
     def trace(self) -> Trace:
         """What has happened so far."""
         with paused():
-            return self._so_far()
+            trace = self._so_far()
+            assumed = self.keeping.waiting.said(trace)
+            return dataclasses.replace(trace, assumptions=(*trace.assumptions, *assumed)) if assumed else trace
 
     def _so_far(self) -> Trace:
         ledger, recorder = self.ledger, self.recorder
@@ -239,16 +249,22 @@ class VirtualGpu:
         Raises:
             TorchChanged: the engine did not add the two gradients the way torch 2.11 to 2.15 do.
         """
-        trial = Recorder(Ledger(Allocator(2**40)), Kinds(self.spec, self.kinds.torch_version), Assumptions())
+        trial = self._another_recorder()
         with _disable_current_modes(), trial, torch.enable_grad(), torch.inference_mode(False):
             run_two_gradients()
-            with no_garbage_collection():
-                self.recorder.collecting.try_out(lambda: torch.empty(64, device="cuda"))
         if len(trial.accumulation.seen) != 1:
             raise TorchChanged(
                 f"torch {torch.__version__}'s autograd engine accumulates gradients in a way not seen before"
             )
         return trial.accumulation.seen[0]
+
+    def _objects(self) -> Objects:
+        trial = self._another_recorder()
+        with _disable_current_modes(), trial, no_garbage_collection():
+            return trial.collecting.try_out(lambda: torch.empty(64, device="cuda"))
+
+    def _another_recorder(self) -> Recorder:
+        return Recorder(Ledger(Allocator(2**40)), Kinds(self.spec, self.kinds.torch_version), Assumptions())
 
     def _told(self) -> dict[str, Any]:
         """What is run; where blocks waited for other streams also how the allocator is set, for whoever asks what would

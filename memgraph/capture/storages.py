@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 import weakref
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -19,15 +18,22 @@ from memgraph.virtual.ops.shapes import Recipe, Shapes
 from memgraph.virtual.ops.sparse import parts_of
 from memgraph.virtual.raw import storage_of
 
-_weakly, _partial = weakref.ref, functools.partial
 _NO_BUFFER = -1
 """Stands for the buffer of a storage that is not on the device."""
 _EMPTIED = "_memgraph_emptied"
-_NOT_THERE = (_NO_BUFFER, None)
 _NO_BACKWARD = -1
 """What torch says of a graph that is not at work."""
 Born = tuple[Tensor, torch.UntypedStorage, TensorSpec]
 """A storage that is new, and a tensor that looks at all of it."""
+
+
+class _Followed(weakref.ref[torch.UntypedStorage]):
+    """A storage that is alive. One object for each, which is what `Collecting` counts with."""
+
+    __slots__ = ("buffer", "key")
+    buffer: int
+    key: int
+    """The storage's `_cdata`."""
 
 
 class Storages:
@@ -36,23 +42,26 @@ class Storages:
     Args:
         ledger: where allocations go.
         shapes: the looks of the run's tensors.
-        died: told of each storage that dies.
     """
 
-    def __init__(self, ledger: Ledger, shapes: Shapes, died: Callable[[], None]) -> None:
+    def __init__(self, ledger: Ledger, shapes: Shapes) -> None:
         self.specs: dict[int, TensorSpec] = {}
         """Of the tensors that the buffers were allocated for, by buffer."""
         self._ledger = ledger
         self._shapes = shapes
-        self._told = died
         self._settled: dict[tuple[Smaller, int], int] = {}
         """What a temporary that can do with less took last."""
         self._tried_out: set[tuple[Smaller, bool]] = set()
         """Kernels that were tried, and whether by the thread of the backward: each thread keeps what it found
         (`benchmark_cache`, aten/src/ATen/native/cudnn/Conv_v8.cpp)."""
-        self._live: dict[int, tuple[int, weakref.ref[torch.UntypedStorage]]] = {}
+        self._live: dict[int, _Followed] = {}
+        self._gone = self._died
         self.refilled: set[int] = set()
         """Buffers of storages that are emptied and filled again."""
+
+    def __len__(self) -> int:
+        """How many are followed."""
+        return len(self._live)
 
     def new(self, outputs: Any) -> list[Born]:
         """Those on the device that an op's outputs have and that were not there before, in order."""
@@ -98,7 +107,7 @@ class Storages:
     def resized(self, storage: torch.UntypedStorage) -> None:
         """A script may have given it another size."""
         if storage.nbytes() != self._held(storage):
-            before = self._live.get(storage._cdata, _NOT_THERE)[0]
+            before = self._buffer_of(storage._cdata)
             self.hold(storage, TensorSpec((storage.nbytes(),), "uint8"))
             self._note_refill(storage, before)
 
@@ -107,11 +116,11 @@ class Storages:
             vars(storage)[_EMPTIED] = True
             self.refilled.add(before)
         elif _EMPTIED in vars(storage):
-            self.refilled.add(self._live[storage._cdata][0])
+            self.refilled.add(self._live[storage._cdata].buffer)
 
     def address(self, storage: torch.UntypedStorage) -> int:
         """Where its block begins; 0 if it has none."""
-        buffer, _ = self._live.get(storage._cdata, _NOT_THERE)
+        buffer = self._buffer_of(storage._cdata)
         return self._ledger.address(buffer) if buffer != _NO_BUFFER else 0
 
     def check(self) -> None:
@@ -120,8 +129,8 @@ class Storages:
         Raises:
             InvariantError: they differ.
         """
-        for buffer, reference in list(self._live.values()):
-            storage = reference()
+        for reference in list(self._live.values()):
+            storage, buffer = reference(), reference.buffer
             if storage is not None and buffer != _NO_BUFFER and storage.nbytes() != self._ledger.sizes[buffer]:
                 raise InvariantError(
                     f"a storage of {storage.nbytes():,} bytes stands in the ledger with {self._ledger.sizes[buffer]:,}"
@@ -131,12 +140,12 @@ class Storages:
 
     def _held(self, storage: torch.UntypedStorage) -> int:
         """The bytes that the ledger has for it."""
-        buffer, _ = self._live.get(storage._cdata, _NOT_THERE)
+        buffer = self._buffer_of(storage._cdata)
         return self._ledger.sizes[buffer] if buffer != _NO_BUFFER else 0
 
     def take_over(self, other: Storages) -> bool:
         """Those of an earlier run that are still alive, as what they were there, outside any op; whether it had any."""
-        left = [(buffer, storage) for buffer, reference in other._live.values() if (storage := reference()) is not None]
+        left = [(one.buffer, storage) for one in other._live.values() if (storage := one()) is not None]
         other._live.clear()
         op, self._ledger.op = self._ledger.op, -1
         for buffer, storage in left:
@@ -164,13 +173,13 @@ class Storages:
 
     def buffer_at(self, storage: int) -> int | None:
         """The same for a storage, by its `_cdata`."""
-        entry = self._live.get(storage)
-        return entry[0] if entry and entry[0] != _NO_BUFFER else None
+        buffer = self._buffer_of(storage)
+        return buffer if buffer != _NO_BUFFER else None
 
     def keys_of(self, buffers: Collection[int]) -> dict[int, int]:
         """These buffers, by the `_cdata` of the storages that they are given to."""
         wanted = set(buffers)
-        return {key: buffer for key, (buffer, _) in self._live.items() if buffer in wanted}
+        return {key: one.buffer for key, one in self._live.items() if one.buffer in wanted}
 
     def _follow(self, steps: Steps, born: Sequence[Born]) -> None:
         temporaries: list[int | None] = []
@@ -230,12 +239,13 @@ class Storages:
         """A storage comes to life; its buffer is freed when it dies, or when it takes another size: then it is given
         a new one before the old one goes (`resize_bytes_cuda`, aten/src/ATen/native/cuda/Resize.cpp)."""
         key = storage._cdata
-        before, _ = self._live.pop(key, _NOT_THERE)
+        before = self._buffer_of(key)
+        self._live.pop(key, None)
         size = storage.nbytes()
         if size:
             buffer = self._ledger.allocate(size)
             self.specs[buffer] = spec
-            self._live[key] = (buffer, _weakly(storage, _partial(self._died, key, buffer)))
+            self._know(storage, buffer)
         if before != _NO_BUFFER:
             if size:
                 self._ledger.inherit(buffer, before)
@@ -243,20 +253,24 @@ class Storages:
 
     def born(self, storage: torch.UntypedStorage, spec: TensorSpec, size: int) -> None:
         """The same of a storage of so many bytes that was just made."""
-        key = storage._cdata
         buffer = self._ledger.allocate(size)
         self.specs[buffer] = spec
-        self._live[key] = (buffer, _weakly(storage, _partial(self._died, key, buffer)))
+        followed = self._live[storage._cdata] = _Followed(storage, self._gone)  # `_know`, without a call
+        followed.key, followed.buffer = storage._cdata, buffer
 
     def _know(self, storage: torch.UntypedStorage, buffer: int) -> None:
-        key = storage._cdata
-        self._live[key] = (buffer, weakref.ref(storage, functools.partial(self._died, key, buffer)))
+        followed = self._live[storage._cdata] = _Followed(storage, self._gone)
+        followed.key, followed.buffer = storage._cdata, buffer
 
-    def _died(self, key: int, buffer: int, _reference: Any) -> None:
-        self._live.pop(key, None)
-        self._told()
-        if buffer != _NO_BUFFER:
-            self._ledger.free(buffer)
+    def _buffer_of(self, key: int) -> int:
+        followed = self._live.get(key)
+        return followed.buffer if followed is not None else _NO_BUFFER
+
+    def _died(self, followed: weakref.ref[torch.UntypedStorage]) -> None:
+        assert isinstance(followed, _Followed)
+        self._live.pop(followed.key, None)
+        if followed.buffer != _NO_BUFFER:
+            self._ledger.free(followed.buffer)
 
 
 def _each(outputs: Any) -> Iterator[Any]:

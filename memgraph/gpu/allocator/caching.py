@@ -55,7 +55,7 @@ class Allocator:
     ) -> None:
         self.capacity = capacity
         self.config = config or AllocatorConfig()
-        self.limit = _limit(self.config, total or capacity)
+        self.limit = self.config.limit(total or capacity)
         """What `set_per_process_memory_fraction` or the setting allows; None if neither was used."""
         self.on_segment = on_segment
         self.on_return: OnReturn | None = None
@@ -122,6 +122,11 @@ class Allocator:
         """What the card has left, or the largest block that is cached, if that is more (`cacheInfo`)."""
         cached = (block.size for pool in self._pools.values() for block in pool)
         return max(self.capacity - self.reserved, *cached, 0)
+
+    @property
+    def idle(self) -> int:
+        """How many blocks are free."""
+        return sum([len(pool.keys) for pool in self._pools.values()])
 
     def free(self, block: Block, *, wait: bool = False) -> None:
         """Give a block back; it is merged with free neighbours and kept.
@@ -392,8 +397,3 @@ class Allocator:
             reserved=self.reserved, allocated=self.allocated, limit=self.limit,
             expandable=self.config.expandable_segments, torch=self.torch,
         )  # fmt: skip
-
-
-def _limit(config: AllocatorConfig, total: int) -> int | None:
-    share = config.per_process_memory_fraction
-    return int(share * total) if share < 1 else None

@@ -59,6 +59,11 @@ class AllocatorConfig:
     per_process_memory_fraction: float = 1.0
     """Share of the card's memory that may be reserved."""
 
+    def limit(self, total: int) -> int | None:
+        """Bytes that may be reserved of a card's memory, None for all."""
+        share = self.per_process_memory_fraction
+        return int(share * total) if share < 1 else None
+
     @classmethod
     def parse(cls, text: str) -> AllocatorConfig:
         """`max_split_size_mb:128,expandable_segments:True` and the like; an empty text is the defaults.
