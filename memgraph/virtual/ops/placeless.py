@@ -1,4 +1,4 @@
-"""What an op's results look like, found without FakeTensor: for views, elementwise ops and a few more.
+"""What an op's results look like, found without FakeTensor: for views, elementwise ops, sums and a few more.
 
 What FakeTensor does besides running the kernel of the meta device is to find out where the result is, which values
 decide, and which op is made of others. None of that is open for a view or an elementwise op whose tensors are all on
@@ -21,8 +21,17 @@ _MORE = frozenset(
     {
         aten.cat.default, aten.clone.default, aten.constant_pad_nd.default, aten._unsafe_view.default,
         aten.masked_fill.Scalar, aten.masked_fill.Tensor, aten.masked_fill_.Scalar, aten.masked_fill_.Tensor,
+        aten.sum.default, aten.sum.dim_IntList, aten.mean.default, aten.mean.dim, aten.cumsum.default,
+        aten.any.default, aten.any.dim, aten.all.default, aten.all.dim, aten.isin.Tensor_Tensor,
     }
 )  # fmt: skip
+_STAYING = frozenset(
+    {
+        aten._to_copy.default, aten.new_empty.default, aten.new_ones.default, aten.new_zeros.default,
+        aten.new_full.default,
+    }
+)  # fmt: skip
+"""Their results are where their tensor is, unless it is said otherwise."""
 _PLACED = frozenset({"device", "layout", "pin_memory"})
 """Arguments that say where a result is."""
 
@@ -36,6 +45,8 @@ def is_placeless(func: OpOverload, *, views: bool) -> bool:
     Args:
         views: it returns views alone, or what it writes to.
     """
+    if func in _STAYING:
+        return True
     if any(argument.is_out or argument.name in _PLACED for argument in func._schema.arguments):
         return False
     return func in _MORE or torch.Tag.pointwise in func.tags or (views and not func._schema.is_mutable)
@@ -51,7 +62,10 @@ def are_together(tensors: Sequence[Tensor]) -> bool:
 
 
 def run_without_place(func: OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any], stand: Standing) -> Any:
-    """The op's results on tensors that stand for its own; None if its kernel refuses, for FakeTensor to say why."""
+    """The op's results on tensors that stand for its own; None if it is said where they are, or if its kernel refuses,
+    for FakeTensor to say why."""
+    if any(kwargs.get(name) for name in _PLACED):
+        return None
     try:
         return func(*[_standing(arg, stand) for arg in args], **{k: _standing(v, stand) for k, v in kwargs.items()})
     except (RuntimeError, TypeError, ValueError, IndexError, NotImplementedError):

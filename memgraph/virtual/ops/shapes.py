@@ -274,6 +274,7 @@ _UNREPEATABLE_TAGS = frozenset(
 )
 
 
+@functools.cache
 def _repeatable(func: OpOverload) -> bool:
     """Builtin, and its result's look is a function of its arguments' looks."""
     name = func._schema.name

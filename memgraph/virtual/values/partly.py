@@ -42,9 +42,7 @@ class Call:
         for named in (self.low_by_name, self.high_by_name):
             if "device" in named:
                 named["device"] = torch.device("cpu")
-        self.indices = [
-            place for place, argument in enumerate(func._schema.arguments) if argument.name in ("index", "indices")
-        ]
+        self.indices = _indices_of(func)
 
     def ends(self, place: int) -> tuple[Any, Any]:
         """Both bounds of an argument."""
@@ -54,6 +52,13 @@ class Call:
         """Whether every index among the arguments is known."""
         places = [place for place in self.indices if place < len(self.low)]
         return all(_same(self.low[place], self.high[place]) for place in places)
+
+
+@functools.cache
+def _indices_of(func: OpOverload) -> tuple[int, ...]:
+    """The places of arguments that say which elements are read or written."""
+    names = [argument.name for argument in func._schema.arguments]
+    return tuple(place for place, name in enumerate(names) if name in ("index", "indices"))
 
 
 class UnboundedError(Exception):

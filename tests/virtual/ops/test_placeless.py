@@ -62,6 +62,22 @@ UNARY: dict[str, Callable[[Tensor], Any]] = {
     "fill": lambda x: x.clone().masked_fill_(x == 0, 1),
     "power": lambda x: x.float().pow(2),
     "clamp": lambda x: x.float().clamp(0, 1),
+    "sum": lambda x: x.sum(),
+    "sum of some": lambda x: x.sum((1, 3)),
+    "sum, kept": lambda x: x.sum(2, keepdim=True, dtype=torch.float64),
+    "mean": lambda x: x.float().mean((0, 2)),
+    "any": lambda x: x.any(1),
+    "all": lambda x: (x == 0).all(),
+    "running sum": lambda x: x.cumsum(3),
+    "another type": lambda x: x.to(torch.float64),
+    "another type, in rows": lambda x: x.to(torch.float64, memory_format=torch.contiguous_format),
+    "a copy": lambda x: x.to(x.dtype, copy=True),
+    "there already": lambda x: x.to("cuda", torch.float64),
+    "on the host": lambda x: x.to("cpu", torch.float64),
+    "new ones": lambda x: x.new_ones(2, 3),
+    "new, of another type": lambda x: x.new_full((2, 3), 1, dtype=torch.int64),
+    "new, on the host": lambda x: x.new_zeros((2, 3), device="cpu"),
+    "new, with strides": lambda x: x.new_empty_strided((2, 3), (1, 2)),
 }
 BINARY: dict[str, Callable[[Tensor, Tensor], Any]] = {
     "add": lambda x, y: x + y,
@@ -69,6 +85,7 @@ BINARY: dict[str, Callable[[Tensor, Tensor], Any]] = {
     "less": lambda x, y: x <= y,
     "cat": lambda x, y: torch.cat((x, y)),
     "scalar": lambda x, y: x * y.flatten()[:1].sum(),
+    "is in": lambda x, y: torch.isin(x, y),
 }
 
 
@@ -139,13 +156,14 @@ def test_a_repeated_size_is_asked_of_fake_tensor_once(monkeypatch: pytest.Monkey
     for _ in range(8):  # as a cache grows: each size is new
         keys = torch.cat((keys, keys[:, :, :1]), dim=2)
         assert keys.unsqueeze(2).expand(1, 4, 2, -1, 64).clone()._is_view() is False
+        assert keys.sum().dtype is keys.half().sum(2).float().dtype is keys.new_ones(keys.shape[2]).dtype
     assert [name for name in asked if name != "aten.empty.memory_format"] == []
 
 
 def test_what_depends_on_more_is_left_to_fake_tensor() -> None:
-    for func in (aten._to_copy.default, aten.zeros_like.default, aten.add.out, aten.nonzero.default, aten.mm.default):
+    for func in (aten.zeros_like.default, aten.ones.default, aten.add.out, aten.nonzero.default, aten.mm.default):
         assert not is_placeless(func, views=False), func
-    for func in (aten.add.Tensor, aten.masked_fill_.Scalar, aten.cat.default, aten._unsafe_view.default):
+    for func in (aten.add.Tensor, aten.masked_fill_.Scalar, aten.cat.default, aten._to_copy.default, aten.sum.default):
         assert is_placeless(func, views=False), func
     assert is_placeless(aten.view.default, views=True)
 
