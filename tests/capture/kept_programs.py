@@ -294,23 +294,12 @@ QUIET: dict[str, str] = {
             average["rows"] = 0.9 * average["rows"] + x if average else 0.1 * x + x
             opt.step(); opt.zero_grad()
     """,
-    "an integration in a backward": """
-        class Twice(torch.autograd.Function):
-            @staticmethod
-            def forward(ctx, x):
-                ctx.save_for_backward(x)
-                return net(x)
-            @staticmethod
-            def backward(ctx, g):
-                (x,) = ctx.saved_tensors
-                for _ in range(4):
-                    with torch.enable_grad():
-                        leaf = x.detach().requires_grad_()
-                        (g,) = torch.autograd.grad(net(leaf), leaf, g)
-                return g
-        for _ in range(2):
-            y = Twice.apply(batch().requires_grad_())
-            y.mean().backward(); opt.step(); opt.zero_grad()
+    "an integration along gradients, in one step": """
+        x, terms = batch().requires_grad_(), []
+        for _ in range(6):
+            (g,) = torch.autograd.grad(net(x).sum(), x)
+            terms.append(g)
+        (net(x) * sum(terms)).mean().backward(); opt.step(); opt.zero_grad()
     """,
     "an integration by four terms": """
         with torch.no_grad():

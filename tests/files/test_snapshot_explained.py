@@ -15,7 +15,7 @@ import memgraph
 from memgraph.analyze.attribution import consumers
 from memgraph.analyze.peak import categories
 from memgraph.render import table
-from memgraph.trace import Action, Category, Trace
+from memgraph.trace import Action, Category, Op, Trace
 from tests import DATA
 from tests.files.stacks_by_hand import TORCH, python
 
@@ -111,9 +111,23 @@ def test_a_recurrent_layer_is_told_as_its_prediction_tells_it(tmp_path: Path) ->
     assert (196084224, Category.WORKSPACE, "_cudnn_rnn_backward") in {row[:3] for row in theirs}
 
 
+def test_of_a_window_the_parameters_alone_have_no_op_and_line(tmp_path: Path) -> None:
+    """A transformer of torch's own from its third step on: 39,373,696 bytes of weights, and the 4 of the loss's
+    gradient, of 636,338,048 are told otherwise."""
+    from benchmarks.accuracy import snapshot_windows
+
+    with memgraph.virtual_gpu("h200", torch="2.11") as gpu:
+        snapshot_windows.seq(lambda _: None, 3)
+    found = recorded("late", tmp_path)
+    ours, theirs = Counter(_rows(gpu.trace)), Counter(_rows(found))
+    weights = sum(row.bytes for row in categories(found) if row.category is Category.PARAMETER)
+    assert sum(row[0] * count for row, count in (ours - theirs).items()) == weights + 4 == 39373700
+    assert "are inferred" in " ".join(found.assumptions)
+
+
 def _rows(trace: Trace) -> Iterator[tuple[int, str, str, str]]:
     for buffer in map(trace.buffers.__getitem__, trace.live_at(trace.peak.event)):
-        op = trace.ops[buffer.op]
+        op = trace.ops[buffer.op] if buffer.op >= 0 else Op("aten.unknown", 0)
         yield buffer.size, buffer.category, op.name.split(".")[1], op.source
 
 
