@@ -41,9 +41,12 @@ first argument, had that no dispatch mode: by the node whose formula it is, what
 
 
 def in_place_form(func: OpOverload) -> OpOverload | None:
-    """What a real run does for one of those, where it is asked for by such a formula."""
+    """What a real run does for one of those, where it is asked for by such a formula. One that has the gradient of a
+    target to work out too does that with the same ops, not in place."""
     node = torch._C._current_autograd_node()
-    return None if node is None or torch.is_grad_enabled() else IN_PLACE[func].get(node.name())
+    if node is None or torch.is_grad_enabled() or (form := IN_PLACE[func].get(node.name())) is None:
+        return None
+    return None if node.name() == _CROSS_ENTROPY and node.next_functions[1][0] is not None else form
 
 
 def puts_into_zeros() -> bool:
