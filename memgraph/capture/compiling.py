@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -31,6 +32,8 @@ _DEEPEST = 24
 """Frames between an op's dispatch and the wrapper that called it: the dispatcher's and the recorder's own."""
 
 
+_SWITCH = "TORCH_COMPILE_DISABLE"
+"""What torch reads when it is imported (`disable` of torch/_dynamo/config.py), which is before the script sets it."""
 _TRIAL = "timing.trial.kernel"
 """Ops that are only timed."""
 _NOWHERE = Place("", "", "")
@@ -75,6 +78,8 @@ class Compiling:
         compile_ = torch.compile
 
         def compile_and_follow(*args: Any, **kwargs: Any) -> Any:
+            if os.environ.get(_SWITCH) == "1":
+                return compile_(*args, **{**kwargs, "disable": True})
             self._open()
             return compile_(*args, **kwargs)
 

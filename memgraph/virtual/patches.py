@@ -20,6 +20,8 @@ from torch.optim import optimizer as optimizer_module
 from torch.utils import _device, _foreach_utils
 
 from memgraph.errors import TorchChanged
+from memgraph.gpu.call import TensorMeta
+from memgraph.gpu.rules.memory_format import suggests_last
 from memgraph.virtual.copying import deepcopy_fake
 from memgraph.virtual.cuda import ACCELERATOR, Ranges
 from memgraph.virtual.random import VirtualGenerator, set_if_known
@@ -259,8 +261,11 @@ def _cudnn(*_: Any, **__: Any) -> Any:
 
 
 def _cudnn_layout(source: torch.Tensor, weight: torch.Tensor, _backend: Any) -> torch.memory_format:
-    last = torch.channels_last_3d if weight.dim() == 5 else torch.channels_last
-    for tensor in (source, weight):
-        if tensor.dim() in (4, 5) and tensor.is_contiguous(memory_format=last) and not tensor.is_contiguous():
-            return last
+    double = torch.float64 in (source.dtype, weight.dtype)
+    if not double and any(one.dim() in (4, 5) and suggests_last(_meta(one)) for one in (source, weight)):
+        return torch.channels_last_3d if weight.dim() == 5 else torch.channels_last
     return torch.contiguous_format
+
+
+def _meta(tensor: torch.Tensor) -> TensorMeta:
+    return TensorMeta(tuple(tensor.shape), tensor.stride(), "", tensor.element_size())

@@ -138,6 +138,14 @@ def test_other_ways_to_compile_are_the_same_step(step: Trace, form: str) -> None
     assert {buffer.name for buffer in other.buffers} == {buffer.name for buffer in step.buffers}
 
 
+def test_a_script_may_switch_the_compiler_off(step: Trace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As scripts do at their head: what was imported before that has read the variable."""
+    monkeypatch.setenv("TORCH_COMPILE_DISABLE", "1")
+    trace = run(torch_compile)
+    assert trace.compilation is None
+    assert trace.peak.requested == run(lambda model: model).peak.requested > step.peak.requested
+
+
 def test_a_graph_break_is_named_with_its_line() -> None:
     trace = run(torch_compile, model=Model(talks=True))
     assert trace.compilation is not None

@@ -30,6 +30,17 @@ def test_the_gradient_of_a_loss_of_elements_is_row_major(loss: object) -> None:
         assert grad.stride() == (192, 64, 8, 1)
 
 
+@pytest.mark.parametrize(("kernel", "dtype"), [(1, torch.float32), (3, torch.float32), (1, torch.float64)])
+def test_a_weight_of_one_pixel_says_channels_last_by_its_strides(kernel: int, dtype: torch.dtype) -> None:
+    """It is contiguous in both orders; (4, 1, 4, 4) says the second to `is_channels_last_strides_2d_s4`. An H200 took
+    flash attention of such a layer's transposed halves. In double there is one order alone."""
+    with memgraph.virtual_gpu("h200"):
+        layer = torch.nn.Conv2d(4, 6, kernel, padding=kernel // 2).to("cuda", dtype, memory_format=torch.channels_last)
+        assert layer.weight.stride()[1] == 1
+        y = layer(torch.randn(2, 4, 5, 5, device="cuda", dtype=dtype))
+        assert y.stride() == ((150, 25, 5, 1) if dtype is torch.float64 else (150, 1, 30, 6))
+
+
 def test_infinite_losses_of_ctc_are_left_out() -> None:
     """As an H200 allocated them: a zero (4 bytes), which of 8 losses are infinite, the losses without those."""
     with memgraph.virtual_gpu("h200") as gpu:
