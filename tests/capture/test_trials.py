@@ -3,6 +3,7 @@ kernels that there is room for, which is given back with all that is cached."""
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -40,13 +41,17 @@ class Library:
         return both[:most]
 
 
+def trying(allowed: bool) -> contextlib.AbstractContextManager[None]:
+    """The setting, also where torch's own test utilities have forbidden to set it for good."""
+    return torch.backends.cudnn.flags(enabled=True, benchmark=allowed)
+
+
 @pytest.fixture(autouse=True)
 def benchmark(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for module in (choice, convolution):
         monkeypatch.setattr(module, "asker", Library)
-    monkeypatch.setattr(torch.backends.cudnn, "benchmark", True)
-    yield
-    torch.backends.cudnn.benchmark = False
+    with trying(True):
+        yield
 
 
 def convolved(*, memory: int = 1024 * MIB, side: int = 18) -> Trace:
@@ -85,8 +90,8 @@ def test_kernels_that_take_more_than_there_is_are_not_tried() -> None:
 
 
 def test_without_it_nothing_is_tried() -> None:
-    torch.backends.cudnn.benchmark = False
-    assert workspaces(convolved(side=22)) == [SMALL] * 4
+    with trying(False):
+        assert workspaces(convolved(side=22)) == [SMALL] * 4
 
 
 def test_where_the_allocator_says_no_it_is_half_of_that() -> None:
@@ -131,6 +136,6 @@ def test_a_setting_that_changes_is_asked_anew() -> None:
     with memgraph.virtual_gpu("h200") as gpu:
         images, kernels = torch.empty(2, 24, 26, 26, device="cuda"), torch.empty(40, 24, 3, 3, device="cuda")
         for allowed in (False, True, False):
-            torch.backends.cudnn.benchmark = allowed
-            torch.conv2d(images, kernels)
+            with trying(allowed):
+                torch.conv2d(images, kernels)
     assert workspaces(gpu.trace) == [SMALL, LARGE, SMALL, SMALL]

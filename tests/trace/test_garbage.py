@@ -12,6 +12,8 @@ from memgraph.trace.garbage import grown_old
 
 @pytest.fixture(autouse=True)
 def _frozen() -> Iterator[None]:
+    """Nothing is, before a test or after it, whatever has been imported."""
+    gc.unfreeze()
     yield
     gc.unfreeze()
 

@@ -81,9 +81,10 @@ def minimises() -> bool:
 
 
 def place() -> tuple[CodeType, int] | None:
-    """The instruction that asks: a loop of a library asks several questions for one line of the program."""
+    """The line that asks, be it of a library: its loop asks several questions for one line of the program. (Not the
+    instruction: the condition of one loop is compiled twice.)"""
     frame = _asking()
-    return None if frame is None else (frame.f_code, frame.f_lasti)
+    return None if frame is None else (frame.f_code, frame.f_lineno)
 
 
 def _asking() -> FrameType | None:

@@ -29,7 +29,7 @@ from memgraph.virtual.values.known import Knowledge
 
 aten = torch.ops.aten
 _Question = tuple[str, str, tuple[CodeType, int] | None]
-"""The program's line, the type of the answer, and the instruction."""
+"""The program's line, the type of the answer, and the line that asks."""
 
 BY_VALUE = frozenset(
     {
