@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import os
 from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Self
@@ -28,7 +27,7 @@ from memgraph.capture.updates import Updates
 from memgraph.errors import TorchChanged, UsageError
 from memgraph.gpu import nccl
 from memgraph.gpu.allocator.caching import Allocator
-from memgraph.gpu.allocator.config import AllocatorConfig
+from memgraph.gpu.allocator.config import AllocatorConfig, configured
 from memgraph.gpu.cudnn.ask import asker
 from memgraph.gpu.specs import GpuSpec, find
 from memgraph.options import torch_release
@@ -116,13 +115,15 @@ class VirtualGpu:
         self.spec: GpuSpec = find(gpu)
         self.memory = memory if memory is not None else self.spec.memory - self.spec.context
         self.settings = dict(settings or {}) | ({} if place is None else {"world": place.world, "rank": place.rank})
-        self._alloc_conf = alloc_conf if alloc_conf is not None else _configured()
+        self._alloc_conf = alloc_conf if alloc_conf is not None else configured()
         config = AllocatorConfig.parse(self._alloc_conf)
         self.release = torch_release(torch)
         version = self.release or torch_version()
         self.saving = False
         """Whether what ran when a script was last refused memory was to be differentiated."""
         self.ledger = Ledger(Allocator(self.memory, config, torch=version, total=self.spec.memory), refuse)
+        if alloc_conf is None:
+            self.ledger.allocator.settings = self._settings
         self.kinds = Kinds(self.spec, version, fake_everywhere=fake_everywhere)
         self.assumptions = Assumptions(fraction)
         self.recorder = Recorder(self.ledger, self.kinds, self.assumptions)
@@ -137,6 +138,12 @@ class VirtualGpu:
         self.updates = Updates(self.recorder, self.facts, functools.partial(self.keeping.ended, "step"))
         self._stack = contextlib.ExitStack()
         self._entered = self._over = False
+
+    def _settings(self) -> AllocatorConfig:
+        """What the environment says once CUDA is initialised. Measured with torch 2.11 on an H200: what a script writes
+        there after `import torch` counts, after `torch.cuda.init()` or the first tensor it does not."""
+        self._alloc_conf = configured()
+        return AllocatorConfig.parse(self._alloc_conf)
 
     def __enter__(self) -> Self:
         if self._entered:
@@ -393,7 +400,3 @@ def torch_version() -> tuple[int, int]:
     """(major, minor) of the torch that runs."""
     major, minor = torch.__version__.split(".")[:2]
     return int(major), int(minor)
-
-
-def _configured() -> str:
-    return os.environ.get("PYTORCH_CUDA_ALLOC_CONF") or os.environ.get("PYTORCH_ALLOC_CONF") or ""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import os
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -21,7 +20,7 @@ from memgraph.analyze.program import Irregular, Program, Requests, Run
 from memgraph.analyze.regions import Region, Sizes, around, regions_of
 from memgraph.analyze.replay_fast import replay
 from memgraph.errors import UsageError
-from memgraph.gpu.allocator.config import AllocatorConfig
+from memgraph.gpu.allocator.config import AllocatorConfig, configured
 from memgraph.gpu.specs import GpuSpec, find
 from memgraph.mesh import mesh_of
 from memgraph.options import Options, torch_release
@@ -285,7 +284,7 @@ def options_of(trace: Trace) -> Options:
 def _configured(options: Options) -> str:
     if options.alloc_conf is not None:
         return options.alloc_conf
-    return os.environ.get("PYTORCH_CUDA_ALLOC_CONF") or os.environ.get("PYTORCH_ALLOC_CONF") or ""
+    return configured()
 
 
 def with_neighbours(

@@ -152,10 +152,14 @@ def answers(gpu: GpuSpec, book: Book, empty_cache: Callable[[], None], devices: 
         return max(0, free), gpu.memory
 
     def set_fraction(fraction: float, *_: Any, **__: Any) -> None:
+        allocator.initialise()
         allocator.set_limit(int(fraction * gpu.memory) if fraction < 1 else None)  # all of it is no limit to torch
 
     def nothing(*_: Any, **__: Any) -> None:
         pass
+
+    def initialise(*_: Any, **__: Any) -> None:
+        allocator.initialise()
 
     def rng_state(*_: Any, **__: Any) -> torch.Tensor:
         return torch.zeros(16, dtype=torch.uint8)
@@ -163,8 +167,8 @@ def answers(gpu: GpuSpec, book: Book, empty_cache: Callable[[], None], devices: 
     return {
         "is_available": lambda: True,
         "is_initialized": lambda: True,
-        "init": nothing,
-        "_lazy_init": nothing,
+        "init": initialise,
+        "_lazy_init": initialise,
         "device_count": lambda: devices.count,
         "current_device": lambda: devices.current,
         "set_device": lambda device: devices.select(device) and None,

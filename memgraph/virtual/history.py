@@ -79,7 +79,7 @@ class History:
         return {
             "segments": self._with_frames(self._segments()),
             "device_traces": [events],
-            "allocator_settings": {},
+            "allocator_settings": self._book.allocator.config.told(),
             "external_annotations": [],
         }
 

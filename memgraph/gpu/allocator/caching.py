@@ -54,9 +54,9 @@ class Allocator:
         total: int | None = None,
     ) -> None:
         self.capacity = capacity
-        self.config = config or AllocatorConfig()
-        self.limit = self.config.limit(total or capacity)
-        """What `set_per_process_memory_fraction` or the setting allows; None if neither was used."""
+        self._total = total or capacity
+        self.settings: Callable[[], AllocatorConfig] | None = None
+        """Asked once, where CUDA is initialised."""
         self.on_segment = on_segment
         self.on_return: OnReturn | None = None
         self.awaiting: dict[Block, None] = {}
@@ -75,7 +75,19 @@ class Allocator:
         self._clocks: dict[tuple[bool, int], Clock] = {}
         self._rounded: dict[int, int] = {}
         """What `round_size` says of the sizes that were asked for."""
-        self._max_split = self.config.max_split_size or 2**62
+        self._configure(config or AllocatorConfig())
+
+    def initialise(self) -> None:
+        """As CUDA's first use does: from here on the settings are what they are."""
+        if self.settings is not None:
+            settings, self.settings = self.settings, None
+            self._configure(settings())
+
+    def _configure(self, config: AllocatorConfig) -> None:
+        self.config = config
+        self.limit = config.limit(self._total)
+        """What `set_per_process_memory_fraction` or the setting allows; None if neither was used."""
+        self._max_split = config.max_split_size or 2**62
 
     # What torch offers.
 
@@ -87,6 +99,7 @@ class Allocator:
         """
         rounded = self._rounded.get(size)
         if rounded is None:
+            self.initialise()
             rounded = self._rounded[size] = round_size(size, self.config)
         small = rounded <= SMALL_SIZE
         owner = self.private.of(stream) if self.private.underway else 0

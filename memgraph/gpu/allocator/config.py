@@ -3,10 +3,11 @@ reads it."""
 
 from __future__ import annotations
 
+import os
 import re
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from memgraph.errors import UsageError, unknown_name
@@ -40,6 +41,11 @@ Divisions = tuple[int, ...]
 """For each interval, into how many steps it is divided; 0 for none. Empty: none anywhere."""
 
 
+def configured() -> str:
+    """What the environment says now."""
+    return os.environ.get("PYTORCH_CUDA_ALLOC_CONF") or os.environ.get("PYTORCH_ALLOC_CONF") or ""
+
+
 @dataclass(frozen=True)
 class AllocatorConfig:
     """Settings in bytes. Source: c10/core/AllocatorConfig.h and c10/cuda/CUDAAllocatorConfig.h of torch 2.11 to
@@ -58,6 +64,8 @@ class AllocatorConfig:
     """The segment that serves requests above 1 and below 10 MiB."""
     per_process_memory_fraction: float = 1.0
     """Share of the card's memory that may be reserved."""
+    text: str = field(default="", compare=False)
+    """What it was read from."""
 
     def limit(self, total: int) -> int | None:
         """Bytes that may be reserved of a card's memory, None for all."""
@@ -81,7 +89,20 @@ class AllocatorConfig:
             settings.update(_setting(name, value, settings.get("large_segment_size", 20 * MIB)))
         if "large_segment_size" in settings:
             settings.setdefault("max_non_split_rounding", settings["large_segment_size"])
-        return cls(**settings)
+        return cls(**settings, text=text)
+
+    def told(self) -> dict[str, Any]:
+        """As a memory snapshot tells them (`THCPModule_memorySnapshot` of torch/csrc/cuda/Module.cpp); those of
+        page-locked memory as torch has them where nothing is said."""
+        divisions = self.roundup_power2_divisions or (0,) * _INTERVALS
+        return {
+            "PYTORCH_CUDA_ALLOC_CONF": self.text,
+            "max_split_size": -1 if self.max_split_size is None else self.max_split_size,
+            "garbage_collection_threshold": self.garbage_collection_threshold,
+            "expandable_segments": self.expandable_segments, "pinned_num_register_threads": 1,
+            "release_lock_on_cudamalloc": False, "pinned_use_cuda_host_register": False,
+            "roundup_power2_divisions": {str(2**place): steps for place, steps in enumerate(divisions)},
+        }  # fmt: skip
 
     def divisions_of(self, size: int) -> int:
         """Into how many steps the power-of-two interval of `size` bytes is divided; 0 for none."""
