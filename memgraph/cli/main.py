@@ -78,6 +78,9 @@ def _exit_code(run: Callable[[], Any]) -> int:
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message())
         return error.exit_code
+    except click.MissingParameter as error:
+        asked = error.ctx.command_path if error.ctx else "memgraph"
+        return _say(f"{error.format_message().rstrip('.')}: see `{asked} --help`", error.exit_code)
     except click.ClickException as error:
         return _say(error.format_message(), error.exit_code)
     except MemgraphError as error:

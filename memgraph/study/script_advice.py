@@ -11,7 +11,7 @@ from pathlib import Path
 from memgraph.analyze.causes import causes
 from memgraph.analyze.failures import failure
 from memgraph.analyze.remedies import Remedy, ScriptAdvised, helps
-from memgraph.errors import MemgraphError
+from memgraph.errors import MemgraphError, UsageError
 from memgraph.plan.plan_file import Plan
 from memgraph.study.run import Progress
 from memgraph.study.script_plan import plan_of
@@ -38,8 +38,11 @@ def advise_script(script: Script, progress: Progress | None = None) -> ScriptAdv
     """Run the script as it is and with each change.
 
     Raises:
+        UsageError: there is no such file.
         MemgraphError: it fails, and not for want of memory.
     """
+    if not script.module and not Path(script.target).is_file():
+        raise UsageError(f"there is no script {script.target}")
     now = ran(script)
     if now is None:
         raise MemgraphError(f"{script.target} fails by itself: see `memgraph run {script.target}`")
