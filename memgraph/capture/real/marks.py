@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -106,6 +107,7 @@ class StepsMarked:
         self._done = 0
         self._name = "load"
         self._busy = False
+        self._process = os.getpid()
 
     @contextlib.contextmanager
     def following(self) -> Iterator[None]:
@@ -121,7 +123,7 @@ class StepsMarked:
             yield
 
     def _set(self, name: str) -> None:
-        if name != self._name:
+        if name != self._name and os.getpid() == self._process:  # a worker that was forked off may not touch the card
             self._name = name
             self._mark(name)
 
