@@ -27,7 +27,7 @@ from memgraph.api import predict
 from memgraph.gpu.cudnn.ask import asker
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "accuracy.md"
-OTHERS_SECTIONS = ("Two GPUs", "Single ops", "Remedies, tried", "Snapshots explained")
+OTHERS_SECTIONS = ("Published programs", "Two GPUs", "Single ops", "Remedies, tried", "Snapshots explained")
 
 
 @dataclass(frozen=True, kw_only=True)
